@@ -1,0 +1,214 @@
+"""Classify: ask the SageMaker endpoint what an image shows, and drop the image."""
+
+import base64
+import binascii
+import json
+import os
+import re
+import time
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+logger = Logger()
+metrics = Metrics()
+tracer = Tracer(patch_modules=["botocore"])
+
+# One attempt: the state machine retries, with backoff and jitter, and two layers would multiply the load.
+runtime = boto3.client(
+    "sagemaker-runtime", config=Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1})
+)
+
+#: What an endpoint's probabilities may exceed 1 by in sum, for rounding.
+SUM_TOLERANCE = 1e-3
+#: InvokeEndpoint's limit for an inference id, in characters.
+MAX_INFERENCE_ID = 64
+#: The endpoint says which labels it answers for in this header's ``labels=`` part, if it says so at all.
+LABELS_ATTRIBUTE = "labels="
+
+
+class ClassifyError(Exception):
+    """An error of this function whose class name is part of the event contract."""
+
+
+class InvalidEvent(ClassifyError):
+    """The event is not what serialize returns."""
+
+
+class EndpointThrottled(ClassifyError):
+    """The endpoint has more requests than it can take; the same request may succeed later."""
+
+
+class EndpointUnavailable(ClassifyError):
+    """The endpoint failed or did not answer in time; the same request may succeed later."""
+
+
+class EndpointNotFound(ClassifyError):
+    """There is no endpoint of this name."""
+
+
+class InvalidInference(ClassifyError):
+    """The endpoint's answer is not one probability per label."""
+
+
+@logger.inject_lambda_context(clear_state=True)
+@tracer.capture_lambda_handler(capture_response=False)
+@metrics.log_metrics(capture_cold_start_metric=True)
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Replace the image by ``inferences``, ``label``, ``confidence``, ``endpoint`` and ``variant``.
+
+    Parameters
+    ----------
+    event : dict
+        What serialize returns.
+    context : LambdaContext
+        Lambda's context.
+
+    Returns
+    -------
+    dict
+        The event after classify, as the event contract in ``docs/events.md`` has it.
+
+    Raises
+    ------
+    ClassifyError
+        One of its subclasses; the name says what was wrong.
+    """
+    labels = os.environ["LABELS"].split(",")
+    endpoint = os.environ["ENDPOINT_NAME"]
+    logger.append_keys(**identity(event))
+    try:
+        carried, image = parse_event(event)
+        answer, variant = invoke(endpoint, image, event["content_type"], labels, inference_id(carried))
+        inferences = parse_inferences(answer, labels)
+    except ClassifyError as error:
+        logger.error(str(error), error=type(error).__name__)
+        metrics.add_metric(type(error).__name__, MetricUnit.Count, 1)
+        raise
+    confidence = max(inferences)
+    label = labels[inferences.index(confidence)]
+    logger.info("Classified", label=label, confidence=confidence, endpoint=endpoint, variant=variant)
+    return {
+        **carried,
+        "inferences": inferences,
+        "label": label,
+        "confidence": confidence,
+        "endpoint": endpoint,
+        "variant": variant,
+    }
+
+
+def identity(event: Any) -> dict[str, Any]:
+    """Return what identifies an event in the logs: its execution and its S3 address, where present."""
+    names = ("execution_id", "s3_bucket", "s3_key")
+    return {name: event[name] for name in names if name in event} if isinstance(event, dict) else {}
+
+
+def parse_event(event: Any) -> tuple[dict[str, Any], bytes]:
+    """Return what the event carries besides the image, and the image's bytes.
+
+    Raises
+    ------
+    InvalidEvent
+        If a field is missing or of the wrong type, or the image is not base64.
+    """
+    if not isinstance(event, dict):
+        raise InvalidEvent(f"The event must be what serialize returns, not {type(event).__name__}")
+    for name in ("s3_bucket", "s3_key", "image_data", "content_type"):
+        if not isinstance(event.get(name), str) or not event[name]:
+            raise InvalidEvent(f"{name} must be a non-empty text, got {event.get(name)!r:.80}")
+    try:
+        image = base64.b64decode(event["image_data"], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidEvent(f"image_data is not base64: {error}") from error
+    carried = ("s3_bucket", "s3_key", "execution_id", "source", "statistics")
+    return {name: event[name] for name in carried if name in event}, image
+
+
+def inference_id(carried: dict[str, Any]) -> str:
+    """Return the id under which data capture records this request: the execution's name, else the S3 key."""
+    text = str(carried.get("execution_id", carried["s3_key"])).rsplit(":", 1)[-1]
+    return re.sub(r"[^!-~]", "_", text)[-MAX_INFERENCE_ID:]
+
+
+@tracer.capture_method(capture_response=False)
+def invoke(endpoint: str, image: bytes, content_type: str, labels: list[str], request_id: str) -> tuple[bytes, str]:
+    """Send an image to the endpoint.
+
+    Returns
+    -------
+    tuple of (bytes, str)
+        The answer's body, and the production variant that gave it.
+
+    Raises
+    ------
+    EndpointThrottled, EndpointUnavailable, EndpointNotFound, InvalidInference
+    """
+    started = time.perf_counter()
+    try:
+        response = runtime.invoke_endpoint(
+            EndpointName=endpoint,
+            Body=image,
+            ContentType=content_type,
+            Accept="application/json",
+            InferenceId=request_id,
+        )
+        answer = response["Body"].read()
+    except ClientError as error:
+        raise _endpoint_error(error, endpoint) from error
+    except BotoCoreError as error:
+        raise EndpointUnavailable(f"Endpoint {endpoint} did not answer: {error}") from error
+    metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, (time.perf_counter() - started) * 1000)
+    attributes = response.get("CustomAttributes", "")
+    if attributes.startswith(LABELS_ATTRIBUTE):
+        announced = attributes.removeprefix(LABELS_ATTRIBUTE).split(";")[0]
+        if announced != json.dumps(labels, separators=(",", ":")):
+            raise InvalidInference(f"Endpoint {endpoint} answers for the labels {announced:.200}, not {labels}")
+    return answer, response["InvokedProductionVariant"]
+
+
+def _endpoint_error(error: ClientError, endpoint: str) -> Exception:
+    # By code, not by status: throttling arrives as HTTP 400 too, sometimes with an empty message.
+    code = error.response["Error"]["Code"]
+    message = error.response["Error"].get("Message", "")
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    said = f"{code}: {message}"[:300]
+    original = error.response.get("OriginalStatusCode", 0)
+    if code in ("ThrottlingException", "Throttling", "TooManyRequestsException") or status == 429 or original == 429:
+        return EndpointThrottled(f"Endpoint {endpoint} is busy ({said})")
+    if code == "ModelError" and 400 <= original < 500:
+        reason = error.response.get("OriginalMessage", message)
+        return InvalidInference(f"The model refused the image with status {original}: {reason!s:.300}")
+    if code == "ModelError" or status >= 500:
+        return EndpointUnavailable(f"Endpoint {endpoint} failed ({said})")
+    if code in ("ValidationError", "ValidationException") and "not found" in message.lower():
+        return EndpointNotFound(f"Endpoint {endpoint} does not exist ({said}); create it, or set EndpointName")
+    return error
+
+
+def parse_inferences(answer: bytes, labels: list[str]) -> list[float]:
+    """Return the probabilities, one per label, in label order.
+
+    Raises
+    ------
+    InvalidInference
+        If the answer is not a JSON list of one finite probability per label, of at most 1 in sum.
+    """
+    try:
+        inferences = json.loads(answer)
+    except ValueError as error:
+        raise InvalidInference(f"The endpoint's answer is not JSON: {answer[:80]!r}") from error
+    if not isinstance(inferences, list) or len(inferences) != len(labels):
+        raise InvalidInference(f"Expected a list of {len(labels)} probabilities for {labels}, got {inferences!r:.200}")
+    for value in inferences:
+        # A comparison with NaN is false, so "not within" catches it where "outside" would not.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise InvalidInference(f"Probabilities are numbers from 0 to 1, got {inferences!r:.200}")
+    if sum(inferences) > 1 + SUM_TOLERANCE:
+        raise InvalidInference(f"Probabilities sum to at most 1, got {inferences!r:.200}")
+    return [float(value) for value in inferences]

@@ -1,0 +1,132 @@
+"""Filter: let an inference pass only when its highest probability reaches the threshold."""
+
+import math
+import os
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+logger = Logger()
+metrics = Metrics()
+tracer = Tracer(auto_patch=False)
+
+
+class FilterError(Exception):
+    """An error of this function whose class name is part of the event contract."""
+
+
+class InvalidEvent(FilterError):
+    """The event is not what classify returns."""
+
+
+class InvalidInference(FilterError):
+    """Probabilities are missing, not finite, outside 0 to 1, or at odds with the confidence."""
+
+
+class InvalidThreshold(FilterError):
+    """The function's own setting is not a number from 0 to 1."""
+
+
+class ThresholdNotMet(FilterError):
+    """The model is not sure enough. A result, not a fault."""
+
+
+@logger.inject_lambda_context(clear_state=True)
+@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
+@metrics.log_metrics(capture_cold_start_metric=True)
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Return the event unchanged if its confidence reaches ``THRESHOLD``.
+
+    Parameters
+    ----------
+    event : dict
+        What classify returns.
+    context : LambdaContext
+        Lambda's context.
+
+    Returns
+    -------
+    dict
+        The same event.
+
+    Raises
+    ------
+    ThresholdNotMet
+        If the highest probability is below the threshold.
+    FilterError
+        One of its other subclasses; the name says what was wrong.
+    """
+    logger.append_keys(**identity(event))
+    try:
+        threshold = parse_threshold(os.environ.get("THRESHOLD", ""))
+        confidence = parse_event(event)
+        if confidence < threshold:
+            raise ThresholdNotMet(
+                f"{event['label']} has probability {confidence:.4f}, below the threshold {threshold}: "
+                f"s3://{event['s3_bucket']}/{event['s3_key']} needs a review"
+            )
+    except ThresholdNotMet as unsure:
+        logger.warning(str(unsure), error="ThresholdNotMet", label=event["label"], confidence=confidence)
+        metrics.add_metric("Unsure", MetricUnit.Count, 1)
+        raise
+    except FilterError as error:
+        logger.error(str(error), error=type(error).__name__)
+        metrics.add_metric(type(error).__name__, MetricUnit.Count, 1)
+        raise
+    metrics.add_metric("Accepted", MetricUnit.Count, 1)
+    logger.info("Accepted", label=event["label"], confidence=confidence)
+    return event
+
+
+def identity(event: Any) -> dict[str, Any]:
+    """Return what identifies an event in the logs: its execution and its S3 address, where present."""
+    names = ("execution_id", "s3_bucket", "s3_key")
+    return {name: event[name] for name in names if name in event} if isinstance(event, dict) else {}
+
+
+def parse_threshold(text: str) -> float:
+    """Return the threshold.
+
+    Raises
+    ------
+    InvalidThreshold
+        If it is not a number from 0 to 1.
+    """
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = math.nan
+    if not 0 <= threshold <= 1:
+        raise InvalidThreshold(f"THRESHOLD must be a number from 0 to 1, got {text!r}")
+    return threshold
+
+
+def parse_event(event: Any) -> float:
+    """Check an event from classify, and return its confidence.
+
+    Raises
+    ------
+    InvalidEvent
+        If the S3 address or the label is missing, or the event carries an image.
+    InvalidInference
+        If the probabilities or the confidence cannot be believed.
+    """
+    if not isinstance(event, dict):
+        raise InvalidEvent(f"The event must be what classify returns, not {type(event).__name__}")
+    for name in ("s3_bucket", "s3_key", "label"):
+        if not isinstance(event.get(name), str) or not event[name]:
+            raise InvalidEvent(f"{name} must be a non-empty text, got {event.get(name)!r:.80}")
+    if event.get("image_data"):
+        raise InvalidEvent("image_data must not come further than classify")
+    inferences, confidence = event.get("inferences"), event.get("confidence")
+    if not isinstance(inferences, list) or not inferences:
+        raise InvalidInference(f"inferences must be a list of probabilities, got {inferences!r:.80}")
+    for value in [*inferences, confidence]:
+        # A comparison with NaN is false, so "not within" catches it where "outside" would not.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise InvalidInference(f"Probabilities are numbers from 0 to 1, got {value!r:.80}")
+    if confidence != max(inferences):
+        raise InvalidInference(f"confidence {confidence} is not the highest of the inferences {inferences!r:.200}")
+    return float(confidence)
