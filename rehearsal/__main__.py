@@ -1,0 +1,86 @@
+"""Command line of the rehearsal: ``python -m rehearsal up|down|status|env|exec|gaps``."""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from rehearsal.gaps import GAPS, RehearsalError
+from rehearsal.lifecycle import LOG_FILE, Running, credentials, down, find, up
+
+
+def main() -> int:
+    """Run one command; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m rehearsal", description="AWS on this machine.")
+    parser.add_argument("--folder", type=Path, default=Path(".rehearsal"), help="where its state lives (%(default)s)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="start it, and wait until it is ready")
+    commands.add_parser("down", help="end it, and leave nothing behind")
+    commands.add_parser("status", help="say whether it runs, and what is deployed in it")
+    commands.add_parser("env", help="print the shell commands that send SAM CLI and the AWS SDKs to it")
+    execute = commands.add_parser("exec", help="run a command with that environment")
+    execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND …")
+    commands.add_parser("gaps", help="list what it adds to moto, and why")
+    arguments = parser.parse_args()
+    try:
+        return _run(arguments)
+    except RehearsalError as error:
+        print(f"rehearsal: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.folder
+    if arguments.command == "gaps":
+        from rehearsal import endpoints, functions, stacks  # noqa: F401  (each enters its gaps)
+
+        for entry in GAPS:
+            print(f"{entry.name}\n    {entry.reason}")
+    elif arguments.command == "up":
+        running = up(folder)
+        print(f"The rehearsal is up at {running.endpoint_url}. To use it from this shell:\n")
+        print('    eval "$(python -m rehearsal env)"')
+    elif arguments.command == "down":
+        print("The rehearsal is down." if down(folder) else "There was no rehearsal.")
+    else:
+        running = _running(folder)
+        environment = credentials(running.port)
+        if arguments.command == "env":
+            print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items()))
+            print("unset AWS_PROFILE AWS_DEFAULT_PROFILE")
+        elif arguments.command == "status":
+            _print_status(running, folder)
+        else:
+            argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
+            if not argv:
+                raise RehearsalError("exec needs a command, as in: python -m rehearsal exec -- sam list stack-outputs")
+            others = {name: value for name, value in os.environ.items() if "PROFILE" not in name}
+            return subprocess.run(argv, env={**others, **environment}, check=False).returncode
+    return 0
+
+
+def _running(folder: Path) -> Running:
+    running = find(folder)
+    if running is None:
+        raise RehearsalError("It does not run; start it with: python -m rehearsal up")
+    return running
+
+
+def _print_status(running: Running, folder: Path) -> None:
+    import boto3
+
+    os.environ.update(credentials(running.port))
+    os.environ.pop("AWS_PROFILE", None)
+    print(f"up at {running.endpoint_url}, process {running.supervisor}, log {folder / LOG_FILE}")
+    for stack in boto3.client("cloudformation").describe_stacks()["Stacks"]:
+        print(f"stack     {stack['StackName']}  {stack['StackStatus']}")
+    for function in boto3.client("lambda").list_functions()["Functions"]:
+        print(f"function  {function['FunctionName']}  {function['MemorySize']} MB, {function['Timeout']} s")
+    for endpoint in boto3.client("sagemaker").list_endpoints()["Endpoints"]:
+        print(f"endpoint  {endpoint['EndpointName']}  {endpoint['EndpointStatus']}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,346 @@
+"""SageMaker: an endpoint is the serving container's code in a process, with data capture to S3.
+
+``python -m training deploy`` creates models, configurations and endpoints through the API as on AWS; what
+starts here for an endpoint is the code that the container image holds, with the model that it was given.
+"""
+
+import base64
+import datetime
+import http.client
+import io
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import uuid
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from moto.core.exceptions import JsonRESTError
+from moto.core.responses import ActionResult
+from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
+from moto.sagemaker.responses import SageMakerResponse
+from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
+
+from rehearsal.gaps import RehearsalError, gap, replace
+from rehearsal.lifecycle import free_port
+
+log = logging.getLogger("rehearsal")
+
+SERVER = Path(__file__).parents[1] / "training" / "container" / "serve.py"
+#: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
+MAX_BODY_BYTES = 25 * 1024 * 1024
+RESPONSE_SECONDS = 60
+START_SECONDS = 60
+#: SageMaker, too, collects captured requests for a while before it writes a file.
+CAPTURE_FLUSH_SECONDS = 1.0
+
+
+class InvokeError(JsonRESTError):
+    """An error of InvokeEndpoint, with the code and the status that AWS gives it."""
+
+    def __init__(self, status: int, error: str, message: str, **details: Any) -> None:
+        super().__init__(error, message)
+        self.code = status
+        self.description = json.dumps({"__type": error, "Message": message, "message": message, **details})
+
+
+class ModelServer:
+    """One process of the serving container's code, with one model."""
+
+    def __init__(self, folder: Path, model_data: str | None, environment: dict[str, str]) -> None:
+        folder.mkdir(parents=True)
+        if model_data:
+            location = urlsplit(model_data)
+            stored = boto3.client("s3").get_object(Bucket=location.netloc, Key=location.path.lstrip("/"))
+            with tarfile.open(fileobj=io.BytesIO(stored["Body"].read())) as archive:
+                archive.extractall(folder, filter="data")
+        self.port = free_port()
+        self._output = folder.with_suffix(".log")
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, str(SERVER), "serve"],
+                env={**os.environ, **environment, "HOST": "127.0.0.1", "PORT": str(self.port), "MODEL_DIR": str(folder)},
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_until_healthy(self) -> str | None:
+        """Return None once the server answers pings, else why it does not."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if self.request("GET", "/ping", b"", {})[0] == 200:
+                    return None
+            except OSError:
+                time.sleep(0.05)
+        lines = self._output.read_text(errors="replace").strip().splitlines()
+        return "The primary container did not pass the ping health check. " + " ".join(lines[-3:])[:800]
+
+    def request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any, bytes]:
+        """Send a request; return its status, headers and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=RESPONSE_SECONDS)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Capture:
+    """Data capture: obeys an endpoint's DataCaptureConfig, and writes JSON Lines to S3 as SageMaker does."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._lock = threading.Lock()
+        threading.Thread(target=self._flush_for_ever, daemon=True).start()
+
+    def record(
+        self,
+        endpoint: str,
+        variant: str,
+        config: dict[str, Any],
+        request: tuple[str, bytes],
+        answer: tuple[str, bytes],
+        inference_id: str | None,
+    ) -> None:
+        """Keep one request and its answer, each as (content type, body), if the configuration asks for it."""
+        if not config.get("EnableCapture") or random.uniform(0, 100) >= config["InitialSamplingPercentage"]:
+            return
+        modes = {option["CaptureMode"] for option in config["CaptureOptions"]}
+        headers = config.get("CaptureContentTypeHeader", {})
+        data = {}
+        if modes & {"Input", "InputAndOutput"}:
+            data["endpointInput"] = self._part("INPUT", *request, headers)
+        if modes & {"Output", "InputAndOutput"}:
+            data["endpointOutput"] = self._part("OUTPUT", *answer, headers)
+        now = datetime.datetime.now(datetime.UTC)
+        metadata = {"eventId": str(uuid.uuid4()), "inferenceTime": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        if inference_id:
+            metadata["inferenceId"] = inference_id
+        line = {"captureData": data, "eventMetadata": metadata, "eventVersion": "0"}
+        folder = f"{config['DestinationS3Uri'].rstrip('/')}/{endpoint}/{variant}/{now:%Y/%m/%d/%H}"
+        with self._lock:
+            self._waiting[folder].append(line)
+
+    @staticmethod
+    def _part(mode: str, content_type: str, body: bytes, headers: dict[str, Any]) -> dict[str, str]:
+        part = {"observedContentType": content_type, "mode": mode}
+        if content_type in headers.get("JsonContentTypes", []):
+            return {**part, "data": body.decode(), "encoding": "JSON"}
+        if content_type in headers.get("CsvContentTypes", []):
+            return {**part, "data": body.decode(), "encoding": "CSV"}
+        return {**part, "data": base64.b64encode(body).decode(), "encoding": "BASE64"}
+
+    def _flush_for_ever(self) -> None:
+        while True:
+            time.sleep(CAPTURE_FLUSH_SECONDS)
+            with self._lock:
+                waiting, self._waiting = self._waiting, defaultdict(list)
+            for folder, lines in waiting.items():
+                location = urlsplit(folder)
+                now = datetime.datetime.now(datetime.UTC)
+                key = f"{location.path.lstrip('/')}/{now:%M-%S-%f}-{uuid.uuid4()}.jsonl"
+                body = "".join(json.dumps(line) + "\n" for line in lines)
+                try:
+                    boto3.client("s3").put_object(Bucket=location.netloc, Key=key, Body=body.encode())
+                except Exception:  # capture never harms the endpoint; here it must at least be seen
+                    log.exception("Data capture to %s failed", folder)
+
+
+class Endpoints:
+    """All model servers, by endpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._servers: dict[str, ModelServer] = {}
+        self.capture = Capture()
+
+    def start(self, backend: SageMakerModelBackend, endpoint: FakeEndpoint, status: str) -> None:
+        """Start an endpoint's server without waiting; its status tells how that went."""
+        endpoint.endpoint_status = status
+        config = backend.describe_endpoint_config(endpoint.endpoint_config_name)
+        model = backend.describe_model(config["ProductionVariants"][0]["ModelName"]).response_object
+        container = model.get("PrimaryContainer") or model["Containers"][0]
+        repository = container["Image"].rsplit("/", 1)[-1].split(":")[0].split("@")[0]
+        if repository != "image-classifier":
+            raise InvokeError(
+                400,
+                "ValidationException",
+                f"The rehearsal can run an image named image-classifier, whose code is training/container, not {repository}",
+            )
+        name = endpoint.endpoint_name
+        server = ModelServer(self._folder / uuid.uuid4().hex, container.get("ModelDataUrl"), container.get("Environment") or {})
+
+        def finish() -> None:
+            reason = server.wait_until_healthy()
+            if reason is None:
+                old = self._servers.get(name)
+                self._servers[name] = server
+                if old:
+                    old.close()
+                endpoint.endpoint_status = "InService"
+            else:
+                server.close()
+                endpoint.failure_reason = reason
+                # A failed update leaves the old fleet in service, as a blue/green deployment does.
+                endpoint.endpoint_status = "InService" if status == "Updating" else "Failed"
+
+        threading.Thread(target=finish, daemon=True).start()
+
+    def stop(self, name: str) -> None:
+        """End an endpoint's server."""
+        server = self._servers.pop(name, None)
+        if server:
+            server.close()
+
+    def server(self, name: str) -> ModelServer:
+        """Return an endpoint's server.
+
+        Raises
+        ------
+        InvokeError
+            If the endpoint is not in service.
+        """
+        if name not in self._servers:
+            raise InvokeError(400, "ValidationError", f"Endpoint {name} is not in service.")
+        return self._servers[name]
+
+
+_endpoints: Endpoints
+
+
+def start(folder: Path) -> None:
+    """Make this process able to run endpoints, with their models in ``folder``."""
+    global _endpoints
+    _endpoints = Endpoints(folder)
+
+
+@gap("endpoints are in service at once, with nothing behind them")
+def endpoints_have_a_server() -> None:
+    """Start the serving code for a created endpoint, and end it with the endpoint."""
+
+    def creating(original: Any) -> Any:
+        def create_endpoint(backend: SageMakerModelBackend, endpoint_name: str, **rest: Any) -> FakeEndpoint:
+            if endpoint_name in backend.endpoints:
+                arn = backend.endpoints[endpoint_name].arn
+                raise InvokeError(400, "ValidationException", f'Cannot create already existing endpoint "{arn}".')
+            endpoint: FakeEndpoint = original(backend, endpoint_name=endpoint_name, **rest)
+            try:
+                _endpoints.start(backend, endpoint, "Creating")
+            except Exception:
+                del backend.endpoints[endpoint_name]
+                raise
+            return endpoint
+
+        return create_endpoint
+
+    def deleting(original: Any) -> Any:
+        def delete_endpoint(backend: SageMakerModelBackend, endpoint_name: str) -> None:
+            original(backend, endpoint_name)
+            _endpoints.stop(endpoint_name)
+
+        return delete_endpoint
+
+    replace(SageMakerModelBackend, "create_endpoint", creating)
+    replace(SageMakerModelBackend, "delete_endpoint", deleting)
+
+
+@gap("UpdateEndpoint is not implemented")
+def endpoints_can_be_updated() -> None:
+    """Start a server with the new configuration, and put it in the old one's place once it is healthy."""
+
+    def update_endpoint(response: SageMakerResponse) -> ActionResult:
+        backend = response.sagemaker_backend
+        name, config_name = response._get_param("EndpointName"), response._get_param("EndpointConfigName")
+        backend.describe_endpoint(name)
+        config = backend.describe_endpoint_config(config_name)
+        endpoint = backend.endpoints[name]
+        endpoint.endpoint_config_name = config_name
+        endpoint.data_capture_config = config.get("DataCaptureConfig") or {}
+        endpoint.production_variants = endpoint._process_production_variants(config["ProductionVariants"])
+        _endpoints.start(backend, endpoint, "Updating")
+        return ActionResult({"EndpointArn": endpoint.arn})
+
+    if hasattr(SageMakerResponse, "update_endpoint"):
+        raise RehearsalError("moto now implements update_endpoint: delete this gap")
+    SageMakerResponse.update_endpoint = update_endpoint
+
+
+@gap("InvokeEndpoint answers with fixed text, even for an endpoint that does not exist, and takes no binary body")
+def invocations_reach_the_server() -> None:
+    """Send them to the endpoint's server, answer with AWS's errors, and capture what was said."""
+
+    def invoke_endpoint(response: SageMakerRuntimeResponse) -> tuple[int, dict[str, str], bytes]:
+        from moto.sagemaker.models import sagemaker_backends
+
+        name = response.path.split("/")[2]
+        endpoint = sagemaker_backends[response.current_account][response.region].endpoints.get(name)
+        if endpoint is None:
+            raise InvokeError(
+                400, "ValidationError", f"Endpoint {name} of account {response.current_account} not found."
+            )
+        body = response.body if isinstance(response.body, bytes) else (response.body or "").encode()
+        if len(body) > MAX_BODY_BYTES:
+            raise InvokeError(413, "ValidationError", f"Request {len(body)} bytes is too large")
+        sent = response.headers
+        content_type = sent.get("Content-Type", "application/octet-stream")
+        forward = {"Content-Type": content_type, "Accept": sent.get("Accept", "*/*")}
+        for header in ("X-Amzn-SageMaker-Custom-Attributes", "X-Amzn-SageMaker-Inference-Id"):
+            if header in sent:
+                forward[header] = sent[header]
+        try:
+            status, headers, answer = _endpoints.server(name).request("POST", "/invocations", body, forward)
+        except TimeoutError as error:
+            raise InvokeError(424, "ModelError", "Model timed out", OriginalStatusCode=504) from error
+        except OSError as error:
+            raise InvokeError(503, "ServiceUnavailable", "The request has failed.") from error
+        if status >= 400:
+            text = answer.decode("utf-8", "replace")[:4096]
+            said = f'Received client error ({status}) from primary with message "{text}".'
+            if status >= 500:
+                said = f'Received server error ({status}) from primary with message "{text}".'
+            raise InvokeError(424, "ModelError", said, OriginalStatusCode=status, OriginalMessage=text)
+        variant = endpoint.production_variants[0]["VariantName"]
+        answer_type = headers.get("Content-Type", "application/octet-stream")
+        _endpoints.capture.record(
+            name,
+            variant,
+            endpoint.data_capture_config or {},
+            (content_type, body),
+            (answer_type, answer),
+            sent.get("X-Amzn-SageMaker-Inference-Id"),
+        )
+        result = {"Content-Type": answer_type, "x-Amzn-Invoked-Production-Variant": variant}
+        if "X-Amzn-SageMaker-Custom-Attributes" in headers:
+            result["X-Amzn-SageMaker-Custom-Attributes"] = headers["X-Amzn-SageMaker-Custom-Attributes"]
+        return 200, result, answer
+
+    def reading_bytes(original: Any) -> Any:
+        def setup_class(response: Any, request: Any, full_url: str, headers: Any, use_raw_body: bool = False) -> None:
+            original(response, request, full_url, headers, use_raw_body=True)
+
+        return setup_class
+
+    replace(SageMakerRuntimeResponse, "invoke_endpoint", lambda original: invoke_endpoint)
+    replace(SageMakerRuntimeResponse, "setup_class", reading_bytes)

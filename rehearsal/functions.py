@@ -1,0 +1,446 @@
+"""Lambda: each built function runs under the Runtime Interface Emulator that ships with SAM CLI.
+
+A sandbox is one emulator process with one function in it. The emulator takes one request at a time, so a
+function has a pool of them, as in Lambda itself. Errors, time-outs, the memory setting and the payload limits
+come out as they do in Lambda; ``docs/rehearsal.md`` lists what does not.
+"""
+
+import base64
+import http.client
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import samcli
+from moto.awslambda.models import LambdaFunction
+from moto.awslambda.responses import LambdaResponse
+from moto.core.exceptions import JsonRESTError
+from moto.logs import logs_backends
+from packaging.requirements import Requirement
+
+from rehearsal.gaps import RehearsalError, gap, replace
+from rehearsal.lifecycle import free_port
+
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MAX_REQUEST_BYTES = 6 * 1024 * 1024
+#: Sandboxes per function; further requests wait, as this machine has few cores.
+MAX_SANDBOXES = 4
+#: Lambda returns this much of the end of a log to callers that ask for it.
+LOG_TAIL_BYTES = 4096
+MEMORY_POLL_SECONDS = 0.02
+FUNCTION_ERROR_KEYS = {"errorMessage", "errorType", "requestId", "stackTrace"}
+PROVIDED_BY_LAMBDA = ("awslambdaric", "boto3")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one invocation gave: the payload, whether it is an error's, and the end of the log."""
+
+    payload: bytes
+    failed: bool
+    log: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a sandbox depends on: when any of it changes, the function gets new sandboxes."""
+
+    arn: str
+    name: str
+    handler: str
+    code_sha256: str
+    timeout: int
+    memory: int
+    log_group: str
+    log_format: str
+    environment: tuple[tuple[str, str], ...]
+
+
+def emulator() -> Path:
+    """Return the emulator's path inside the installed SAM CLI.
+
+    Raises
+    ------
+    RehearsalError
+        If there is none for this machine.
+    """
+    machine = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine())
+    path = Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{machine}"
+    if sys.platform != "linux" or not path.exists():
+        raise RehearsalError(f"Lambda's emulator runs on Linux on x86_64 and arm64, not on {sys.platform} {platform.machine()}")
+    return path
+
+
+def link_runtime(folder: Path) -> None:
+    """Fill a folder with links to what Lambda's Python runtime provides, and nothing else of this environment.
+
+    A function that imports what its own ``requirements.txt`` forgot must fail here as it would on AWS.
+    """
+    folder.mkdir(parents=True)
+    waiting, done = list(PROVIDED_BY_LAMBDA), set()
+    while waiting:
+        name = waiting.pop()
+        done.add(name)
+        distribution = importlib.metadata.distribution(name)
+        for part in {file.parts[0] for file in distribution.files or () if not file.parts[0].startswith("..")}:
+            target = Path(str(distribution.locate_file(part)))
+            if not (folder / part).exists() and part != "__pycache__":
+                (folder / part).symlink_to(target)
+        for text in distribution.requires or ():
+            requirement = Requirement(text)
+            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if wanted and requirement.name not in done:
+                waiting.append(requirement.name)
+
+
+class Sandbox:
+    """One emulator process with one function in it; serves one request at a time."""
+
+    def __init__(self, settings: Settings, task: Path, runtime: Path) -> None:
+        self.settings = settings
+        self.port = free_port()
+        self.stream = time.strftime("%Y/%m/%d/[$LATEST]") + os.urandom(16).hex()
+        self._lines: list[str] = []
+        self._reported = threading.Event()
+        self._account, self._region = settings.arn.split(":")[4], settings.arn.split(":")[3]
+        self._logs = logs_backends[self._account][self._region]
+        self._logs.ensure_log_group(settings.log_group)
+        self._logs.create_log_stream(settings.log_group, self.stream)
+        command = [str(emulator())]
+        command += ["--runtime-interface-emulator-address", f"127.0.0.1:{self.port}"]
+        command += ["--runtime-api-address", f"127.0.0.1:{free_port()}"]
+        # -S keeps this environment's own packages out; what the function may see is on PYTHONPATH.
+        command += [sys.executable, "-S", "-m", "awslambdaric", settings.handler]
+        self.process = subprocess.Popen(
+            command,
+            cwd=task,
+            env=self._environment(task, runtime),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+        threading.Thread(target=self._ship_logs, daemon=True).start()
+        self._wait_until_listening()
+
+    def _environment(self, task: Path, runtime: Path) -> dict[str, str]:
+        settings = self.settings
+        return {
+            **{name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ},
+            "PYTHONPATH": f"{task}{os.pathsep}{runtime}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LAMBDA_TASK_ROOT": str(task),
+            "AWS_LAMBDA_FUNCTION_NAME": settings.name,
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(settings.timeout),
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(settings.memory),
+            "AWS_LAMBDA_LOG_FORMAT": settings.log_format,
+            "AWS_LAMBDA_LOG_GROUP_NAME": settings.log_group,
+            "AWS_LAMBDA_LOG_STREAM_NAME": self.stream,
+            "AWS_REGION": self._region,
+            "AWS_DEFAULT_REGION": self._region,
+            "AWS_ACCESS_KEY_ID": "rehearsal",
+            "AWS_SECRET_ACCESS_KEY": "rehearsal",
+            "AWS_SESSION_TOKEN": "rehearsal",
+            "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
+            **dict(settings.environment),
+        }
+
+    def _wait_until_listening(self) -> None:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.01)
+        raise RehearsalError(f"The emulator of {self.settings.name} did not start: {' '.join(self._lines[-3:])}")
+
+    def _ship_logs(self) -> None:
+        assert self.process.stdout is not None
+        for raw in self.process.stdout:
+            line = raw.decode("utf-8", "replace").rstrip()
+            if not line or " (rapid) " in line:  # the emulator's own remarks, which Lambda does not log
+                continue
+            if line.startswith("REPORT "):
+                used = f"Max Memory Used: {self.peak_memory_mb()} MB"
+                line = re.sub(r"Max Memory Used: \d+ MB", used, line)
+            self._lines.append(line)
+            event = {"timestamp": int(time.time() * 1000), "message": line}
+            self._logs.put_log_events(self.settings.log_group, self.stream, [event])
+            if line.startswith("REPORT "):
+                self._reported.set()
+
+    def peak_memory_mb(self) -> int:
+        """Return the peak resident memory of the function's own process, in MB; 0 when it is gone."""
+        peak = 0
+        for children in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            try:
+                for pid in children.read_text().split():
+                    status = Path(f"/proc/{pid}/status").read_text()
+                    peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) // 1024)
+            except (OSError, IndexError):  # it ended in between
+                continue
+        return peak
+
+    def invoke(self, payload: bytes) -> Outcome:
+        """Run the function once."""
+        self._lines.clear()
+        self._reported.clear()
+        done, out_of_memory = threading.Event(), threading.Event()
+
+        def watch_memory() -> None:
+            while not done.wait(MEMORY_POLL_SECONDS):
+                if self.peak_memory_mb() > self.settings.memory:
+                    out_of_memory.set()
+                    self.process.kill()
+                    return
+
+        threading.Thread(target=watch_memory, daemon=True).start()
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.settings.timeout + 30)
+            connection.request("POST", "/2015-03-31/functions/function/invocations", payload)
+            response = connection.getresponse()
+            status, body = response.status, response.read()
+            connection.close()
+        except (OSError, http.client.HTTPException):
+            status, body = 502, json.dumps({"errorType": "Runtime.ExitError", "errorMessage": "signal: killed"}).encode()
+        finally:
+            done.set()
+        if out_of_memory.is_set() or self.peak_memory_mb() > self.settings.memory:
+            self.process.kill()
+            message = "Error: Runtime exited with error: signal: killed"
+            return self._outcome({"errorType": "Runtime.OutOfMemory", "errorMessage": message})
+        if status == 200 and body.startswith(b"Task timed out after "):
+            return self._outcome({"errorType": "Sandbox.Timedout", "errorMessage": f"Error: {body.decode()}"})
+        if status != 200:
+            return self._outcome(json.loads(body))
+        return Outcome(body, _is_function_error(body), self._tail())
+
+    def _outcome(self, error: dict[str, Any]) -> Outcome:
+        return Outcome(json.dumps(error).encode(), True, self._tail())
+
+    def _tail(self) -> str:
+        self._reported.wait(0.5)  # the last lines come just after the answer
+        return "\n".join(self._lines)[-LOG_TAIL_BYTES:]
+
+    @property
+    def alive(self) -> bool:
+        """Say whether another request can be sent."""
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+
+
+def _is_function_error(body: bytes) -> bool:
+    # The emulator sends no error header: an error is known by its keys alone.
+    if not body.startswith(b"{") or b'"errorType"' not in body:
+        return False
+    answer = json.loads(body)
+    return set(answer) == FUNCTION_ERROR_KEYS
+
+
+class Pool:
+    """The sandboxes of one function with one set of settings."""
+
+    def __init__(self, settings: Settings, task: Path, runtime: Path) -> None:
+        self.settings = settings
+        self._make = lambda: Sandbox(settings, task, runtime)
+        self._idle: list[Sandbox] = []
+        self._changed = threading.Condition()
+        self._running = 0
+
+    def invoke(self, payload: bytes, reserved: int | None) -> Outcome:
+        """Run the function in an idle sandbox, else in a new one, else wait for one.
+
+        Raises
+        ------
+        Throttled
+            If as many requests as the function's reserved concurrency are running.
+        """
+        with self._changed:
+            if reserved is not None and self._running >= reserved:
+                raise Throttled()
+            self._changed.wait_for(lambda: self._running < MAX_SANDBOXES)
+            self._running += 1
+            sandbox = self._idle.pop() if self._idle else None
+        try:
+            sandbox = sandbox or self._make()
+            outcome = sandbox.invoke(payload)
+            if sandbox.alive:
+                self._idle.append(sandbox)
+            return outcome
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify()
+
+    def close(self) -> None:
+        """End the idle sandboxes; running ones end with their request's process group."""
+        while self._idle:
+            self._idle.pop().close()
+
+
+class Throttled(JsonRESTError):
+    """Lambda's answer to more requests than the reserved concurrency."""
+
+    code = 429
+
+    def __init__(self) -> None:
+        super().__init__("TooManyRequestsException", "Rate Exceeded.")
+
+
+class RequestTooLarge(JsonRESTError):
+    """Lambda's answer to a payload over its limit."""
+
+    code = 413
+
+    def __init__(self, size: int) -> None:
+        limit = f"Request must be smaller than {MAX_REQUEST_BYTES} bytes for the InvokeFunction operation"
+        super().__init__("RequestTooLargeException", f"{limit}, got {size}")
+
+
+class Functions:
+    """All pools, and the folder in which code is unpacked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._runtime = folder / "runtime"
+        self._pools: dict[str, Pool] = {}
+        self._lock = threading.Lock()
+        link_runtime(self._runtime)
+
+    def invoke(self, function: LambdaFunction, payload: bytes) -> Outcome:
+        """Run a deployed function.
+
+        Raises
+        ------
+        Throttled
+            If the function's reserved concurrency is used up.
+        """
+        pool = self._pool(function)
+        return pool.invoke(payload, None if function.reserved_concurrency is None else int(function.reserved_concurrency))
+
+    def _pool(self, function: LambdaFunction) -> Pool:
+        logging_config = getattr(function, "logging_config", {})
+        settings = Settings(
+            arn=function.function_arn,
+            name=function.function_name,
+            handler=str(function.handler),
+            code_sha256=function.code_sha_256,
+            timeout=int(function.timeout),
+            memory=int(function.memory_size),
+            log_group=logging_config.get("LogGroup", function.logs_group_name),
+            log_format=logging_config.get("LogFormat", "Text").upper(),
+            environment=tuple(sorted((name, str(value)) for name, value in function.environment_vars.items())),
+        )
+        with self._lock:
+            pool = self._pools.get(function.function_arn)
+            if pool is None or pool.settings != settings:
+                if pool is not None:
+                    pool.close()
+                pool = Pool(settings, self._unpack(function), self._runtime)
+                self._pools[function.function_arn] = pool
+            return pool
+
+    def _unpack(self, function: LambdaFunction) -> Path:
+        task = self._folder / "tasks" / re.sub(r"\W", "_", function.code_sha_256)
+        if not task.exists():
+            with zipfile.ZipFile(io.BytesIO(function.code_bytes)) as archive:
+                archive.extractall(task)
+        return task
+
+
+_functions: Functions
+
+
+def start(folder: Path) -> None:
+    """Make this process able to run functions, with their code in ``folder``."""
+    global _functions
+    emulator()
+    _functions = Functions(folder)
+
+
+@gap("moto runs functions in Docker containers; without Docker they answer 'Simple Lambda happy path OK'")
+def functions_run_under_the_emulator() -> None:
+    """Send every invocation by another service (SQS, SNS, S3) to a sandbox."""
+
+    def invoke_lambda(function: LambdaFunction, event: Any = None) -> tuple[str, bool, str]:
+        outcome = _functions.invoke(function, json.dumps(event).encode())
+        return outcome.payload.decode(), outcome.failed, outcome.log
+
+    replace(LambdaFunction, "_invoke_lambda", lambda original: invoke_lambda)
+
+
+@gap("moto reports errors as Handled, has no request limit, throttles nobody, and cuts answers below Lambda's limit")
+def invoke_answers_as_lambda() -> None:
+    """Answer the Invoke API: payload limits, invocation types, function errors, log tail, throttles."""
+
+    def invoke(response: LambdaResponse) -> tuple[int, dict[str, str], str | bytes]:
+        name = unquote(response.path.rsplit("/", 2)[-2])
+        function = response.backend.get_function(name, response._get_param("Qualifier"))
+        body = response.body.encode() if isinstance(response.body, str) else response.body
+        if len(body) > MAX_REQUEST_BYTES:
+            raise RequestTooLarge(len(body))
+        payload = body or b"{}"
+        kind = response.headers.get("X-Amz-Invocation-Type", "RequestResponse")
+        if kind == "DryRun":
+            return 204, {}, b""
+        if kind == "Event":
+            threading.Thread(target=_functions.invoke, args=(function, payload), daemon=True).start()
+            return 202, {}, b""
+        outcome = _functions.invoke(function, payload)
+        headers = {"content-type": "application/json", "X-Amz-Executed-Version": str(function.version)}
+        if outcome.failed:
+            headers["X-Amz-Function-Error"] = "Unhandled"
+        if response.headers.get("X-Amz-Log-Type") == "Tail":
+            headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log.encode()).decode()
+        return 200, headers, outcome.payload
+
+    replace(LambdaResponse, "invoke", lambda original: invoke)
+
+
+@gap("CloudFormation's Architectures, TracingConfig, LoggingConfig and Tags of a function are dropped")
+def function_properties_are_kept() -> None:
+    """Keep them, on creation and on update, and show them in the function's configuration."""
+
+    def keep(function: LambdaFunction, properties: dict[str, Any]) -> LambdaFunction:
+        function.architectures = properties.get("Architectures", ["x86_64"])
+        function.tracing_config = properties.get("TracingConfig", {"Mode": "PassThrough"})
+        function.logging_config = properties.get("LoggingConfig", {})  # type: ignore[attr-defined]
+        function.tags = {tag["Key"]: tag["Value"] for tag in properties.get("Tags", [])}
+        return function
+
+    def create(original: Any) -> Any:
+        return lambda name, json_, *a, **k: keep(original(name, json_, *a, **k), json_["Properties"])
+
+    def update(original: Any) -> Any:
+        def update_function(**arguments: Any) -> LambdaFunction:
+            return keep(original(**arguments), arguments["cloudformation_json"]["Properties"])
+
+        return update_function
+
+    def show(original: Any) -> Any:
+        def get_configuration(function: LambdaFunction, on_create: bool = False) -> dict[str, Any]:
+            defaults = {"LogFormat": "Text", "LogGroup": function.logs_group_name}
+            kept = getattr(function, "logging_config", {})
+            return {**original(function, on_create), "LoggingConfig": {**defaults, **kept}}
+
+        return get_configuration
+
+    replace(LambdaFunction, "create_from_cloudformation_json", create)
+    replace(LambdaFunction, "update_from_cloudformation_json", update)
+    replace(LambdaFunction, "get_configuration", show)

@@ -1,0 +1,46 @@
+"""The process that is AWS: moto with its gaps filled, functions, and endpoints.
+
+Started by :mod:`rehearsal.lifecycle` as ``python -m rehearsal.server FOLDER PORT``, in a process group that
+holds everything it starts, so that all of it can be ended at once.
+"""
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from rehearsal.lifecycle import READY_FILE, credentials, end_group_and_clean
+
+PARENT_POLL_SECONDS = 0.5
+
+
+def main() -> None:
+    """Serve until the supervisor ends this process, or is gone itself."""
+    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("rehearsal").setLevel(logging.INFO)
+    for name in ("werkzeug", "samtranslator", "moto.stepfunctions"):  # requests, metrics, whole syntax trees
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    supervisor = os.getppid()
+    os.environ.update(credentials(port), MOTO_PORT=str(port), VALIDATE_LAMBDA_S3="true")
+
+    # After the environment is set: moto reads parts of it when it is imported.
+    from moto.server import ThreadedMotoServer
+
+    from rehearsal import endpoints, functions, stacks  # noqa: F401  (each enters its gaps)
+    from rehearsal.gaps import fill_gaps
+
+    fill_gaps()
+    functions.start(folder / "functions")
+    endpoints.start(folder / "endpoints")
+    # Other hosts' containers (sam local invoke) reach it too if asked to.
+    ThreadedMotoServer(os.environ.get("REHEARSAL_HOST", "127.0.0.1"), port, verbose=False).start()
+    (folder / READY_FILE).touch()
+    while os.getppid() == supervisor:
+        time.sleep(PARENT_POLL_SECONDS)
+    end_group_and_clean(folder)
+
+
+if __name__ == "__main__":
+    main()

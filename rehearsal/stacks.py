@@ -1,0 +1,274 @@
+"""CloudFormation, EventBridge and Step Functions: what an unmodified ``sam deploy`` needs beyond moto."""
+
+import json
+import logging
+import re
+import uuid
+from typing import Any
+
+from moto.cloudformation import parsing
+from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Stack
+from moto.cloudformation.utils import get_stack_from_s3_url  # noqa: F401  (fails here if moto moves it)
+from moto.core.common_models import CloudFormationModel
+from moto.core.config import default_user_config
+from moto.events.models import EventBus, Rule
+from moto.s3.models import FakeBucket, s3_backends
+from moto.stepfunctions import models as states
+from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfunctions_parser_backends
+from moto.utilities.utils import get_partition
+from samtranslator.translator.transform import transform
+
+from rehearsal.gaps import RehearsalError, gap, replace
+
+log = logging.getLogger("rehearsal")
+
+SERVERLESS = "AWS::Serverless-2016-10-31"
+#: Types whose resources are only recorded: who may do what is not enforced here.
+RECORDED_TYPES = {
+    "AWS::S3::BucketPolicy": "moto obeys Deny statements and ignores their conditions: TLS-only would lock everyone out",
+    "AWS::SQS::QueuePolicy": "moto enforces no queue policies",
+}
+
+
+class _NoManagedPolicies:
+    """Stands where the transform looks up managed policies by name; this project's roles use none."""
+
+    def load(self) -> dict[str, str]:
+        raise RehearsalError("The rehearsal knows no managed policies by name; write their ARN, or the statements")
+
+
+def _expand(template: str, parameters: dict[str, Any]) -> str:
+    body = Stack.parse_template(template)
+    transforms = body.get("Transform", [])
+    if SERVERLESS not in ([transforms] if isinstance(transforms, str) else transforms):
+        return template
+    defaults = {name: slot["Default"] for name, slot in body.get("Parameters", {}).items() if "Default" in slot}
+    body.pop("Transform")
+    # Without it every deploy of the same template would get different names for versions and deployments.
+    body.get("Metadata", {}).pop("SamTransformTest", None)
+    return json.dumps(transform(body, {**defaults, **parameters}, _NoManagedPolicies()))
+
+
+@gap("moto does not know the AWS::Serverless transform")
+def templates_are_expanded() -> None:
+    """Expand it with the library that AWS itself uses, wherever a template comes in."""
+
+    def expanding(original: Any) -> Any:
+        def create(backend: CloudFormationBackend, *, template: str, parameters: dict[str, Any], **rest: Any) -> Any:
+            return original(backend, template=_expand(template, parameters), parameters=parameters, **rest)
+
+        return create
+
+    replace(CloudFormationBackend, "create_change_set", expanding)
+    replace(CloudFormationBackend, "create_stack", expanding)
+
+
+@gap("resources of types that moto does not know are skipped in silence: a deploy succeeds without them")
+def unknown_types_fail() -> None:
+    """Refuse them, but for the few whose absence changes nothing here."""
+
+    def record(cls: Any, resource_name: str, *_: Any, **__: Any) -> CloudFormationModel:
+        resource = cls()
+        resource.physical_resource_id = resource_name
+        return resource
+
+    for type_name in RECORDED_TYPES:
+        # CloudFormation finds its models as the direct subclasses of this class.
+        type(
+            type_name.replace("::", ""),
+            (CloudFormationModel,),
+            {
+                "cloudformation_type": staticmethod(lambda type_name=type_name: type_name),
+                "cloudformation_name_type": staticmethod(lambda: None),
+                "create_from_cloudformation_json": classmethod(record),
+                "update_from_cloudformation_json": classmethod(lambda cls, original_resource, **_: original_resource),
+                "delete_from_cloudformation_json": classmethod(lambda cls, *_: None),
+            },
+        )
+
+    def refusing(original: Any) -> Any:
+        def resource_class_from_type(resource_type: str) -> Any:
+            found = original(resource_type)
+            if found is None and resource_type not in parsing.NULL_MODELS:
+                raise RehearsalError(f"moto cannot create {resource_type}; add a gap to rehearsal/, or leave it out")
+            return found
+
+        return resource_class_from_type
+
+    replace(parsing, "resource_class_from_type", refusing)
+
+
+@gap("a change set leaves the stack's outputs, template, parameters and tags as they were")
+def change_sets_update_their_stack() -> None:
+    """Rebuild them after a change set was applied."""
+
+    def applying(original: Any) -> Any:
+        def apply(change_set: ChangeSet) -> None:
+            stack = change_set.stack
+            original(change_set)
+            stack.template, stack.template_dict = change_set.template, change_set.template_dict
+            stack.parameters = change_set.parameters
+            stack.tags = change_set.tags or stack.tags
+            stack.description = change_set.template_dict.get("Description")
+            stack.output_map = stack._create_output_map()
+
+        return apply
+
+    replace(ChangeSet, "apply", applying)
+
+
+@gap("a resource that cannot be created answers HTTP 500 and leaves the stack as it is, and a deploy waits for ever")
+def failing_stacks_say_so() -> None:
+    """End in a failed state, with the reason as a stack event, as ``sam deploy`` expects."""
+
+    def executing(original: Any) -> Any:
+        def execute(backend: CloudFormationBackend, change_set_name: str, stack_name: str | None = None) -> None:
+            change_set = backend.describe_change_set(change_set_name)
+            try:
+                original(backend, change_set_name, stack_name)
+            except Exception as error:
+                log.exception("Stack failed")
+                assert change_set is not None
+                creating = change_set.change_set_type == "CREATE"
+                stack = change_set.stack
+                stack._add_stack_event("CREATE_FAILED" if creating else "UPDATE_FAILED", f"{type(error).__name__}: {error}")
+                if creating:
+                    _delete_what_exists(stack)
+                stack.status = "ROLLBACK_COMPLETE" if creating else "UPDATE_ROLLBACK_FAILED"
+                stack._add_stack_event(stack.status)
+
+        return execute
+
+    replace(CloudFormationBackend, "execute_change_set", executing)
+
+
+def _delete_what_exists(stack: Stack) -> None:
+    resources = stack.resource_map
+    for name in [name for name in resources._resource_json_map if name in resources._parsed_resources]:
+        try:
+            resources._delete_resource(resources._parsed_resources.pop(name), resources._resource_json_map[name])
+        except Exception:  # the first failure is the one to report
+            log.exception("Rollback of %s failed", name)
+
+
+@gap("CloudFormation's NotificationConfiguration of a bucket is dropped")
+def buckets_notify_eventbridge() -> None:
+    """Apply its EventBridgeConfiguration; refuse other notifications."""
+
+    def notifying(original: Any) -> Any:
+        def create(resource_name: str, cloudformation_json: Any, *rest: Any, **more: Any) -> FakeBucket:
+            bucket: FakeBucket = original(resource_name, cloudformation_json, *rest, **more)
+            wanted = cloudformation_json["Properties"].get("NotificationConfiguration", {})
+            if set(wanted) - {"EventBridgeConfiguration"}:
+                raise RehearsalError(f"Only EventBridge notifications are rehearsed, not {sorted(wanted)}")
+            if wanted.get("EventBridgeConfiguration", {}).get("EventBridgeEnabled", bool(wanted)):
+                bucket.set_notification_configuration({"EventBridgeConfiguration": {}})
+            return bucket
+
+        return create
+
+    replace(FakeBucket, "create_from_cloudformation_json", notifying)
+
+
+@gap("Ref of an event bus is a Python object's address")
+def event_buses_have_a_name() -> None:
+    """Make it the bus's name."""
+    EventBus.physical_resource_id = property(lambda bus: bus.name)
+
+
+@gap("EventBridge rules reach neither Step Functions nor anything by an input transformer")
+def rules_start_workflows() -> None:
+    """Start an execution for each state machine among a matching rule's targets."""
+
+    def sending(original: Any) -> Any:
+        def send_to_targets(rule: Rule, original_event: Any, transform_input: bool = True) -> None:
+            if rule.state == "DISABLED" or not rule.event_pattern.matches_event(original_event):
+                return
+            workflows = [target for target in rule.targets if ":states:" in target["Arn"]]
+            for target in workflows:
+                text = _transform_input(target, original_event)
+                try:
+                    backend = stepfunctions_parser_backends[rule.account_id][rule.region_name]
+                    backend.start_execution(target["Arn"], None, text)
+                except Exception:  # S3's handler would hide it
+                    log.exception("Rule %s could not start %s with %s", rule.name, target["Arn"], text)
+            if len(workflows) < len(rule.targets):
+                original(rule, original_event, transform_input)
+
+        return send_to_targets
+
+    replace(Rule, "send_to_targets", sending)
+
+
+def _transform_input(target: dict[str, Any], event: Any) -> str:
+    # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-transform-target-input.html
+    if "Input" in target:
+        return str(target["Input"])
+    if "InputTransformer" not in target:
+        return json.dumps(event, default=str)
+    values = {}
+    for name, path in target["InputTransformer"]["InputPathsMap"].items():
+        value = event
+        for part in path.removeprefix("$.").split("."):
+            value = value[part]
+        values[name] = value
+    template = target["InputTransformer"]["InputTemplate"]
+    return re.sub(r"<([\w-]+)>", lambda found: json.dumps(values[found[1]]), template)
+
+
+@gap("workflows are not executed unless a setting says so, and CloudFormation creates them where nothing executes them")
+def workflows_are_executed() -> None:
+    """Use the executing back end, also for what CloudFormation creates, with its definition's substitutions."""
+    default_user_config["stepfunctions"]["execute_state_machine"] = True
+    states.stepfunctions_backends = stepfunctions_parser_backends
+
+    def define(cloudformation_json: Any, account_id: str, region_name: str) -> None:
+        properties = cloudformation_json["Properties"]
+        if properties.get("StateMachineType", "STANDARD") != "STANDARD":
+            raise RehearsalError("The rehearsal executes Standard workflows only, not Express ones")
+        if "DefinitionS3Location" in properties:
+            location = properties["DefinitionS3Location"]
+            backend = s3_backends[account_id][get_partition(region_name)]
+            stored = backend.get_object(location["Bucket"], location["Key"])
+            if stored is None:
+                raise RehearsalError(f"No workflow definition at s3://{location['Bucket']}/{location['Key']}")
+            properties["DefinitionString"] = stored.value.decode()
+        text = properties["DefinitionString"]
+        for name, value in properties.get("DefinitionSubstitutions", {}).items():
+            text = text.replace(f"${{{name}}}", str(value))
+        left = re.findall(r"\$\{\w+\}", text)
+        if left:
+            raise RehearsalError(f"The workflow's definition has no value for {', '.join(sorted(set(left)))}")
+        properties["DefinitionString"] = text
+
+    def creating(original: Any) -> Any:
+        def create(name: str, cloudformation_json: Any, account_id: str, region_name: str, **rest: Any) -> Any:
+            define(cloudformation_json, account_id, region_name)
+            return original(name, cloudformation_json, account_id, region_name, **rest)
+
+        return create
+
+    def updating(original: Any) -> Any:
+        def update(**arguments: Any) -> Any:
+            define(arguments["cloudformation_json"], arguments["account_id"], arguments["region_name"])
+            return original(**arguments)
+
+        return update
+
+    replace(states.StateMachine, "create_from_cloudformation_json", creating)
+    replace(states.StateMachine, "update_from_cloudformation_json", updating)
+
+
+@gap("StartExecution without a name fails")
+def executions_get_a_name() -> None:
+    """Give such an execution a UUID, as AWS does."""
+
+    def naming(original: Any) -> Any:
+        def start_execution(
+            backend: StepFunctionsParserBackend, state_machine_arn: str, name: str | None = None, *rest: Any, **more: Any
+        ) -> Any:
+            return original(backend, state_machine_arn, name or str(uuid.uuid4()), *rest, **more)
+
+        return start_execution
+
+    replace(StepFunctionsParserBackend, "start_execution", naming)
