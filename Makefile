@@ -1,0 +1,48 @@
+# `make` lists the targets. Everything is installed into .venv, nothing elsewhere.
+PYTHON ?= python3.13
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export SAM_CLI_TELEMETRY := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format lock test-docker test-training clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.installed  ## set up the Python environment
+
+$(VENV)/.installed: requirements/dev.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.13 is needed; install it, or say where it is: make PYTHON=/path/to/python3.13" >&2; exit 1; }
+	@echo "Installing the tools into $(VENV) (about a minute, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --requirement requirements/dev.txt
+	@touch $@
+
+demo: setup  ## show the whole system at work on this machine, without AWS or Docker
+	@$(BIN)/python -m demo
+
+test: setup  ## run all tests that need neither AWS nor Docker
+	@$(BIN)/python -m pytest
+
+lint: setup  ## check style, types and templates
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy src rehearsal training demo tests
+	@$(BIN)/cfn-lint template.yaml
+	@$(BIN)/sam validate --lint
+
+format: setup  ## format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: setup  ## write the lock files from the lists of direct dependencies
+	@for list in requirements/dev src/serialize/requirements src/classify/requirements src/filter/requirements; do \
+		$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --universal --python-version 3.13 \
+			$$list.in --output-file $$list.txt; done
+
+clean:  ## end the rehearsal and remove everything that was made here, but for the environment
+	@$(PYTHON) -m rehearsal down
+	@rm -rf .aws-sam build .hypothesis .mypy_cache .pytest_cache .ruff_cache

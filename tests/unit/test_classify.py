@@ -1,0 +1,207 @@
+"""Classify: what the endpoint is asked, what is believed of its answer, and every failure by name."""
+
+import base64
+import io
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+from botocore.response import StreamingBody
+from botocore.stub import Stubber
+
+from src.classify import app
+
+IMAGE = b"\x89PNG not really"
+EVENT = {
+    "s3_bucket": "images",
+    "s3_key": "incoming/a.png",
+    "execution_id": "arn:aws:states:us-east-1:123456789012:execution:workflow:name-1",
+    "image_data": base64.b64encode(IMAGE).decode(),
+    "content_type": "image/png",
+    "source": {"format": "PNG"},
+    "statistics": {"brightness": 0.5},
+}
+REQUEST = {
+    "EndpointName": "image-classifier",
+    "Body": IMAGE,
+    "ContentType": "image/png",
+    "Accept": "application/json",
+    "InferenceId": "name-1",
+}
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Stubber:
+    """Return a stub of the endpoint, which checks requests against the service's own model."""
+    monkeypatch.setenv("ENDPOINT_NAME", "image-classifier")
+    monkeypatch.setenv("LABELS", "bicycle,motorcycle")
+    client = boto3.client("sagemaker-runtime")
+    monkeypatch.setattr(app, "runtime", client)
+    stubber = Stubber(client)
+    stubber.activate()
+    return stubber
+
+
+@pytest.fixture
+def answer(endpoint: Stubber, context: Any) -> Callable[..., dict[str, Any]]:
+    def run(body: bytes | str, event: dict[str, Any] = EVENT, **more: str) -> dict[str, Any]:
+        raw = body.encode() if isinstance(body, str) else body
+        response = {
+            "Body": StreamingBody(io.BytesIO(raw), len(raw)),
+            "InvokedProductionVariant": "AllTraffic",
+            "ContentType": "application/json",
+            **more,
+        }
+        endpoint.add_response("invoke_endpoint", response, REQUEST)
+        result: dict[str, Any] = app.lambda_handler(event, context)
+        endpoint.assert_no_pending_responses()
+        return result
+
+    return run
+
+
+def test_the_answer_joins_the_event_and_the_image_leaves_it(answer: Any) -> None:
+    assert answer("[0.125, 0.75]") == {
+        "s3_bucket": "images",
+        "s3_key": "incoming/a.png",
+        "execution_id": EVENT["execution_id"],
+        "source": {"format": "PNG"},
+        "statistics": {"brightness": 0.5},
+        "inferences": [0.125, 0.75],
+        "label": "motorcycle",
+        "confidence": 0.75,
+        "endpoint": "image-classifier",
+        "variant": "AllTraffic",
+    }
+
+
+def test_probabilities_may_leave_room_for_neither(answer: Any) -> None:
+    assert answer("[0.01, 0.02]")["confidence"] == 0.02
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "null",
+        "{}",
+        "0.9",
+        '"0.9"',
+        "[]",
+        "[0.9]",
+        "[0.2, 0.3, 0.5]",
+        '["0.2", "0.8"]',
+        "[true, false]",
+        "[NaN, 0.5]",
+        "[Infinity, 0.5]",
+        "[-0.1, 0.5]",
+        "[1.1, 0.0]",
+        "[0.9, 0.9]",
+        "[null, 0.5]",
+        "[[0.5], 0.5]",
+        "<html>busy</html>",
+        b"\xff\xfe",
+    ],
+)
+def test_an_unbelievable_answer_is_invalid(answer: Any, body: bytes | str) -> None:
+    with pytest.raises(app.InvalidInference):
+        answer(body)
+
+
+def test_labels_that_the_endpoint_announces_must_be_ours(answer: Any) -> None:
+    attributes = 'labels=["bicycle","motorcycle"];model=0123456789ab'
+    assert answer("[0.8, 0.1]", CustomAttributes=attributes)["label"] == "bicycle"
+    with pytest.raises(app.InvalidInference, match=r'labels \["motorcycle","bicycle"\]'):
+        answer("[0.8, 0.1]", CustomAttributes='labels=["motorcycle","bicycle"];model=0')
+    assert answer("[0.8, 0.1]", CustomAttributes="trace=1")["label"] == "bicycle"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "details", "expected"),
+    [
+        ("ThrottlingException", 400, {}, "EndpointThrottled"),
+        ("ThrottlingException", 429, {}, "EndpointThrottled"),
+        ("TooManyRequestsException", 429, {}, "EndpointThrottled"),
+        ("ModelNotReadyException", 429, {}, "EndpointThrottled"),
+        ("ModelError", 424, {"OriginalStatusCode": 429}, "EndpointThrottled"),
+        ("ServiceUnavailable", 503, {}, "EndpointUnavailable"),
+        ("InternalFailure", 500, {}, "EndpointUnavailable"),
+        ("InternalDependencyException", 530, {}, "EndpointUnavailable"),
+        ("ModelError", 424, {"OriginalStatusCode": 500}, "EndpointUnavailable"),
+        ("ModelError", 424, {}, "EndpointUnavailable"),
+        ("ModelError", 424, {"OriginalStatusCode": 415, "OriginalMessage": "not an image"}, "InvalidInference"),
+        ("ValidationError", 400, {"message": "Endpoint image-classifier of account 1 not found."}, "EndpointNotFound"),
+        ("AccessDeniedException", 403, {}, "ClientError"),
+        ("ValidationError", 400, {"message": "Something else"}, "ValidationError"),
+    ],
+)
+def test_endpoint_errors_get_names(
+    endpoint: Stubber, context: Any, code: str, status: int, details: dict[str, Any], expected: str
+) -> None:
+    message = details.pop("message", "")
+    endpoint.add_client_error(
+        "invoke_endpoint", code, message, http_status_code=status, modeled_fields=details, expected_params=REQUEST
+    )
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (the name is what is checked)
+        app.lambda_handler(dict(EVENT), context)
+    assert type(caught.value).__name__ == expected
+
+
+@pytest.mark.parametrize("failure", [ConnectTimeoutError, ReadTimeoutError])
+def test_an_endpoint_that_does_not_answer_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch, endpoint: Stubber, context: Any, failure: type[Exception]
+) -> None:
+    class Silent:
+        def invoke_endpoint(self, **_: Any) -> None:
+            raise failure(endpoint_url="https://runtime")  # type: ignore[call-arg]
+
+    monkeypatch.setattr(app, "runtime", Silent())
+    with pytest.raises(app.EndpointUnavailable, match="did not answer"):
+        app.lambda_handler(dict(EVENT), context)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_data": ""},
+        {"image_data": None},
+        {"image_data": "not base64!"},
+        {"image_data": "Zg"},
+        {"content_type": None},
+        {"s3_key": ""},
+        {"s3_bucket": 1},
+    ],
+)
+def test_an_event_that_serialize_did_not_make_is_invalid(endpoint: Stubber, context: Any, change: Any) -> None:
+    with pytest.raises(app.InvalidEvent):
+        app.lambda_handler({**EVENT, **change}, context)
+
+
+@pytest.mark.parametrize("event", [None, [], "text"])
+def test_what_is_no_object_is_invalid(endpoint: Stubber, context: Any, event: Any) -> None:
+    with pytest.raises(app.InvalidEvent):
+        app.lambda_handler(event, context)
+
+
+@pytest.mark.parametrize(
+    ("carried", "expected"),
+    [
+        ({"s3_key": "a", "execution_id": "arn:aws:states:r:1:execution:w:id-7"}, "id-7"),
+        ({"s3_key": "folder/ä b.png"}, "folder/__b.png"),
+        ({"s3_key": "x" * 100}, "x" * 64),
+        ({"s3_key": " leading"}, "_leading"),
+    ],
+)
+def test_the_inference_id_is_one_that_aws_takes(carried: dict[str, str], expected: str) -> None:
+    assert app.inference_id(carried) == expected
+
+
+def test_logs_hold_no_image(answer: Any, capsys: pytest.CaptureFixture[str], logged: Any) -> None:
+    lines = logged(app)
+    answer("[0.125, 0.75]")
+    (line,) = lines()
+    assert EVENT["image_data"] not in str(line) + capsys.readouterr().out
+    assert line["message"] == "Classified"
+    assert line["execution_id"] == EVENT["execution_id"] and line["s3_key"] == "incoming/a.png"
