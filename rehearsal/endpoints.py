@@ -68,7 +68,13 @@ class ModelServer:
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(SERVER), "serve"],
-                env={**os.environ, **environment, "HOST": "127.0.0.1", "PORT": str(self.port), "MODEL_DIR": str(folder)},
+                env={
+                    **os.environ,
+                    **environment,
+                    "HOST": "127.0.0.1",
+                    "PORT": str(self.port),
+                    "MODEL_DIR": str(folder),
+                },
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -176,10 +182,8 @@ class Endpoints:
         self._servers: dict[str, ModelServer] = {}
         self.capture = Capture()
 
-    def start(self, backend: SageMakerModelBackend, endpoint: FakeEndpoint, status: str) -> None:
-        """Start an endpoint's server without waiting; its status tells how that went."""
-        endpoint.endpoint_status = status
-        config = backend.describe_endpoint_config(endpoint.endpoint_config_name)
+    def start(self, backend: SageMakerModelBackend, endpoint: FakeEndpoint, config: dict[str, Any]) -> None:
+        """Start a server for a configuration without waiting; the endpoint's status tells how that went."""
         model = backend.describe_model(config["ProductionVariants"][0]["ModelName"]).response_object
         container = model.get("PrimaryContainer") or model["Containers"][0]
         repository = container["Image"].rsplit("/", 1)[-1].split(":")[0].split("@")[0]
@@ -187,24 +191,28 @@ class Endpoints:
             raise InvokeError(
                 400,
                 "ValidationException",
-                f"The rehearsal can run an image named image-classifier, whose code is training/container, not {repository}",
+                f"The rehearsal runs the image image-classifier, whose code is in training/container, not {repository}",
             )
         name = endpoint.endpoint_name
-        server = ModelServer(self._folder / uuid.uuid4().hex, container.get("ModelDataUrl"), container.get("Environment") or {})
+        server = ModelServer(
+            self._folder / uuid.uuid4().hex, container.get("ModelDataUrl"), container.get("Environment") or {}
+        )
 
         def finish() -> None:
             reason = server.wait_until_healthy()
+            old = self._servers.get(name)
+            endpoint.failure_reason = reason  # type: ignore[assignment]
             if reason is None:
-                old = self._servers.get(name)
                 self._servers[name] = server
+                endpoint.endpoint_config_name = config["EndpointConfigName"]
+                endpoint.data_capture_config = config.get("DataCaptureConfig") or {}
+                endpoint.production_variants = endpoint._process_production_variants(config["ProductionVariants"])
                 if old:
                     old.close()
-                endpoint.endpoint_status = "InService"
             else:
                 server.close()
-                endpoint.failure_reason = reason
-                # A failed update leaves the old fleet in service, as a blue/green deployment does.
-                endpoint.endpoint_status = "InService" if status == "Updating" else "Failed"
+            # A failed update leaves the old fleet in service, as a blue/green deployment does.
+            endpoint.endpoint_status = "InService" if reason is None or old else "Failed"
 
         threading.Thread(target=finish, daemon=True).start()
 
@@ -246,8 +254,9 @@ def endpoints_have_a_server() -> None:
                 arn = backend.endpoints[endpoint_name].arn
                 raise InvokeError(400, "ValidationException", f'Cannot create already existing endpoint "{arn}".')
             endpoint: FakeEndpoint = original(backend, endpoint_name=endpoint_name, **rest)
+            endpoint.endpoint_status = "Creating"
             try:
-                _endpoints.start(backend, endpoint, "Creating")
+                _endpoints.start(backend, endpoint, backend.describe_endpoint_config(endpoint.endpoint_config_name))
             except Exception:
                 del backend.endpoints[endpoint_name]
                 raise
@@ -274,17 +283,14 @@ def endpoints_can_be_updated() -> None:
         backend = response.sagemaker_backend
         name, config_name = response._get_param("EndpointName"), response._get_param("EndpointConfigName")
         backend.describe_endpoint(name)
-        config = backend.describe_endpoint_config(config_name)
         endpoint = backend.endpoints[name]
-        endpoint.endpoint_config_name = config_name
-        endpoint.data_capture_config = config.get("DataCaptureConfig") or {}
-        endpoint.production_variants = endpoint._process_production_variants(config["ProductionVariants"])
-        _endpoints.start(backend, endpoint, "Updating")
+        _endpoints.start(backend, endpoint, backend.describe_endpoint_config(config_name))
+        endpoint.endpoint_status = "Updating"
         return ActionResult({"EndpointArn": endpoint.arn})
 
     if hasattr(SageMakerResponse, "update_endpoint"):
         raise RehearsalError("moto now implements update_endpoint: delete this gap")
-    SageMakerResponse.update_endpoint = update_endpoint
+    SageMakerResponse.update_endpoint = update_endpoint  # type: ignore[attr-defined]
 
 
 @gap("InvokeEndpoint answers with fixed text, even for an endpoint that does not exist, and takes no binary body")

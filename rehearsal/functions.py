@@ -28,7 +28,7 @@ import samcli
 from moto.awslambda.models import LambdaFunction
 from moto.awslambda.responses import LambdaResponse
 from moto.core.exceptions import JsonRESTError
-from moto.logs import logs_backends
+from moto.logs.models import logs_backends
 from packaging.requirements import Requirement
 
 from rehearsal.gaps import RehearsalError, gap, replace
@@ -80,7 +80,9 @@ def emulator() -> Path:
     machine = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine())
     path = Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{machine}"
     if sys.platform != "linux" or not path.exists():
-        raise RehearsalError(f"Lambda's emulator runs on Linux on x86_64 and arm64, not on {sys.platform} {platform.machine()}")
+        raise RehearsalError(
+            f"Lambda's emulator runs on Linux on x86_64 and arm64, not on {sys.platform} {platform.machine()}"
+        )
     return path
 
 
@@ -214,7 +216,10 @@ class Sandbox:
             status, body = response.status, response.read()
             connection.close()
         except (OSError, http.client.HTTPException):
-            status, body = 502, json.dumps({"errorType": "Runtime.ExitError", "errorMessage": "signal: killed"}).encode()
+            status, body = (
+                502,
+                json.dumps({"errorType": "Runtime.ExitError", "errorMessage": "signal: killed"}).encode(),
+            )
         finally:
             done.set()
         if out_of_memory.is_set() or self.peak_memory_mb() > self.settings.memory:
@@ -332,7 +337,9 @@ class Functions:
             If the function's reserved concurrency is used up.
         """
         pool = self._pool(function)
-        return pool.invoke(payload, None if function.reserved_concurrency is None else int(function.reserved_concurrency))
+        return pool.invoke(
+            payload, None if function.reserved_concurrency is None else int(function.reserved_concurrency)
+        )
 
     def _pool(self, function: LambdaFunction) -> Pool:
         logging_config = getattr(function, "logging_config", {})

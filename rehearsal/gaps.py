@@ -48,7 +48,11 @@ def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     """
     original = getattr(owner, name)
     replacement = make(original)
-    setattr(owner, name, classmethod(lambda _, *a, **k: replacement(*a, **k)) if hasattr(original, "__self__") else replacement)
+    setattr(
+        owner,
+        name,
+        classmethod(lambda _, *a, **k: replacement(*a, **k)) if hasattr(original, "__self__") else replacement,
+    )
 
 
 def fill_gaps() -> None:

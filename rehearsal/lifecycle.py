@@ -5,6 +5,7 @@ process that the server starts stays in the group. Whichever of the two dies fir
 ends the whole group and removes the folder.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -134,10 +135,8 @@ def _end_group(group: int) -> None:
         try:
             os.killpg(group, process_signal)
             while time.monotonic() < deadline:
-                try:
+                with contextlib.suppress(ChildProcessError):
                     os.waitpid(group, os.WNOHANG)  # reaps it where it is a child of this process
-                except ChildProcessError:
-                    pass
                 os.killpg(group, 0)
                 time.sleep(0.02)
         except ProcessLookupError:
@@ -159,7 +158,9 @@ def supervise(folder: Path, port: int) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     with (folder / LOG_FILE).open("wb") as log:
-        server = subprocess.Popen([sys.executable, "-m", "rehearsal.server", str(folder), str(port)], stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "rehearsal.server", str(folder), str(port)], stdout=log, stderr=log
+        )
         server.wait()
     if not (folder / READY_FILE).exists():
         sys.exit(1)  # the one who waits for it reads the log first

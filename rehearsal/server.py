@@ -7,6 +7,7 @@ holds everything it starts, so that all of it can be ended at once.
 import logging
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def main() -> None:
     os.environ.update(credentials(port), MOTO_PORT=str(port), VALIDATE_LAMBDA_S3="true")
 
     # After the environment is set: moto reads parts of it when it is imported.
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
 
     from rehearsal import endpoints, functions, stacks  # noqa: F401  (each enters its gaps)
     from rehearsal.gaps import fill_gaps
@@ -34,8 +36,11 @@ def main() -> None:
     fill_gaps()
     functions.start(folder / "functions")
     endpoints.start(folder / "endpoints")
-    # Other hosts' containers (sam local invoke) reach it too if asked to.
-    ThreadedMotoServer(os.environ.get("REHEARSAL_HOST", "127.0.0.1"), port, verbose=False).start()
+    # Containers (sam local invoke) reach this machine by another address than the loopback one.
+    host = os.environ.get("REHEARSAL_HOST", "127.0.0.1")
+    application = DomainDispatcherApplication(create_backend_app)
+    server = make_server(host, port, application, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     (folder / READY_FILE).touch()
     while os.getppid() == supervisor:
         time.sleep(PARENT_POLL_SECONDS)

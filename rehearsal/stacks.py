@@ -4,11 +4,11 @@ import json
 import logging
 import re
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from moto.cloudformation import parsing
 from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Stack
-from moto.cloudformation.utils import get_stack_from_s3_url  # noqa: F401  (fails here if moto moves it)
 from moto.core.common_models import CloudFormationModel
 from moto.core.config import default_user_config
 from moto.events.models import EventBus, Rule
@@ -25,7 +25,7 @@ log = logging.getLogger("rehearsal")
 SERVERLESS = "AWS::Serverless-2016-10-31"
 #: Types whose resources are only recorded: who may do what is not enforced here.
 RECORDED_TYPES = {
-    "AWS::S3::BucketPolicy": "moto obeys Deny statements and ignores their conditions: TLS-only would lock everyone out",
+    "AWS::S3::BucketPolicy": "moto obeys Deny and ignores its conditions: TLS-only would lock everyone out",
     "AWS::SQS::QueuePolicy": "moto enforces no queue policies",
 }
 
@@ -37,30 +37,61 @@ class _NoManagedPolicies:
         raise RehearsalError("The rehearsal knows no managed policies by name; write their ARN, or the statements")
 
 
-def _expand(template: str, parameters: dict[str, Any]) -> str:
-    body = Stack.parse_template(template)
-    transforms = body.get("Transform", [])
-    if SERVERLESS not in ([transforms] if isinstance(transforms, str) else transforms):
-        return template
-    defaults = {name: slot["Default"] for name, slot in body.get("Parameters", {}).items() if "Default" in slot}
-    body.pop("Transform")
-    # Without it every deploy of the same template would get different names for versions and deployments.
-    body.get("Metadata", {}).pop("SamTransformTest", None)
-    return json.dumps(transform(body, {**defaults, **parameters}, _NoManagedPolicies()))
+def _change_templates(change: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]) -> None:
+    """Apply a change to every template, with its parameters, before CloudFormation sees it."""
+
+    def changing(original: Any) -> Any:
+        def create(backend: CloudFormationBackend, *, template: str, parameters: dict[str, Any], **rest: Any) -> Any:
+            changed = json.dumps(change(Stack.parse_template(template), parameters))
+            return original(backend, template=changed, parameters=parameters, **rest)
+
+        return create
+
+    replace(CloudFormationBackend, "create_change_set", changing)
+    replace(CloudFormationBackend, "create_stack", changing)
 
 
 @gap("moto does not know the AWS::Serverless transform")
 def templates_are_expanded() -> None:
     """Expand it with the library that AWS itself uses, wherever a template comes in."""
 
-    def expanding(original: Any) -> Any:
-        def create(backend: CloudFormationBackend, *, template: str, parameters: dict[str, Any], **rest: Any) -> Any:
-            return original(backend, template=_expand(template, parameters), parameters=parameters, **rest)
+    def expand(body: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+        transforms = body.get("Transform", [])
+        if SERVERLESS not in ([transforms] if isinstance(transforms, str) else transforms):
+            return body
+        defaults = {name: slot["Default"] for name, slot in body.get("Parameters", {}).items() if "Default" in slot}
+        body.pop("Transform")
+        expanded: dict[str, Any] = transform(body, {**defaults, **parameters}, _NoManagedPolicies())
+        return expanded
 
-        return create
+    _change_templates(expand)
 
-    replace(CloudFormationBackend, "create_change_set", expanding)
-    replace(CloudFormationBackend, "create_stack", expanding)
+
+@gap("a parameter's default of 0.7 becomes 0: moto turns numbers into whole ones, and keeps fractions of texts only")
+def number_defaults_keep_their_fraction() -> None:
+    """Turn every default into text, as CloudFormation does."""
+
+    def turn(body: dict[str, Any], _: dict[str, Any]) -> dict[str, Any]:
+        for slot in body.get("Parameters", {}).values():
+            if isinstance(slot.get("Default"), int | float):
+                slot["Default"] = str(slot["Default"])
+        return body
+
+    _change_templates(turn)
+
+
+@gap("a change set without changes is taken for a change, as previous values are numbers and new ones texts")
+def unchanged_stacks_stay_unchanged() -> None:
+    """Compare parameters as text."""
+
+    def comparing(original: Any) -> Any:
+        def has_parameters(stack: Stack, other_parameters: dict[str, Any]) -> bool:
+            current = {name: str(value) for name, value in stack.resource_map.resolved_parameters.items()}
+            return all(current.get(name) == str(value) for name, value in other_parameters.items())
+
+        return has_parameters
+
+    replace(Stack, "has_parameters", comparing)
 
 
 @gap("resources of types that moto does not know are skipped in silence: a deploy succeeds without them")
@@ -131,7 +162,9 @@ def failing_stacks_say_so() -> None:
                 assert change_set is not None
                 creating = change_set.change_set_type == "CREATE"
                 stack = change_set.stack
-                stack._add_stack_event("CREATE_FAILED" if creating else "UPDATE_FAILED", f"{type(error).__name__}: {error}")
+                stack._add_stack_event(
+                    "CREATE_FAILED" if creating else "UPDATE_FAILED", f"{type(error).__name__}: {error}"
+                )
                 if creating:
                     _delete_what_exists(stack)
                 stack.status = "ROLLBACK_COMPLETE" if creating else "UPDATE_ROLLBACK_FAILED"
@@ -140,6 +173,26 @@ def failing_stacks_say_so() -> None:
         return execute
 
     replace(CloudFormationBackend, "execute_change_set", executing)
+
+
+@gap("deleting a stack with a bucket that is not empty succeeds, and the bucket stays behind")
+def full_buckets_keep_their_stack() -> None:
+    """Fail the deletion with the reason, as AWS does."""
+
+    def deleting(original: Any) -> Any:
+        def delete_stack(backend: CloudFormationBackend, name_or_stack_id: str) -> None:
+            stack = backend.get_stack(name_or_stack_id)
+            for bucket in stack.resource_map.values():
+                if isinstance(bucket, FakeBucket) and bucket.keys:
+                    reason = f"The bucket {bucket.name} you tried to delete is not empty"
+                    stack._add_stack_event("DELETE_FAILED", reason)
+                    stack.status = "DELETE_FAILED"
+                    return
+            original(backend, name_or_stack_id)
+
+        return delete_stack
+
+    replace(CloudFormationBackend, "delete_stack", deleting)
 
 
 def _delete_what_exists(stack: Stack) -> None:
@@ -173,7 +226,7 @@ def buckets_notify_eventbridge() -> None:
 @gap("Ref of an event bus is a Python object's address")
 def event_buses_have_a_name() -> None:
     """Make it the bus's name."""
-    EventBus.physical_resource_id = property(lambda bus: bus.name)
+    EventBus.physical_resource_id = property(lambda bus: bus.name)  # type: ignore[attr-defined]
 
 
 @gap("EventBridge rules reach neither Step Functions nor anything by an input transformer")
@@ -189,7 +242,7 @@ def rules_start_workflows() -> None:
                 text = _transform_input(target, original_event)
                 try:
                     backend = stepfunctions_parser_backends[rule.account_id][rule.region_name]
-                    backend.start_execution(target["Arn"], None, text)
+                    backend.start_execution(target["Arn"], str(uuid.uuid4()), text)
                 except Exception:  # S3's handler would hide it
                     log.exception("Rule %s could not start %s with %s", rule.name, target["Arn"], text)
             if len(workflows) < len(rule.targets):
@@ -220,7 +273,7 @@ def _transform_input(target: dict[str, Any], event: Any) -> str:
 def workflows_are_executed() -> None:
     """Use the executing back end, also for what CloudFormation creates, with its definition's substitutions."""
     default_user_config["stepfunctions"]["execute_state_machine"] = True
-    states.stepfunctions_backends = stepfunctions_parser_backends
+    states.stepfunctions_backends = stepfunctions_parser_backends  # type: ignore[assignment]
 
     def define(cloudformation_json: Any, account_id: str, region_name: str) -> None:
         properties = cloudformation_json["Properties"]
@@ -265,7 +318,11 @@ def executions_get_a_name() -> None:
 
     def naming(original: Any) -> Any:
         def start_execution(
-            backend: StepFunctionsParserBackend, state_machine_arn: str, name: str | None = None, *rest: Any, **more: Any
+            backend: StepFunctionsParserBackend,
+            state_machine_arn: str,
+            name: str | None = None,
+            *rest: Any,
+            **more: Any,
         ) -> Any:
             return original(backend, state_machine_arn, name or str(uuid.uuid4()), *rest, **more)
 

@@ -2,11 +2,14 @@
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from rehearsal.lifecycle import down, up
+from tests.stack import Rehearsal
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -47,3 +50,12 @@ def png() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
+    """Return a rehearsal that lives as long as the test session."""
+    folder = tmp_path_factory.mktemp("rehearsal") / "state"
+    yield Rehearsal(up(folder))
+    down(folder)
+    assert not folder.exists()

@@ -178,7 +178,7 @@ def _endpoint_error(error: ClientError, endpoint: str) -> Exception:
     message = error.response["Error"].get("Message", "")
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     said = f"{code}: {message}"[:300]
-    original = error.response.get("OriginalStatusCode", 0)
+    original = int(str(error.response.get("OriginalStatusCode", 0)))
     if code in ("ThrottlingException", "Throttling", "TooManyRequestsException") or status == 429 or original == 429:
         return EndpointThrottled(f"Endpoint {endpoint} is busy ({said})")
     if code == "ModelError" and 400 <= original < 500:

@@ -205,7 +205,7 @@ def decode(data: bytes, max_edge: int) -> tuple[Image.Image, str, tuple[int, int
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of bombs at a limit of its own; ours is below
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         pixels = image.width * image.height
         if pixels > MAX_PIXELS:
             raise ImageTooLarge(f"The image has {image.width}x{image.height} pixels; the limit is {MAX_PIXELS} in all")
@@ -214,7 +214,7 @@ def decode(data: bytes, max_edge: int) -> tuple[Image.Image, str, tuple[int, int
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         elif image.mode.startswith("I;16"):
-            image = image.point(lambda value: value / 256, "L")
+            image = image.point(lambda value: value / 256).convert("L")
         elif image.mode in ("I", "F"):
             raise UnsupportedImage(f"Pixels of mode {image.mode} have no known range; save the image with 8 or 16 bits")
         # Shrinking first makes every later step, the rotation above all, work on few pixels.

@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 from src.classify import app
 
 IMAGE = b"\x89PNG not really"
-EVENT = {
+EVENT: dict[str, Any] = {
     "s3_bucket": "images",
     "s3_key": "incoming/a.png",
     "execution_id": "arn:aws:states:us-east-1:123456789012:execution:workflow:name-1",
@@ -144,7 +144,7 @@ def test_endpoint_errors_get_names(
     endpoint.add_client_error(
         "invoke_endpoint", code, message, http_status_code=status, modeled_fields=details, expected_params=REQUEST
     )
-    with pytest.raises(Exception) as caught:  # noqa: PT011  (the name is what is checked)
+    with pytest.raises(Exception) as caught:
         app.lambda_handler(dict(EVENT), context)
     assert type(caught.value).__name__ == expected
 

@@ -36,7 +36,9 @@ def test_just_below_the_threshold_it_does_not(context: Any) -> None:
         app.lambda_handler(event([math.nextafter(0.7, 0), 0.1]), context)
 
 
-@pytest.mark.parametrize(("threshold", "passes"), [("0", True), ("0.5", True), ("0.6", False), ("1", False), ("1.0", False)])
+@pytest.mark.parametrize(
+    ("threshold", "passes"), [("0", True), ("0.5", True), ("0.6", False), ("1", False), ("1.0", False)]
+)
 def test_the_threshold_is_a_setting(
     monkeypatch: pytest.MonkeyPatch, context: Any, threshold: str, passes: bool
 ) -> None:

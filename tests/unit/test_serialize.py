@@ -42,6 +42,13 @@ def serialize(bucket: Any, context: Any) -> Callable[..., dict[str, Any]]:
     return run
 
 
+def pixel(image: Image.Image, x: int, y: int) -> tuple[int, int, int]:
+    value = image.getpixel((x, y))
+    assert isinstance(value, tuple)
+    red, green, blue = value
+    return red, green, blue
+
+
 def decoded(event: dict[str, Any]) -> Image.Image:
     image = Image.open(io.BytesIO(base64.b64decode(event["image_data"], validate=True)))
     image.load()
@@ -115,7 +122,7 @@ def test_exif_orientation_is_applied(serialize: Any, orientation: int) -> None:
     image = decoded(event).convert("RGB")
     assert (event["source"]["width"], event["source"]["height"]) == (400, 200)
     assert image.size == (224, 112)
-    left, right = image.getpixel((10, 56)), image.getpixel((200, 56))
+    left, right = pixel(image, 10, 56), pixel(image, 200, 56)
     assert left[0] > 200 and left[1] < 60
     assert min(right) > 200
 
@@ -144,7 +151,7 @@ def test_every_mode_becomes_rgb(serialize: Any, mode: str, file_format: str) -> 
     assert result.mode == "RGB" and result.size == (224, 149)
     assert event["source"]["format"] == file_format
     if mode not in ("L", "1", "LA"):
-        red, green, blue = result.getpixel((100, 70))
+        red, green, blue = pixel(result, 100, 70)
         assert red > 150 > 100 > green > blue - 30
 
 
@@ -167,7 +174,7 @@ def test_of_an_animation_the_first_frame_counts(serialize: Any) -> None:
     frames = [Image.new("RGB", (50, 50), colour) for colour in ("red", "blue")]
     data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
     image = decoded(serialize(data))
-    assert image.getpixel((20, 20))[0] > 200 and getattr(image, "n_frames", 1) == 1
+    assert pixel(image, 20, 20)[0] > 200 and getattr(image, "n_frames", 1) == 1
 
 
 def test_the_worst_picture_fits_the_state(serialize: Any) -> None:
@@ -304,9 +311,8 @@ def test_s3_errors_get_names(
 ) -> None:
     class Failing:
         def get_object(self, **_: Any) -> None:
-            raise ClientError(
-                {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject"
-            )
+            response: Any = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
+            raise ClientError(response, "GetObject")
 
     monkeypatch.setattr(app, "s3", Failing())
     with pytest.raises(app.SerializeError, match=f"s3://b/k.*{code}") as caught:
@@ -329,7 +335,12 @@ def test_a_refusal_is_one_log_line_with_the_key_and_no_pixels(
 ) -> None:
     lines = logged(app)
     bucket.put_object(Bucket=BUCKET, Key="a.png", Body=b"no image")
-    event = {"s3_bucket": BUCKET, "s3_key": "a.png", "execution_id": "arn:aws:states:::execution:w:1", "image_data": "Zm9v"}
+    event = {
+        "s3_bucket": BUCKET,
+        "s3_key": "a.png",
+        "execution_id": "arn:aws:states:::execution:w:1",
+        "image_data": "Zm9v",
+    }
     with pytest.raises(app.UnsupportedImage):
         app.lambda_handler(event, context)
     (line,) = lines()

@@ -1,0 +1,180 @@
+"""The rehearsal leaves nothing behind, however it ends, and never pretends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rehearsal.gaps import GAPS, RehearsalError, replace
+from rehearsal.lifecycle import Running, credentials, down, find, up
+from tests.stack import REPOSITORY, Rehearsal, wait_for
+
+
+def group_members(group: int) -> list[int]:
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgrp) == group and state != "Z":
+            members.append(int(stat.parent.name))
+    return members
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "rehearsal", "--folder", str(folder), *arguments]
+    return subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_up_status_exec_down(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    started = command(folder, "up")
+    assert started.returncode == 0 and "http://localhost:" in started.stdout
+    running = find(folder)
+    assert running is not None
+    assert command(folder, "up").stdout == started.stdout, "up is idempotent"
+    assert "up at" in command(folder, "status").stdout
+    shown = command(folder, "exec", "--", sys.executable, "-c", "import os; print(os.environ['AWS_ENDPOINT_URL'])")
+    assert shown.stdout.strip() == running.endpoint_url
+    environment = command(folder, "env").stdout
+    assert f"export AWS_ENDPOINT_URL={running.endpoint_url}" in environment and "unset AWS_PROFILE" in environment
+    assert command(folder, "down").returncode == 0
+    assert not folder.exists() and not wait_for_none(running.supervisor)
+    assert command(folder, "down").stdout == "There was no rehearsal.\n"
+    refused = command(folder, "status")
+    assert (
+        refused.returncode == 1
+        and refused.stderr == "rehearsal: It does not run; start it with: python -m rehearsal up\n"
+    )
+
+
+def wait_for_none(group: int, seconds: float = 5) -> list[int]:
+    deadline = time.monotonic() + seconds
+    while (members := group_members(group)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return members
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "server"])
+def test_a_crash_leaves_nothing_behind(tmp_path: Path, victim: str) -> None:
+    folder = tmp_path / "state"
+    running = up(folder)
+    members = group_members(running.supervisor)
+    assert running.supervisor in members and len(members) >= 2
+    os.kill(running.supervisor if victim == "supervisor" else max(members), signal.SIGKILL)
+    wait_for(lambda: not folder.exists(), 10)
+    assert not wait_for_none(running.supervisor)
+    assert find(folder) is None
+
+
+def test_down_cleans_up_after_a_crash_of_everything(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    running = up(folder)
+    os.killpg(running.supervisor, signal.SIGKILL)
+    assert down(folder) and not folder.exists()
+    assert not wait_for_none(running.supervisor)
+
+
+def test_a_rehearsal_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr("rehearsal.lifecycle.free_port", lambda: taken.getsockname()[1])
+        with pytest.raises(RehearsalError, match="did not start"):
+            up(tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_stale_state_file_is_no_rehearsal(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(json.dumps({"port": 1, "supervisor": 2**22 - 1}))
+    assert find(tmp_path) is None
+    (tmp_path / "state.json").write_text("{")
+    assert find(tmp_path) is None
+
+
+def test_the_environment_reaches_no_other_account() -> None:
+    environment = credentials(4000)
+    assert environment["AWS_ENDPOINT_URL"] == Running(4000, 1).endpoint_url
+    assert environment["AWS_CONFIG_FILE"] == environment["AWS_SHARED_CREDENTIALS_FILE"] == os.devnull
+    assert {environment[name] for name in environment if "KEY" in name or "TOKEN" in name} == {"rehearsal"}
+
+
+def test_every_gap_has_a_reason() -> None:
+    listed = command(Path("unused"), "gaps").stdout
+    assert listed.count("\n    ") >= 12
+    from rehearsal import endpoints, functions, stacks  # noqa: F401
+
+    assert len({entry.name for entry in GAPS}) == len(GAPS)
+    assert all(len(entry.reason) > 20 and entry.fill.__doc__ for entry in GAPS)
+
+
+def test_a_gap_that_misses_its_target_fails() -> None:
+    with pytest.raises(AttributeError):
+        replace(Running, "no_such_method", lambda original: original)
+
+
+def template(resources: dict[str, Any]) -> str:
+    return json.dumps({"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources})
+
+
+def deploy(rehearsal: Rehearsal, name: str, resources: dict[str, Any]) -> dict[str, Any]:
+    client = rehearsal.client("cloudformation")
+    client.create_change_set(
+        StackName=name, ChangeSetName=f"{name}-1", ChangeSetType="CREATE", TemplateBody=template(resources)
+    )
+    client.execute_change_set(StackName=name, ChangeSetName=f"{name}-1")
+    (stack,) = client.describe_stacks(StackName=name)["Stacks"]
+    reasons = [e.get("ResourceStatusReason", "") for e in client.describe_stack_events(StackName=name)["StackEvents"]]
+    return {"status": stack["StackStatus"], "reasons": " ".join(reasons)}
+
+
+def test_a_type_that_cannot_be_created_fails_the_stack_and_says_so(rehearsal: Rehearsal) -> None:
+    outcome = deploy(
+        rehearsal,
+        "unknown",
+        {
+            "Queue": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "of-unknown"}},
+            "Unknown": {"Type": "AWS::Braket::Qubit", "Properties": {"Of": {"Ref": "Queue"}}},
+        },
+    )
+    assert outcome["status"] == "ROLLBACK_COMPLETE" and "AWS::Braket::Qubit" in outcome["reasons"]
+    assert "of-unknown" not in str(rehearsal.client("sqs").list_queues()), "what was created is gone again"
+
+
+@pytest.mark.parametrize(
+    ("properties", "reason"),
+    [
+        ({"DefinitionString": '{"StartAt": "${Missing}"}'}, "no value for"),
+        ({"DefinitionString": "{}", "StateMachineType": "EXPRESS"}, "Standard workflows only"),
+    ],
+)
+def test_a_workflow_that_would_not_run_fails_the_stack(
+    rehearsal: Rehearsal, properties: dict[str, Any], reason: str
+) -> None:
+    name = f"workflow-{len(reason)}"
+    resource = {
+        "Type": "AWS::StepFunctions::StateMachine",
+        "Properties": {"RoleArn": "arn:aws:iam::1:role/r", **properties},
+    }
+    outcome = deploy(rehearsal, name, {"Machine": resource})
+    assert outcome["status"] == "ROLLBACK_COMPLETE" and reason in outcome["reasons"]
+
+
+def test_numbers_keep_their_fraction(rehearsal: Rehearsal) -> None:
+    client = rehearsal.client("cloudformation")
+    body = {
+        "Parameters": {"Threshold": {"Type": "Number", "Default": 0.7}},
+        "Resources": {"Queue": {"Type": "AWS::SQS::Queue"}},
+        "Outputs": {"Threshold": {"Value": {"Ref": "Threshold"}}},
+    }
+    client.create_stack(StackName="fraction", TemplateBody=json.dumps(body))
+    (stack,) = client.describe_stacks(StackName="fraction")["Stacks"]
+    assert stack["Outputs"][0]["OutputValue"] == "0.7"

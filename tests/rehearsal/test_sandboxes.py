@@ -1,0 +1,155 @@
+"""Functions in the rehearsal fail as they do in Lambda."""
+
+import base64
+import io
+import json
+import textwrap
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.stack import ROLE, Rehearsal, wait_for
+
+MEGABYTE = 1024 * 1024
+SOURCE = textwrap.dedent(
+    """
+    import os, time
+
+    class Refused(Exception):
+        pass
+
+    def lambda_handler(event, context):
+        print("asked to", event["do"])
+        match event["do"]:
+            case "answer":
+                return {"name": context.function_name, "memory": context.memory_limit_in_mb, "pid": os.getpid()}
+            case "raise":
+                raise Refused("no")
+            case "sleep":
+                time.sleep(event.get("seconds", 30))
+                return os.getpid()
+            case "exit":
+                os._exit(3)
+            case "allocate":
+                return len(bytearray(event["megabytes"] * 1024 * 1024))
+            case "large":
+                return "x" * event["bytes"]
+            case "import":
+                import moto
+    """
+)
+
+
+@pytest.fixture(scope="module")
+def invoke(rehearsal: Rehearsal) -> Callable[..., Any]:
+    client = rehearsal.client("lambda")
+    trust = {
+        "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]
+    }
+    iam = rehearsal.client("iam")
+    if "sandbox" not in [role["RoleName"] for role in iam.list_roles()["Roles"]]:
+        iam.create_role(RoleName="sandbox", AssumeRolePolicyDocument=json.dumps(trust))
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("app.py", SOURCE)
+    client.create_function(
+        FunctionName="sandbox",
+        Runtime="python3.13",
+        Handler="app.lambda_handler",
+        Role=ROLE.replace("rehearsal", "sandbox"),
+        Timeout=2,
+        MemorySize=128,
+        Code={"ZipFile": package.getvalue()},
+    )
+
+    def run(do: str, kind: str = "RequestResponse", **event: Any) -> tuple[Any, str | None, str]:
+        answer = client.invoke(
+            FunctionName="sandbox",
+            InvocationType=kind,
+            LogType="Tail",
+            Payload=json.dumps({"do": do, **event}).encode(),
+        )
+        payload = answer["Payload"].read()
+        log = base64.b64decode(answer.get("LogResult", "")).decode()
+        return (json.loads(payload) if payload else None), answer.get("FunctionError"), log
+
+    return run
+
+
+def test_an_answer_with_its_log(invoke: Callable[..., Any]) -> None:
+    answer, error, log = invoke("answer")
+    assert error is None and (answer["name"], answer["memory"]) == ("sandbox", "128")
+    assert "asked to answer" in log and "REPORT RequestId" in log
+    used = int(log.split("Max Memory Used: ")[1].split()[0])
+    assert 10 < used < 128
+
+
+def test_a_warm_sandbox_is_used_again_and_two_requests_get_two(invoke: Callable[..., Any]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    assert invoke("answer")[0]["pid"] == invoke("answer")[0]["pid"]
+    with ThreadPoolExecutor(6) as pool:
+        pids = [future.result()[0] for future in [pool.submit(invoke, "sleep", seconds=0.3) for _ in range(6)]]
+    assert 2 <= len(set(pids)) <= 4
+
+
+def test_a_raised_error_keeps_its_name(invoke: Callable[..., Any]) -> None:
+    answer, error, _ = invoke("raise")
+    assert error == "Unhandled"
+    assert (answer["errorType"], answer["errorMessage"]) == ("Refused", "no") and answer["stackTrace"]
+
+
+def test_a_time_out_is_an_error(invoke: Callable[..., Any]) -> None:
+    answer, error, _ = invoke("sleep")
+    assert (error, answer["errorType"]) == ("Unhandled", "Sandbox.Timedout")
+    assert "Task timed out after 2.00 seconds" in answer["errorMessage"]
+    assert invoke("answer")[1] is None, "the next request gets a working sandbox"
+
+
+def test_an_exit_is_an_error(invoke: Callable[..., Any]) -> None:
+    answer, error, _ = invoke("exit")
+    assert (error, answer["errorType"]) == ("Unhandled", "Runtime.ExitError")
+    assert invoke("answer")[1] is None
+
+
+def test_the_memory_setting_is_a_limit(invoke: Callable[..., Any]) -> None:
+    assert invoke("allocate", megabytes=32)[0] == 32 * MEGABYTE
+    answer, error, _ = invoke("allocate", megabytes=300)
+    assert (error, answer["errorType"]) == ("Unhandled", "Runtime.OutOfMemory")
+    assert invoke("answer")[1] is None
+
+
+def test_payloads_have_limits(invoke: Callable[..., Any]) -> None:
+    assert len(invoke("large", bytes=6 * MEGABYTE - 1000)[0]) == 6 * MEGABYTE - 1000
+    answer, error, _ = invoke("large", bytes=6 * MEGABYTE + 1000)
+    assert (error, answer["errorType"]) == ("Unhandled", "Function.ResponseSizeTooLarge")
+    with pytest.raises(ClientError) as caught:
+        invoke("answer", padding="x" * 6 * MEGABYTE)
+    assert caught.value.response["Error"]["Code"] == "RequestTooLargeException"
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 413
+
+
+def test_a_function_sees_only_what_lambda_would_give_it(invoke: Callable[..., Any]) -> None:
+    answer, error, _ = invoke("import")
+    assert (error, answer["errorType"]) == ("Unhandled", "ModuleNotFoundError")
+
+
+def test_an_event_is_run_later_and_logged(rehearsal: Rehearsal, invoke: Callable[..., Any]) -> None:
+    assert invoke("answer", kind="Event", mark="later-7")[0] is None
+    assert invoke("raise", kind="DryRun")[0] is None
+    logs = rehearsal.client("logs")
+    wait_for(lambda: "asked to" in str(logs.filter_log_events(logGroupName="/aws/lambda/sandbox")["events"]))
+
+
+def test_reserved_concurrency_throttles(rehearsal: Rehearsal, invoke: Callable[..., Any]) -> None:
+    client = rehearsal.client("lambda")
+    client.put_function_concurrency(FunctionName="sandbox", ReservedConcurrentExecutions=0)
+    try:
+        with pytest.raises(client.exceptions.TooManyRequestsException):
+            invoke("answer")
+    finally:
+        client.delete_function_concurrency(FunctionName="sandbox")
+    assert invoke("answer")[1] is None

@@ -1,0 +1,280 @@
+"""The whole system through the commands that a user types: build, deploy, invoke, logs, delete."""
+
+import base64
+import datetime
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from demo import drawing
+from tests.stack import REPOSITORY, ROLE, Rehearsal, wait_for
+
+STACK = "image-classifier-rehearsal"
+IMAGE_URI = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"
+ENVIRONMENT = ("--config-env", "rehearsal")
+
+
+@dataclass
+class Stack:
+    """The deployed stack, with its outputs."""
+
+    rehearsal: Rehearsal
+    outputs: dict[str, str]
+    said: str
+
+    @property
+    def bucket(self) -> str:
+        return self.outputs["ImageBucketName"]
+
+    def put(self, key: str, image: Image.Image | bytes, file_format: str = "PNG") -> dict[str, str]:
+        buffer = io.BytesIO(image if isinstance(image, bytes) else b"")
+        if isinstance(image, Image.Image):
+            image.save(buffer, file_format)
+        self.rehearsal.client("s3").put_object(Bucket=self.bucket, Key=key, Body=buffer.getvalue())
+        return {"s3_bucket": self.bucket, "s3_key": key}
+
+    def classify(self, event: Any) -> dict[str, Any]:
+        return self.rehearsal.outcome(self.rehearsal.execute(self.outputs["WorkflowArn"], event))
+
+
+@pytest.fixture(scope="module")
+def stack(rehearsal: Rehearsal) -> Iterator[Stack]:
+    rehearsal.run("sam", "build")
+    said = rehearsal.run("sam", "deploy", *ENVIRONMENT).stdout
+    (described,) = rehearsal.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+    deploy_endpoint(rehearsal, outputs["ImageBucketName"])
+    rehearsal.run(sys.executable, "events/prepare.py", "--stack-name", STACK)
+    yield Stack(rehearsal, outputs, said)
+
+
+def deploy_endpoint(
+    rehearsal: Rehearsal, bucket: str, *more: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    names = ("--endpoint-name", "image-classifier", "--bucket", bucket, "--role-arn", ROLE)
+    return rehearsal.run(
+        sys.executable, "-m", "training", "deploy", *names, *(more or ("--image-uri", IMAGE_URI)), check=check
+    )
+
+
+def functions_of(stack: Stack) -> list[dict[str, Any]]:
+    listed = stack.rehearsal.client("lambda").list_functions()["Functions"]
+    return [function for function in listed if function["FunctionName"].startswith(STACK)]
+
+
+def test_a_deploy_leaves_everything_that_the_template_lists(stack: Stack) -> None:
+    assert "Successfully created/updated stack" in stack.said
+    functions = functions_of(stack)
+    assert len(functions) == 3
+    for function in functions:
+        assert function["TracingConfig"] == {"Mode": "Active"} and function["Architectures"] == ["x86_64"]
+        assert function["LoggingConfig"]["LogFormat"] == "JSON" and function["CodeSize"] > 1_000_000
+    listed = json.loads(
+        stack.rehearsal.run("sam", "list", "resources", "--stack-name", STACK, "--output", "json").stdout
+    )
+    assert all(resource["PhysicalResourceId"] for resource in listed)
+    assert not re.search(r"<.*object at", json.dumps(stack.outputs))
+
+
+def test_deploying_again_changes_nothing(stack: Stack) -> None:
+    again = stack.rehearsal.run("sam", "deploy", *ENVIRONMENT)
+    assert "No changes to deploy" in again.stdout + again.stderr
+
+
+def test_a_changed_parameter_reaches_the_function(stack: Stack) -> None:
+    event = stack.put("a/blurred-0.png", drawing.blurred(64, 64))
+    assert stack.classify(event)["error"] == "ThresholdNotMet"
+    try:
+        stack.rehearsal.run("sam", "deploy", *ENVIRONMENT, "--parameter-overrides", "Threshold=0")
+        assert stack.classify(event)["status"] == "SUCCEEDED"
+    finally:
+        stack.rehearsal.run("sam", "deploy", *ENVIRONMENT, "--parameter-overrides", "Threshold=0.70")
+    assert stack.classify(event)["error"] == "ThresholdNotMet"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "error"),
+    [
+        ("workflow", "SUCCEEDED", None),
+        ("workflow-unsure", "FAILED", "ThresholdNotMet"),
+        ("serialize-missing-object", "FAILED", "ObjectNotFound"),
+        ("serialize-not-an-image", "FAILED", "UnsupportedImage"),
+        ("serialize-invalid-event", "FAILED", "InvalidEvent"),
+    ],
+)
+def test_remote_invoke_gives_each_outcome(stack: Stack, name: str, status: str, error: str | None) -> None:
+    file = f"events/{name}.json"
+    invoked = stack.rehearsal.run(
+        "sam", "remote", "invoke", "Workflow", *ENVIRONMENT, "--event-file", file, "--output", "json"
+    )
+    described = json.loads(invoked.stdout)
+    assert (described["status"], described.get("error")) == (status, error)
+
+
+def test_remote_invoke_of_a_function(stack: Stack) -> None:
+    invoked = stack.rehearsal.run(
+        "sam", "remote", "invoke", "Serialize", *ENVIRONMENT, "--event-file", "events/serialize.json"
+    )
+    assert json.loads(invoked.stdout) == json.loads((REPOSITORY / "events" / "classify.json").read_text())
+    assert "Serialized" in invoked.stderr
+
+
+def test_logs_tell_an_execution_by_its_id(stack: Stack) -> None:
+    event = stack.put("a/not-an-image.png", b"text")
+    outcome = stack.classify(event)
+    execution = outcome["executionArn"]
+    logs = wait_for(
+        lambda: (
+            (said := stack.rehearsal.run("sam", "logs", *ENVIRONMENT, "--name", "Serialize").stdout)
+            and execution in said
+            and said
+        )
+    )
+    assert "UnsupportedImage" in logs and "a/not-an-image.png" in logs and "REPORT RequestId" in logs
+
+
+def test_an_upload_starts_the_workflow_by_itself(stack: Stack) -> None:
+    states = stack.rehearsal.client("stepfunctions")
+
+    def executions() -> dict[str, Any]:
+        listed = states.list_executions(stateMachineArn=stack.outputs["WorkflowArn"])["executions"]
+        described = [states.describe_execution(executionArn=execution["executionArn"]) for execution in listed]
+        return {json.loads(d["input"]).get("s3_key"): d for d in described}
+
+    key = 'incoming/with "quotes" & ünïcode.png'
+    stack.put("elsewhere/b.png", drawing.bicycle(64, 64))
+    stack.put(key, drawing.bicycle(64, 64))
+    done = wait_for(lambda: (d := executions().get(key)) and d["status"] != "RUNNING" and d)
+    assert done["status"] == "SUCCEEDED", done
+    assert "elsewhere/b.png" not in executions()
+
+
+def test_an_unsure_image_waits_in_the_review_queue(stack: Stack) -> None:
+    event = stack.put("a/blurred.png", drawing.blurred(128, 128, 3))
+    outcome = stack.classify(event)
+    assert outcome["error"] == "ThresholdNotMet"
+    sqs = stack.rehearsal.client("sqs")
+
+    def message() -> dict[str, Any] | None:
+        received = sqs.receive_message(QueueUrl=stack.outputs["ReviewQueueUrl"], MaxNumberOfMessages=10)
+        for body in (json.loads(message["Body"]) for message in received.get("Messages", [])):
+            if body["execution_id"] == outcome["executionArn"]:
+                return body
+        return None
+
+    body = wait_for(message)
+    assert (body["s3_bucket"], body["s3_key"]) == (stack.bucket, "a/blurred.png")
+    assert len(body["inferences"]) == 2 and max(body["inferences"]) == body["confidence"] < 0.7
+    assert "image_data" not in body
+
+
+def test_a_twelve_megapixel_photograph_passes_through(stack: Stack) -> None:
+    event = stack.put("a/large.jpg", drawing.motorcycle(4000, 3000), "JPEG")
+    outcome = stack.classify(event)
+    assert outcome["status"] == "SUCCEEDED", outcome
+    output = json.loads(outcome["output"])
+    assert output["label"] == "motorcycle" and (output["source"]["width"], output["source"]["height"]) == (4000, 3000)
+    history = stack.rehearsal.client("stepfunctions").get_execution_history(
+        executionArn=outcome["executionArn"], maxResults=1000
+    )
+    assert "image_data" not in outcome["output"]
+    entered = [e["stateEnteredEventDetails"] for e in history["events"] if "stateEnteredEventDetails" in e]
+    carried = {state["name"]: "image_data" in state["input"] for state in entered}
+    assert carried == {
+        "Name execution": False,
+        "Serialize": False,
+        "Classify": True,
+        "Filter": False,
+        "Publish result": False,
+        "Accepted": False,
+    }
+
+
+def test_real_images_give_every_outcome(stack: Stack, image_data: Path) -> None:
+    outcomes = []
+    for path in [
+        *sorted((image_data / "photos").glob("*/*"))[::12],
+        *sorted((image_data / "neither").glob("*/0000.jpg")),
+    ]:
+        outcome = stack.classify(stack.put(f"photos/{path.name}", path.read_bytes()))
+        outcomes.append((path.parent.name, outcome["status"], outcome.get("error")))
+    assert {status for _, status, _ in outcomes} == {"SUCCEEDED", "FAILED"}
+    assert {error for _, _, error in outcomes} == {None, "ThresholdNotMet"}
+
+
+def test_captured_data_holds_what_was_asked_and_answered(stack: Stack) -> None:
+    outcome = stack.classify(stack.put("a/captured.png", drawing.bicycle(32, 32, 7)))
+    output = json.loads(outcome["output"])
+    s3 = stack.rehearsal.client("s3")
+    now = datetime.datetime.now(datetime.UTC)
+    prefix = f"capture/image-classifier/AllTraffic/{now:%Y/%m/%d/}"
+
+    def record() -> dict[str, Any] | None:
+        for item in s3.list_objects_v2(Bucket=stack.bucket, Prefix=prefix).get("Contents", []):
+            lines = s3.get_object(Bucket=stack.bucket, Key=item["Key"])["Body"].read().splitlines()
+            for line in map(json.loads, lines):
+                if line["eventMetadata"].get("inferenceId") == outcome["executionArn"].rsplit(":", 1)[-1]:
+                    assert item["Key"].endswith(".jsonl")
+                    return dict(line)
+        return None
+
+    captured = wait_for(record)["captureData"]
+    assert captured["endpointInput"]["encoding"] == "BASE64"
+    assert captured["endpointInput"]["observedContentType"] == "image/png"
+    image = Image.open(io.BytesIO(base64.b64decode(captured["endpointInput"]["data"])))
+    assert image.size == (32, 32)
+    assert captured["endpointOutput"]["encoding"] == "JSON"
+    assert json.loads(captured["endpointOutput"]["data"]) == output["inferences"]
+
+
+def test_an_endpoint_is_updated_in_place_and_a_bad_update_keeps_the_old_one(stack: Stack, tmp_path: Path) -> None:
+    event = stack.put("a/again.png", drawing.bicycle(64, 64))
+    updated = deploy_endpoint(stack.rehearsal, stack.bucket, "--image-uri", IMAGE_URI, "--capture-percentage", "50")
+    assert "updating endpoint image-classifier" in updated.stdout
+    broken = tmp_path / "model.onnx"
+    broken.write_bytes(b"not a model")
+    failed = deploy_endpoint(
+        stack.rehearsal, stack.bucket, "--image-uri", IMAGE_URI, "--model", str(broken), check=False
+    )
+    assert failed.returncode != 0
+    assert stack.classify(event)["status"] == "SUCCEEDED"
+
+
+def test_the_rehearsal_runs_no_image_that_it_does_not_know(stack: Stack) -> None:
+    other = "123456789012.dkr.ecr.us-east-1.amazonaws.com/something-else:1"
+    refused = deploy_endpoint(stack.rehearsal, stack.bucket, "--image-uri", other, check=False)
+    assert refused.returncode != 0 and "image-classifier" in refused.stdout + refused.stderr
+
+
+def test_a_missing_endpoint_fails_the_workflow_by_name_and_can_be_made_again(stack: Stack) -> None:
+    event = stack.put("a/later.png", drawing.bicycle(64, 64))
+    stack.rehearsal.run(sys.executable, "-m", "training", "remove", "--endpoint-name", "image-classifier")
+    outcome = stack.classify(event)
+    assert (outcome["status"], outcome["error"]) == ("FAILED", "EndpointNotFound")
+    deploy_endpoint(stack.rehearsal, stack.bucket)
+    assert stack.classify(event)["status"] == "SUCCEEDED"
+
+
+def test_zz_delete_takes_the_stack_away(stack: Stack) -> None:
+    client = stack.rehearsal.client("s3")
+    refused = stack.rehearsal.run("sam", "delete", *ENVIRONMENT, "--no-prompts", check=False)
+    assert refused.returncode != 0 and functions_of(stack), "a bucket with images is not deleted"
+    stack.rehearsal.run(sys.executable, "-m", "training", "remove", "--endpoint-name", "image-classifier")
+    time.sleep(2)  # what was captured last is written by then
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=stack.bucket):
+        for item in page.get("Contents", []):
+            client.delete_object(Bucket=stack.bucket, Key=item["Key"])
+    stack.rehearsal.run("sam", "delete", *ENVIRONMENT, "--no-prompts")
+    assert functions_of(stack) == []
+    assert stack.bucket not in str(client.list_buckets()["Buckets"])
+    assert STACK not in str(stack.rehearsal.client("stepfunctions").list_state_machines()["stateMachines"])

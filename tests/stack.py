@@ -1,0 +1,66 @@
+"""Ways to drive a stack that runs in a rehearsal, shared by the workflow and the rehearsal tests."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from rehearsal.lifecycle import Running, credentials
+
+REPOSITORY = Path(__file__).parents[1]
+ROLE = "arn:aws:iam::123456789012:role/rehearsal"
+
+
+class Rehearsal:
+    """A rehearsal that is up, with clients and commands that go to it."""
+
+    def __init__(self, running: Running) -> None:
+        self.running = running
+        binaries = str(Path(sys.executable).parent)
+        path = os.pathsep.join([binaries, os.environ["PATH"]])
+        self.environment = {**os.environ, **credentials(running.port), "PATH": path}
+
+    def client(self, service: str) -> Any:
+        """Return a client of an AWS service."""
+        return boto3.client(  # type: ignore[call-overload]
+            service,
+            endpoint_url=self.running.endpoint_url,
+            region_name="us-east-1",
+            aws_access_key_id="rehearsal",
+            aws_secret_access_key="rehearsal",
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
+    def run(self, *command: str, check: bool = True, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+        """Run a command as a user would type it; fail with all it said if it fails."""
+        done = subprocess.run(command, cwd=cwd, env=self.environment, capture_output=True, text=True, check=False)
+        assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def execute(self, workflow: str, event: Any) -> str:
+        """Start an execution; return its ARN."""
+        started = self.client("stepfunctions").start_execution(stateMachineArn=workflow, input=json.dumps(event))
+        return str(started["executionArn"])
+
+    def outcome(self, execution: str, seconds: float = 60) -> dict[str, Any]:
+        """Wait for an execution's end; return its description."""
+        states = self.client("stepfunctions")
+        return wait_for(
+            lambda: (d := states.describe_execution(executionArn=execution))["status"] != "RUNNING" and d, seconds
+        )
+
+
+def wait_for(look: Callable[[], Any], seconds: float = 30) -> Any:
+    """Look until there is something to see; return it."""
+    deadline = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return seen

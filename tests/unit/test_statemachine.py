@@ -1,0 +1,72 @@
+"""The workflow's definition: no dead ends, and nothing retried that cannot succeed."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DEFINITION: dict[str, Any] = json.loads((ROOT / "statemachine" / "classify.asl.json").read_text())
+STATES: dict[str, dict[str, Any]] = DEFINITION["States"]
+#: Named errors of the functions after which the same input can succeed.
+CAN_SUCCEED_LATER = {"StorageUnavailable", "EndpointThrottled", "EndpointUnavailable"}
+
+
+def named_errors(function: str) -> set[str]:
+    """Return the names of the error classes that a function defines, but for their base class."""
+    tree = ast.parse((ROOT / "src" / function / "app.py").read_text())
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    return {name for name in classes if name != f"{function.title()}Error"}
+
+
+def successors(state: dict[str, Any]) -> list[str]:
+    found = [state["Next"]] if "Next" in state else []
+    return found + [catcher["Next"] for catcher in state.get("Catch", [])]
+
+
+def test_every_next_state_exists_and_every_state_is_reached() -> None:
+    reached, waiting = set(), [DEFINITION["StartAt"]]
+    while waiting:
+        name = waiting.pop()
+        assert name in STATES, f"{name} is named but not defined"
+        if name not in reached:
+            reached.add(name)
+            waiting += successors(STATES[name])
+    assert reached == set(STATES)
+
+
+def test_every_path_ends() -> None:
+    for name, state in STATES.items():
+        assert successors(state) or state.get("End") or state["Type"] in ("Succeed", "Fail"), name
+
+
+@pytest.mark.parametrize("name", [name for name, state in STATES.items() if state["Type"] == "Task"])
+def test_retries_back_off_with_full_jitter_and_a_ceiling(name: str) -> None:
+    (retry,) = STATES[name]["Retry"]
+    assert retry["JitterStrategy"] == "FULL" and retry["BackoffRate"] >= 2
+    assert retry["MaxDelaySeconds"] and retry["MaxAttempts"] and retry["Comment"]
+
+
+@pytest.mark.parametrize("function", ["serialize", "classify", "filter"])
+def test_exactly_the_errors_that_can_succeed_later_are_retried(function: str) -> None:
+    (retry,) = STATES[function.title()]["Retry"]
+    errors = named_errors(function)
+    assert len(errors) >= 4
+    assert set(retry["ErrorEquals"]) & errors == errors & CAN_SUCCEED_LATER
+    assert not {"States.ALL", "States.TaskFailed"} & set(retry["ErrorEquals"])
+    assert {"Lambda.TooManyRequestsException", "Lambda.ServiceException"} <= set(retry["ErrorEquals"])
+
+
+def test_only_an_unsure_answer_is_caught_and_it_still_fails() -> None:
+    caught = {name: state["Catch"] for name, state in STATES.items() if "Catch" in state}
+    assert list(caught) == ["Filter"]
+    (catcher,) = caught["Filter"]
+    assert catcher["ErrorEquals"] == ["ThresholdNotMet"]
+    assert STATES[STATES[catcher["Next"]]["Next"]]["Type"] == "Fail"
+
+
+def test_names_come_from_the_template_alone() -> None:
+    text = json.dumps(DEFINITION)
+    assert "arn:aws:lambda" not in text and "$LATEST" not in text and "us-east-1" not in text

@@ -1,0 +1,184 @@
+"""The endpoint's WSGI application, with the committed model."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.container.preprocess import MAX_BYTES
+from training.container.server import Application, Model, ModelError, create_app
+
+REPOSITORY = Path(__file__).parents[2]
+MODEL_DIR = REPOSITORY / "training" / "model"
+IMAGE_TYPES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
+
+
+@pytest.fixture(scope="module")
+def app() -> Application:
+    return create_app(MODEL_DIR)
+
+
+def call(
+    app: Application,
+    body: bytes = b"",
+    content_type: str | None = "image/png",
+    method: str = "POST",
+    path: str = "/invocations",
+    length: str | None = "right",
+) -> tuple[int, dict[str, str], Any]:
+    environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path, "wsgi.input": io.BytesIO(body)}
+    if content_type is not None:
+        environ["CONTENT_TYPE"] = content_type
+    if length is not None:
+        environ["CONTENT_LENGTH"] = str(len(body)) if length == "right" else length
+    seen: list[Any] = []
+    answer = b"".join(app(environ, lambda status, headers: seen.extend((status, headers))))
+    headers = dict(seen[1])
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Content-Length"] == str(len(answer))
+    return int(seen[0].split()[0]), headers, json.loads(answer)
+
+
+def picture(form: str = "PNG", size: tuple[int, int] = (48, 32)) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, form)
+    return file.getvalue()
+
+
+def test_ping(app: Application) -> None:
+    assert call(app, method="GET", path="/ping", content_type=None)[0] == 200
+
+
+@pytest.mark.parametrize("content_type", [*IMAGE_TYPES, "application/x-image"])
+def test_an_image_becomes_one_probability_per_label(app: Application, content_type: str) -> None:
+    status, headers, answer = call(app, picture(IMAGE_TYPES.get(content_type, "JPEG")), content_type)
+    assert status == 200
+    assert len(answer) == 2
+    assert all(0 <= p <= 1 for p in answer)
+    assert sum(answer) <= 1
+    attributes = headers["X-Amzn-SageMaker-Custom-Attributes"]
+    assert re.fullmatch(r'labels=\["bicycle","motorcycle"\];model=[0-9a-f]{12}', attributes)
+    assert attributes.isascii()
+    assert len(attributes) < 1024
+
+
+def test_parameters_and_case_of_the_content_type_do_not_matter(app: Application) -> None:
+    assert call(app, picture(), "Image/PNG; charset=binary")[0] == 200
+
+
+def test_a_body_without_declared_length_is_read(app: Application) -> None:
+    assert call(app, picture(), length=None)[0] == 200
+
+
+HOSTILE = {
+    "empty": (b"", "image/png", 400, "empty"),
+    "not an image": (b"hello " * 99, "image/png", 400, "not a readable image"),
+    "truncated": (picture()[:900], "image/png", 400, "truncated"),
+    "another format": (picture("GIF"), "application/x-image", 400, "PNG, JPEG, WEBP"),
+    "over 6 MB": (b"\x00" * (MAX_BYTES + 1), "image/png", 413, "6,291,456 bytes"),
+    "25 MB": (b"\x00" * 25_000_000, "image/jpeg", 413, "6,291,456 bytes"),
+    "wrong type": (picture(), "text/plain", 415, "image/png"),
+    "no type": (picture(), None, 415, "missing"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_bodies_get_a_reason_and_the_server_lives(app: Application, name: str) -> None:
+    body, content_type, expected, reason = HOSTILE[name]
+    status, headers, answer = call(app, body, content_type)
+    assert status == expected
+    assert reason in answer["error"]
+    assert "X-Amzn-SageMaker-Custom-Attributes" not in headers
+    assert call(app, picture())[0] == 200
+
+
+def test_200_megapixels_are_refused(app: Application) -> None:
+    file = io.BytesIO()
+    Image.new("1", (20_000, 10_000)).save(file, "PNG")
+    status, _, answer = call(app, file.getvalue())
+    assert status == 413
+    assert "ImageTooLarge" in answer["error"]
+
+
+def test_a_body_that_ends_early_is_refused(app: Application) -> None:
+    status, _, answer = call(app, picture()[:100], length="5000")
+    assert status == 400
+    assert "100 of 5,000 bytes" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [("GET", "/", 404), ("GET", "/invocations", 405), ("POST", "/ping", 405), ("POST", "/../etc", 404)],
+)
+def test_other_routes(app: Application, method: str, path: str, expected: int) -> None:
+    assert call(app, method=method, path=path)[0] == expected
+
+
+def test_what_nobody_foresaw_is_a_500_and_no_crash(app: Application, capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise RuntimeError("connection lost: secret")
+
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/invocations",
+        "CONTENT_TYPE": "image/png",
+        "wsgi.input": Broken(),
+    }
+    seen: list[str] = []
+    body = b"".join(app(environ, lambda status, _: seen.append(status)))
+    assert seen[0].startswith("500")
+    assert b"secret" not in body
+    assert "secret" in capsys.readouterr().err
+
+
+def test_the_answer_is_the_models(app: Application) -> None:
+    import onnxruntime  # type: ignore[import-untyped]
+
+    pixels = np.random.default_rng(3).integers(0, 256, (32, 32, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    session = onnxruntime.InferenceSession(MODEL_DIR / "model.onnx")
+    wanted = session.run(None, {session.get_inputs()[0].name: pixels[None]})[0][0]
+    assert call(app, file.getvalue())[2] == pytest.approx(wanted.tolist(), abs=2e-6)
+
+
+def test_a_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        Model(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="not a usable ONNX model"):
+        Model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"MODEL_DIR": "/nonexistent"}, "/nonexistent/model.onnx does not exist"),
+        ({"MODEL_DIR": str(MODEL_DIR), "PORT": "http"}, "PORT is 'http'"),
+        ({"MODEL_DIR": str(MODEL_DIR), "WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY is '0'"),
+    ],
+)
+def test_serve_says_why_it_does_not_start(settings: dict[str, str], reason: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "training/container/serve.py", "serve"],
+        env={"PATH": os.environ["PATH"], **settings},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("serve: ")
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,273 @@
+"""ETL: from archives and folders to a staged folder with a manifest."""
+
+import gzip
+import hashlib
+import io
+import json
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.__main__ import main
+from training.errors import CommandError
+from training.sources import open_source
+from training.staging import Manifest, parse_labels, read_manifest, stage
+
+CLASSES = ["apple", "bicycle", "motorcycle", "pickup_truck"]
+
+
+def record(fine: int, seed: int) -> bytes:
+    """A CIFAR-100 binary record: coarse label, fine label, planes of red, green, blue."""
+    return bytes([0, fine]) + np.random.default_rng(seed).integers(0, 256, 3072, np.uint8).tobytes()
+
+
+def write_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def write_cifar(path: Path, extra: bytes = b"") -> Path:
+    """Four classes, three images each to train on and one each to test on."""
+    return write_tar(
+        path,
+        {
+            "cifar-100-binary/train.bin": b"".join(record(i % 4, i) for i in range(12)) + extra,
+            "cifar-100-binary/test.bin": b"".join(record(i, 100 + i) for i in range(4)),
+            "cifar-100-binary/fine_label_names.txt": "\n".join(CLASSES).encode() + b"\n",
+        },
+    )
+
+
+def png(seed: int, size: tuple[int, int] = (32, 32)) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_folder(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def run(out: Path, *sources: str | Path, labels: str = "bicycle,motorcycle", limit: int | None = None) -> Manifest:
+    opened = [open_source(str(source), out / "no-cache") for source in sources]
+    return stage(opened, parse_labels(labels), out, limit)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_cifar_records_become_the_right_pixels(tmp_path: Path) -> None:
+    manifest = run(tmp_path / "out", write_cifar(tmp_path / "c.tar.gz"))
+    assert manifest.counts == {
+        "train": {"bicycle": 3, "motorcycle": 3, "neither": 6},
+        "test": {"bicycle": 1, "motorcycle": 1, "neither": 2},
+    }
+    with Image.open(tmp_path / "out/train/bicycle/train_00001.png") as image:
+        pixels = np.array(image)
+    planes = np.frombuffer(record(1, 1)[2:], np.uint8).reshape(3, 32, 32)
+    assert np.array_equal(pixels, np.stack(list(planes), axis=2))
+
+
+def test_the_manifest_names_every_file_with_its_hash(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(out, write_cifar(tmp_path / "c.tar.gz"))
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["labels"] == ["bicycle", "motorcycle"]
+    assert {image["path"] for image in manifest["images"]} == {
+        p.relative_to(out).as_posix() for p in out.rglob("*.png")
+    }
+    for image in manifest["images"]:
+        assert hashlib.sha256((out / image["path"]).read_bytes()).hexdigest() == image["sha256"]
+        assert image["path"].startswith(f"{image['split']}/{image['label']}/")
+    assert manifest["images"][0]["source"] == "c.tar.gz/test.bin#1"
+
+
+def test_a_second_run_changes_nothing_and_two_folders_are_equal(tmp_path: Path) -> None:
+    archive = write_cifar(tmp_path / "c.tar.gz")
+    run(tmp_path / "a", archive)
+    before = snapshot(tmp_path / "a")
+    run(tmp_path / "a", archive)
+    assert snapshot(tmp_path / "a") == before
+    run(tmp_path / "b", archive)
+    assert (tmp_path / "b/manifest.json").read_bytes() == (tmp_path / "a/manifest.json").read_bytes()
+
+
+def test_a_damaged_or_missing_image_is_mended(tmp_path: Path) -> None:
+    archive, out = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "out"
+    run(out, archive)
+    whole = {p: content for p, (content, _) in snapshot(out).items()}
+    (out / "train/bicycle/train_00001.png").write_bytes(b"damaged")
+    (out / "test/motorcycle/test_00002.png").unlink()
+    run(out, archive)
+    assert {p: content for p, (content, _) in snapshot(out).items()} == whole
+
+
+def test_other_labels_replace_what_was_staged(tmp_path: Path) -> None:
+    archive, out = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "out"
+    run(out, archive)
+    manifest = run(out, archive, labels="apple,pickup_truck,bicycle")
+    assert manifest.counts["train"] == {"apple": 3, "pickup_truck": 3, "bicycle": 3, "neither": 3}
+    assert len(list(out.rglob("*.png"))) == len(manifest.images) == 16
+    assert not list((out / "train/motorcycle").iterdir())
+
+
+def test_folders_choose_their_split(tmp_path: Path) -> None:
+    split = write_folder(
+        tmp_path / "split",
+        {
+            "train/bicycle/a.png": png(1),
+            "test/bicycle/a.png": png(2),
+            "train/motorcycle/b.png": png(3),
+            "train/dog/c.jpg": png(4),
+            "notes.txt": b"not an image",
+        },
+    )
+    plain = write_folder(tmp_path / "plain", {"cat/c.png": png(5)})
+    manifest = run(tmp_path / "out", split, plain, f"{plain}@test")
+    # The same image cannot be in both splits: it is kept for testing.
+    assert manifest.counts == {
+        "train": {"bicycle": 1, "motorcycle": 1, "neither": 1},
+        "test": {"bicycle": 1, "motorcycle": 0, "neither": 1},
+    }
+    assert manifest.duplicates == 1
+    assert (tmp_path / "out/test/neither/cat_c.png").is_file()
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_a_tar_of_class_folders(tmp_path: Path, mode: str) -> None:
+    files = {f"set/{name}/0.png": png(i) for i, name in enumerate(["bicycle", "motorcycle", "dog", "cat"])}
+    manifest = run(tmp_path / "out", write_tar(tmp_path / "set.tar", files, mode))
+    assert sorted(entry.path for entry in manifest.images) == [
+        "train/bicycle/0.png",
+        "train/motorcycle/0.png",
+        "train/neither/cat_0.png",
+        "train/neither/dog_0.png",
+    ]
+
+
+def test_a_hostile_tar_writes_nothing_outside(tmp_path: Path) -> None:
+    files = {
+        "bicycle/ok.png": png(1),
+        "motorcycle/ok.png": png(2),
+        "../../outside/evil.png": png(3),
+        "/absolute/bicycle/../../../evil.png": png(4),
+        "dog/..png": png(5),
+        "dog/a b\n$(x).png": png(6),
+    }
+    out = tmp_path / "deep" / "out"
+    archive = write_tar(tmp_path / "evil.tar.gz", files)
+    manifest = run(out, archive)
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} - set(out.rglob("*")) == {archive}
+    read_manifest(out)
+    assert len(manifest.images) == 6
+
+
+def test_pickles_are_never_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"bicycle/a.png": png(1), "motorcycle/a.png": png(2), "python/train": pickle.dumps({"a": 1})}
+    monkeypatch.setattr(pickle, "load", lambda *_: pytest.fail("unpickled"))
+    monkeypatch.setattr(pickle, "loads", lambda *_: pytest.fail("unpickled"))
+    assert len(run(tmp_path / "out", write_tar(tmp_path / "p.tar.gz", files)).images) == 2
+
+
+def test_large_images_are_shrunk_in_proportion(tmp_path: Path) -> None:
+    files = {"bicycle/a.png": png(1, (800, 400)), "motorcycle/b.png": png(2)}
+    run(tmp_path / "out", write_folder(tmp_path / "in", files))
+    with Image.open(tmp_path / "out/train/bicycle/a.png") as image:
+        assert image.size == (256, 128)
+
+
+def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
+    files = {"bicycle/a.png": png(1), "motorcycle/b.png": png(2), "motorcycle/broken.png": png(3)[:60]}
+    manifest = run(tmp_path / "out", write_folder(tmp_path / "in", files))
+    assert manifest.counts["train"]["motorcycle"] == 1
+    assert [reason.split(":")[0] for reason in manifest.unreadable] == ["in/motorcycle/broken.png"]
+
+
+def test_neither_limit_is_per_split_and_stable(tmp_path: Path) -> None:
+    archive = write_cifar(tmp_path / "c.tar.gz")
+    first = run(tmp_path / "a", archive, limit=2)
+    assert first.counts["train"]["neither"] == 2
+    assert first.counts["test"]["neither"] == 2
+    assert run(tmp_path / "b", archive, limit=2).images == first.images
+    assert len(list((tmp_path / "a/train/neither").iterdir())) == 2
+    assert run(tmp_path / "c", archive, limit=0).counts["train"]["neither"] == 0
+
+
+def test_equal_names_from_different_sources_are_both_kept(tmp_path: Path) -> None:
+    one = write_folder(tmp_path / "one", {"bicycle/a.png": png(1), "motorcycle/a.png": png(2)})
+    two = write_folder(tmp_path / "two", {"bicycle/a.png": png(3)})
+    assert run(tmp_path / "out", one, two).counts["train"]["bicycle"] == 2
+
+
+def test_an_unknown_label_shows_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"'bicycel'; did you mean 'bicycle'\? .*apple, bicycle, motorcycle"):
+        run(tmp_path / "out", write_cifar(tmp_path / "c.tar.gz"), labels="bicycel,motorcycle")
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ("bicycle", "at least two"),
+        ("bicycle,bicycle", "at least two"),
+        ("bicycle,neither", "cannot be a label"),
+        ("bicycle,../x", "letters, digits"),
+        ("bicycle,", "letters, digits"),
+    ],
+)
+def test_labels_that_cannot_work(labels: str, reason: str) -> None:
+    with pytest.raises(CommandError, match=reason):
+        parse_labels(labels)
+
+
+def test_cut_or_inconsistent_archives_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="no multiple of the 3074 bytes"):
+        run(tmp_path / "out", write_cifar(tmp_path / "cut.tar.gz", b"\x00" * 100))
+    with pytest.raises(CommandError, match="fine label 9, but"):
+        run(tmp_path / "out", write_cifar(tmp_path / "label.tar.gz", record(9, 0)))
+    (tmp_path / "text.tar.gz").write_bytes(gzip.compress(b"text"))
+    whole = write_cifar(tmp_path / "whole.tar.gz").read_bytes()
+    (tmp_path / "half.tar.gz").write_bytes(whole[: len(whole) // 2])
+    for name in ("text", "half"):
+        with pytest.raises(CommandError, match="tar file"):
+            run(tmp_path / "out", tmp_path / f"{name}.tar.gz")
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
+def test_a_manifest_that_points_outside_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(out, write_cifar(tmp_path / "c.tar.gz"))
+    manifest = json.loads((out / "manifest.json").read_text())
+    for path in ("../secret.png", "/etc/passwd", "train/bicycle/../../x.png", "train/bicycle/x.png\n"):
+        manifest["images"][0]["path"] = path
+        (out / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(CommandError, match="not a staged image's path"):
+            read_manifest(out)
+
+
+def test_the_command_prints_counts_and_one_line_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = write_cifar(tmp_path / "c.tar.gz")
+    assert main(["stage", "--source", str(archive), "--out", str(tmp_path / "out")]) == 0
+    assert "train: 3 bicycle, 3 motorcycle, 6 neither" in capsys.readouterr().out
+    for arguments, reason in (
+        (["--source", str(tmp_path / "nothing")], "does not exist"),
+        (["--source", "https://example.com/x.tar.gz"], "needs its checksum"),
+        (["--source", str(archive), "--s3", "bucket/x"], "s3://bucket/prefix"),
+    ):
+        assert main(["stage", *arguments, "--out", str(tmp_path / "other")]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert reason in error
+        assert error.count("\n") == 1

@@ -1,0 +1,213 @@
+"""The workflow's definition in the real interpreter, around functions that fail as a script says."""
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack import REPOSITORY, ROLE, Rehearsal, wait_for
+
+FUNCTIONS = ("serialize", "classify", "filter")
+EVENT = {
+    "s3_bucket": "images",
+    "s3_key": "incoming/a.png",
+    "label": "bicycle",
+    "confidence": 0.41,
+    "inferences": [0.41, 0.12],
+    "endpoint": "image-classifier",
+    "variant": "AllTraffic",
+    "source": {"etag": "0"},
+    "statistics": {"brightness": 0.5},
+}
+RETRIED = [
+    ("serialize", "StorageUnavailable"),
+    ("classify", "EndpointThrottled"),
+    ("classify", "EndpointUnavailable"),
+    ("classify", "Sandbox.Timedout"),
+]
+FATAL = [
+    *[("serialize", name) for name in ("InvalidEvent", "ObjectNotFound", "ObjectNotReadable")],
+    *[("serialize", name) for name in ("ImageTooLarge", "UnsupportedImage", "KeyError")],
+    *[("classify", name) for name in ("InvalidEvent", "InvalidInference", "EndpointNotFound", "ClientError")],
+    *[("filter", name) for name in ("InvalidEvent", "InvalidInference", "InvalidThreshold", "ZeroDivisionError")],
+]
+
+
+@dataclass
+class Stage:
+    """The workflow with scripted functions, a result bus with a listener, and a review queue."""
+
+    rehearsal: Rehearsal
+    workflow: str
+    results: str
+    reviews: str
+    attempts: Path
+    functions: dict[str, str]
+    definition: str
+
+    def start(self, script: dict[str, list[str]], **changes: Any) -> str:
+        return self.rehearsal.execute(self.workflow, {**EVENT, "script": script, **changes})
+
+    def attempts_of(self, execution: str) -> dict[str, int]:
+        name = execution.rsplit(":", 1)[-1]
+        files = {function: self.attempts / f"{name}-{function}" for function in FUNCTIONS}
+        return {function: len(file.read_bytes()) for function, file in files.items() if file.exists()}
+
+    def messages(self, queue: str, execution: str) -> list[dict[str, Any]]:
+        """Return the messages about an execution; the others stay visible."""
+        received = self.rehearsal.client("sqs").receive_message(
+            QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=0
+        )
+        bodies = [json.loads(message["Body"]) for message in received.get("Messages", [])]
+        return [body for body in bodies if execution in json.dumps(body)]
+
+    def variant(self, name: str, text: str) -> str:
+        """Create another state machine from a changed definition; return its ARN."""
+        states = self.rehearsal.client("stepfunctions")
+        return str(states.create_state_machine(name=name, definition=text, roleArn=ROLE)["stateMachineArn"])
+
+
+@pytest.fixture(scope="module")
+def stage(rehearsal: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    attempts = tmp_path_factory.mktemp("attempts")
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.write(Path(__file__).parent / "scripted" / "app.py", "app.py")
+    trust = {
+        "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]
+    }
+    rehearsal.client("iam").create_role(RoleName=ROLE.rsplit("/")[-1], AssumeRolePolicyDocument=json.dumps(trust))
+    functions = {}
+    for role in FUNCTIONS:
+        functions[role] = rehearsal.client("lambda").create_function(
+            FunctionName=f"scripted-{role}",
+            Runtime="python3.13",
+            Handler="app.lambda_handler",
+            Role=ROLE,
+            Timeout=10,
+            MemorySize=256,
+            Code={"ZipFile": package.getvalue()},
+            Environment={"Variables": {"ROLE": role, "ATTEMPTS": str(attempts)}},
+        )["FunctionArn"]
+    sqs, events = rehearsal.client("sqs"), rehearsal.client("events")
+    results, reviews = (sqs.create_queue(QueueName=f"scripted-{name}")["QueueUrl"] for name in ("results", "reviews"))
+    arn = sqs.get_queue_attributes(QueueUrl=results, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    events.create_event_bus(Name="scripted")
+    events.put_rule(
+        Name="all", EventBusName="scripted", EventPattern=json.dumps({"source": ["image-classifier"]}), State="ENABLED"
+    )
+    events.put_targets(Rule="all", EventBusName="scripted", Targets=[{"Id": "queue", "Arn": arn}])
+    text = (REPOSITORY / "statemachine" / "classify.asl.json").read_text()
+    values = {f"{role.title()}FunctionArn": arn for role, arn in functions.items()}
+    for name, value in {**values, "ResultBusName": "scripted", "ReviewQueueUrl": reviews}.items():
+        text = text.replace(f"${{{name}}}", value)
+    assert "${" not in text
+    stage = Stage(rehearsal, "", results, reviews, attempts, functions, text)
+    stage.workflow = stage.variant("scripted", text)
+    yield stage
+
+
+def test_an_accepted_answer_is_published_and_returned(stage: Stage) -> None:
+    execution = stage.start({})
+    outcome = stage.rehearsal.outcome(execution)
+    assert outcome["status"] == "SUCCEEDED"
+    output = json.loads(outcome["output"])
+    assert output == {**EVENT, "script": {}, "execution_id": execution}
+    (published,) = wait_for(lambda: stage.messages(stage.results, execution))
+    assert (published["source"], published["detail-type"]) == ("image-classifier", "ImageClassified")
+    assert published["detail"] == output
+    assert not stage.messages(stage.reviews, execution)
+    assert stage.attempts_of(execution) == {"serialize": 1, "classify": 1, "filter": 1}
+
+
+def test_an_unsure_answer_waits_for_review_and_fails_by_name(stage: Stage) -> None:
+    execution = stage.start({"filter": ["ThresholdNotMet"]})
+    outcome = stage.rehearsal.outcome(execution)
+    assert (outcome["status"], outcome["error"]) == ("FAILED", "ThresholdNotMet")
+    assert json.loads(outcome["cause"])["errorMessage"] == "attempt 0"
+    (message,) = wait_for(lambda: stage.messages(stage.reviews, execution))
+    assert message == {**EVENT, "execution_id": execution}
+    assert not stage.messages(stage.results, execution)
+    assert stage.attempts_of(execution)["filter"] == 1, "a result is not retried"
+
+
+def test_what_can_succeed_later_is_tried_again(stage: Stage) -> None:
+    started = {(function, name): stage.start({function: [name]}) for function, name in RETRIED}
+    for (function, name), execution in started.items():
+        outcome = stage.rehearsal.outcome(execution)
+        assert outcome["status"] == "SUCCEEDED", (name, outcome.get("cause"))
+        assert stage.attempts_of(execution)[function] == 2, name
+
+
+def test_what_cannot_succeed_fails_at_once_under_its_own_name(stage: Stage) -> None:
+    started = {(function, name): stage.start({function: [name]}) for function, name in FATAL}
+    for (function, name), execution in started.items():
+        outcome = stage.rehearsal.outcome(execution)
+        assert (outcome["status"], outcome["error"]) == ("FAILED", name), outcome
+        assert json.loads(outcome["cause"])["errorType"] == name
+        assert stage.attempts_of(execution)[function] == 1, name
+        later = FUNCTIONS[FUNCTIONS.index(function) + 1 :]
+        assert not set(later) & set(stage.attempts_of(execution)), "nothing runs after a failure"
+        assert not stage.messages(stage.results, execution) and not stage.messages(stage.reviews, execution)
+
+
+def test_a_throttled_function_is_tried_again(stage: Stage) -> None:
+    client = stage.rehearsal.client("lambda")
+    client.put_function_concurrency(FunctionName="scripted-classify", ReservedConcurrentExecutions=0)
+    execution = stage.start({})
+    states = stage.rehearsal.client("stepfunctions")
+
+    def throttled() -> bool:
+        history = states.get_execution_history(executionArn=execution)["events"]
+        return any(
+            event.get("taskFailedEventDetails", {}).get("error", "").startswith("Lambda.TooMany") for event in history
+        )
+
+    try:
+        wait_for(throttled)
+    finally:
+        client.delete_function_concurrency(FunctionName="scripted-classify")
+    assert stage.rehearsal.outcome(execution)["status"] == "SUCCEEDED"
+
+
+def test_when_every_attempt_fails_the_execution_fails_by_that_name(stage: Stage) -> None:
+    definition = json.loads(stage.definition)
+    definition["States"]["Classify"]["Retry"][0]["MaxAttempts"] = 1
+    workflow = stage.variant("impatient", json.dumps(definition))
+    script = {"classify": ["EndpointThrottled", "EndpointThrottled"]}
+    execution = stage.rehearsal.execute(workflow, {**EVENT, "script": script})
+    outcome = stage.rehearsal.outcome(execution)
+    assert (outcome["status"], outcome["error"]) == ("FAILED", "EndpointThrottled")
+
+
+@pytest.mark.parametrize(
+    ("state", "script", "broken"),
+    [
+        ("Publish result", {}, {"EventBusName": "no-such-bus"}),
+        (
+            "Ask for review",
+            {"filter": ["ThresholdNotMet"]},
+            {"QueueUrl": "http://localhost/123456789012/no-such-queue"},
+        ),
+    ],
+)
+def test_a_result_that_cannot_be_handed_on_is_no_success(
+    stage: Stage, state: str, script: dict[str, list[str]], broken: dict[str, str]
+) -> None:
+    definition = json.loads(stage.definition)
+    parameters = definition["States"][state]["Parameters"]
+    (parameters["Entries"][0] if "Entries" in parameters else parameters).update(broken)
+    definition["States"][state]["Retry"][0]["MaxAttempts"] = 0
+    workflow = stage.variant(f"broken-{state.split()[0]}", json.dumps(definition))
+    outcome = stage.rehearsal.outcome(stage.rehearsal.execute(workflow, {**EVENT, "script": script}))
+    assert outcome["status"] == "FAILED" and outcome["error"] != "ThresholdNotMet"
+
+
+def test_extra_keys_of_the_original_design_are_accepted(stage: Stage) -> None:
+    outcome = stage.rehearsal.outcome(stage.start({}, image_data="", inferences=[]))
+    assert outcome["status"] == "SUCCEEDED"

@@ -1,0 +1,1 @@
+"""The training side: stage images, train a classifier, deploy it to a SageMaker endpoint."""

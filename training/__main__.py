@@ -1,0 +1,185 @@
+"""``python -m training``: stage images, train a model, deploy it, remove it."""
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from .errors import CommandError
+from .recipe import Recipe
+from .sources import DEFAULT_SOURCE, open_source
+
+MODEL = Path("training/model/model.onnx")
+STAGED = Path("build/staged")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 failed, 2 not understood (argparse)."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except CommandError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command takes up where it can")
+    except OSError as error:
+        return _fail(str(error))
+    except Exception as error:
+        # Imported late: stage and train work where boto3 is not installed.
+        if type(error).__module__.split(".")[0] in ("botocore", "boto3"):
+            return _fail(f"AWS: {error}")
+        raise
+    return 0
+
+
+def _fail(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Stage images, train a classifier, and run it behind a SageMaker endpoint.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    stage = commands.add_parser(
+        "stage",
+        help="turn images of any source into a folder to train on",
+        description="Write images as OUT/{train,test}/{LABEL or neither}/NAME.png, with a manifest. "
+        "Images of classes that are no label become 'neither'. Run again, it verifies and changes nothing.",
+    )
+    stage.add_argument(
+        "--source",
+        action="append",
+        metavar="SOURCE",
+        help="a CIFAR-100 binary archive, or a folder or tar file of class folders. An image below a folder "
+        "named test is test data, every other one training data; SOURCE@test or SOURCE@train puts all of it "
+        "there. A URL needs its checksum: URL#sha256=HEX. May be repeated. Default: the CIFAR-100 binary "
+        "archive from its home page",
+    )
+    stage.add_argument("--labels", default="bicycle,motorcycle", help="classes to learn (default: %(default)s)")
+    stage.add_argument("--out", type=Path, default=STAGED, help="folder to write (default: %(default)s)")
+    stage.add_argument(
+        "--neither-limit",
+        type=_count,
+        metavar="N",
+        help="keep at most N 'neither' images per split (default: all)",
+    )
+    stage.add_argument("--s3", metavar="s3://BUCKET/PREFIX", help="then copy the folder there, what has changed only")
+    stage.add_argument(
+        "--cache",
+        type=Path,
+        default=Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "image-classifier",
+        help="folder for downloads (default: %(default)s)",
+    )
+    stage.set_defaults(run=_stage)
+
+    train = commands.add_parser(
+        "train",
+        help="train on a staged folder and export ONNX (needs training/requirements.txt)",
+        description="Train, calibrate on held-back training images, export one ONNX file, and write its figures "
+        "to metrics.json beside it.",
+    )
+    train.add_argument("--data", type=Path, default=STAGED, help="a staged folder (default: %(default)s)")
+    train.add_argument("--out", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
+    train.add_argument("--epochs", type=_positive, default=Recipe.epochs, help="default: %(default)s")
+    train.add_argument("--seed", type=_count, default=0, help="default: %(default)s")
+    train.set_defaults(run=_train)
+
+    deploy = commands.add_parser(
+        "deploy",
+        help="create or update the endpoint",
+        description="Pack and upload the model, create what is new, create the endpoint or update it in place, "
+        "and wait. The same command again does nothing.",
+    )
+    deploy.add_argument("--endpoint-name", required=True, help="stays the same over all updates")
+    deploy.add_argument("--bucket", required=True, help="for the model and the captured data")
+    deploy.add_argument("--role-arn", required=True, help="role that SageMaker runs the container as")
+    deploy.add_argument("--image-uri", required=True, help="the container's image in ECR")
+    deploy.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
+    deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
+    deploy.add_argument("--instance-count", type=_positive, default=1, help="default: %(default)s")
+    deploy.add_argument(
+        "--capture-percentage",
+        type=int,
+        default=100,
+        help="of requests to capture, 0 for none (default: %(default)s)",
+    )
+    deploy.add_argument("--capture-prefix", default="capture", help="in the bucket (default: %(default)s)")
+    deploy.set_defaults(run=_deploy)
+
+    remove = commands.add_parser(
+        "remove",
+        help="delete the endpoint, its configurations and models",
+        description="Delete the endpoint, its configurations and its models, without asking. Files in S3 stay.",
+    )
+    remove.add_argument("--endpoint-name", required=True)
+    remove.set_defaults(run=_remove)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _stage(options: argparse.Namespace) -> None:
+    from .staging import parse_labels, stage
+
+    labels = parse_labels(options.labels)
+    if options.s3:
+        from .upload import parse_s3, upload
+
+        bucket, prefix = parse_s3(options.s3)
+    sources = [open_source(text, options.cache) for text in options.source or [DEFAULT_SOURCE]]
+    manifest = stage(sources, labels, options.out, options.neither_limit)
+    for split, counts in manifest.counts.items():
+        print(f"{split}: " + ", ".join(f"{count} {label}" for label, count in counts.items()))
+    if manifest.duplicates:
+        print(f"left out {manifest.duplicates} images that occur twice")
+    for reason in manifest.unreadable:
+        print(f"left out {reason}", file=sys.stderr)
+    print(f"staged in {options.out}")
+    if options.s3:
+        copied = upload(options.out, bucket, prefix)
+        print(f"copied {copied.sent} objects to {options.s3}; {copied.unchanged} were there already")
+
+
+def _train(options: argparse.Namespace) -> None:
+    try:
+        from .train import train
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"train needs {error.name}; use an environment with: pip install -r training/requirements.txt"
+        ) from error
+    report = train(options.data, options.out, replace(Recipe(), epochs=options.epochs), options.seed)
+    for name in ("validation", "test"):
+        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))
+    print(f"wrote {options.out} ({options.out.stat().st_size:,} bytes) and {options.out.parent / 'metrics.json'}")
+
+
+def _deploy(options: argparse.Namespace) -> None:
+    from .deploy import Deployment, deploy
+
+    fields = {name: value for name, value in vars(options).items() if name != "run"}
+    deploy(Deployment(**fields))
+
+
+def _remove(options: argparse.Namespace) -> None:
+    from .deploy import remove
+
+    remove(options.endpoint_name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""The endpoint: SageMaker's hosting contract as a WSGI application.
+
+``GET /ping`` answers 200 once the model is loaded; ``POST /invocations`` takes an image and answers a JSON
+list of probabilities, one per label, that sum to at most one.
+(https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html)
+"""
+
+import hashlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime  # type: ignore[import-untyped]
+
+# The container holds these files in one flat folder; the repository holds them as a package.
+if __package__:
+    from .preprocess import MAX_BYTES, ImageError, ImageTooLarge, preprocess
+else:
+    from preprocess import (  # type: ignore[import-not-found,no-redef]
+        MAX_BYTES,
+        ImageError,
+        ImageTooLarge,
+        preprocess,
+    )
+
+MODEL_FILE = "model.onnx"
+CONTENT_TYPES = ("image/png", "image/jpeg", "image/webp", "application/x-image")
+# SageMaker's limit on CustomAttributes is 1024 visible ASCII characters.
+_MAX_ATTRIBUTES = 1023
+# A refused body is still read to its end up to here, so that the client gets to see the reason.
+_MAX_DRAINED = 64 * 1024 * 1024
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+
+class ModelError(Exception):
+    """The model file is missing or is not one that ``python -m training train`` wrote."""
+
+
+class Model:
+    """An ONNX model with its labels.
+
+    Parameters
+    ----------
+    model_dir : pathlib.Path
+        Folder that holds ``model.onnx``.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged, or without its metadata; or it answers with another number of
+        probabilities than it has labels.
+    """
+
+    def __init__(self, model_dir: Path) -> None:
+        path = model_dir / MODEL_FILE
+        if not path.is_file():
+            raise ModelError(f"{path} does not exist; MODEL_DIR must name the folder that holds {MODEL_FILE}")
+        content = path.read_bytes()
+        options = onnxruntime.SessionOptions()
+        # The network is too small to gain from threads; workers share the cores instead.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self.labels: list[str] = json.loads(metadata["labels"])
+            self.input_size = int(metadata["input_size"])
+        except KeyError as error:
+            raise ModelError(f"{path} has no {error} in its metadata; train it with this project") from error
+        except Exception as error:  # ONNX Runtime's own errors have no common base class
+            raise ModelError(f"{path} is not a usable ONNX model: {error}") from error
+        self._input = self._session.get_inputs()[0].name
+        self.attributes = (
+            f"labels={json.dumps(self.labels, separators=(',', ':'))};model={hashlib.sha256(content).hexdigest()[:12]}"
+        )
+        if len(self.attributes) > _MAX_ATTRIBUTES:
+            raise ModelError(f"{path}: the labels are too long for a header of {_MAX_ATTRIBUTES} characters")
+        # The first run allocates; better now than in a caller's request.
+        blank = np.zeros((self.input_size, self.input_size, 3), np.uint8)
+        if len(self.probabilities(blank)) != len(self.labels):
+            raise ModelError(f"{path} does not answer one probability for each of {self.labels}")
+
+    def probabilities(self, pixels: npt.NDArray[np.uint8]) -> list[float]:
+        """Run the network on one image.
+
+        Parameters
+        ----------
+        pixels : numpy.ndarray
+            Shape (input_size, input_size, 3), dtype uint8.
+
+        Returns
+        -------
+        list of float
+            One probability per label. Rounded down to a millionth, so that rounding never makes the sum
+            exceed one.
+        """
+        result = self._session.run(None, {self._input: pixels[None]})[0][0]
+        return [float(p) for p in np.floor(result.astype(np.float64) * 1e6) / 1e6]
+
+
+class RequestError(Exception):
+    """A request that gets a 4xx answer."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def create_app(model_dir: Path) -> Application:
+    """Load the model and make the WSGI application around it.
+
+    Parameters
+    ----------
+    model_dir : pathlib.Path
+        Folder that holds ``model.onnx``.
+
+    Returns
+    -------
+    callable
+        A WSGI application. It answers every request: 4xx with ``{"error": reason}`` for what the caller got
+        wrong, 500 for what nobody foresaw.
+
+    Raises
+    ------
+    ModelError
+        As `Model`.
+    """
+    model = Model(model_dir)
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        headers = [("Content-Type", "application/json")]
+        answer: list[float] | dict[str, str] = {}
+        try:
+            if _route(environ) == "/ping":
+                status = "200 OK"
+            else:
+                answer = model.probabilities(preprocess(_image_bytes(environ), model.input_size))
+                status = "200 OK"
+                headers.append(("X-Amzn-SageMaker-Custom-Attributes", model.attributes))
+        except RequestError as refused:
+            status, answer = refused.status, {"error": str(refused)}
+        except ImageError as error:
+            status = "413 Content Too Large" if isinstance(error, ImageTooLarge) else "400 Bad Request"
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        except Exception:  # one request must never take the server down
+            traceback.print_exc(file=sys.stderr)
+            status, answer = "500 Internal Server Error", {"error": "the server failed; its log says why"}
+        body = json.dumps(answer).encode("ascii")
+        headers.append(("Content-Length", str(len(body))))
+        start_response(status, headers)
+        return [body]
+
+    return app
+
+
+def app_from_environment() -> Application:
+    """Make the application for the folder in ``MODEL_DIR`` (default ``/opt/ml/model``, SageMaker's place).
+
+    Raises
+    ------
+    SystemExit
+        The model cannot be loaded: a worker without one must end, with the reason as its last line.
+    """
+    try:
+        return create_app(Path(os.environ.get("MODEL_DIR", "/opt/ml/model")))
+    except ModelError as error:
+        raise SystemExit(f"serve: {error}") from error
+
+
+def _route(environ: dict[str, Any]) -> str:
+    path, method = environ.get("PATH_INFO", ""), environ.get("REQUEST_METHOD", "")
+    wanted = {"/ping": "GET", "/invocations": "POST"}.get(path)
+    if wanted is None:
+        raise RequestError("404 Not Found", "there are two paths: GET /ping and POST /invocations")
+    if method != wanted:
+        raise RequestError("405 Method Not Allowed", f"{path} takes {wanted}, not {method}")
+    return path
+
+
+def _image_bytes(environ: dict[str, Any]) -> bytes:
+    """Read the body, and refuse a wrong type or size before anything is decoded."""
+    content_type = environ.get("CONTENT_TYPE", "").split(";")[0].strip().lower()
+    if content_type not in CONTENT_TYPES:
+        _drain(environ)
+        raise RequestError(
+            "415 Unsupported Media Type",
+            f"content type {content_type or 'missing'!r}; accepted are {', '.join(CONTENT_TYPES)}",
+        )
+    body: bytes = environ["wsgi.input"].read(MAX_BYTES + 1)
+    if len(body) > MAX_BYTES:
+        _drain(environ)
+        raise RequestError("413 Content Too Large", f"the body has more than the accepted {MAX_BYTES:,} bytes")
+    declared = environ.get("CONTENT_LENGTH")
+    if declared and declared.isdigit() and int(declared) > len(body):
+        raise RequestError("400 Bad Request", f"the body ended after {len(body):,} of {int(declared):,} bytes")
+    return body
+
+
+def _drain(environ: dict[str, Any]) -> None:
+    left = _MAX_DRAINED
+    while left > 0 and (block := environ["wsgi.input"].read(min(left, 1 << 16))):
+        left -= len(block)

@@ -1,0 +1,253 @@
+"""ETL: images of any source become PNG files by split and label, with a manifest of what they are."""
+
+import difflib
+import hashlib
+import heapq
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .container.preprocess import ImageError, decode
+from .errors import CommandError
+from .progress import progress
+from .sources import SPLITS, Source, SourceImage
+
+NEITHER = "neither"
+MANIFEST = "manifest.json"
+# Photographs are shrunk to this many pixels: a multiple of what the network sees, a fraction of the storage.
+MAX_EDGE = 256
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_PATH = re.compile(r"(train|test)/[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9_-][A-Za-z0-9._-]*\.png")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One staged image: its path below the staged folder, label, split, SHA-256 of the file, and origin."""
+
+    path: str
+    label: str
+    split: str
+    sha256: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a staged folder holds, and what it was made from."""
+
+    labels: list[str]
+    neither_limit: int | None
+    sources: list[dict[str, str]]
+    counts: dict[str, dict[str, int]]
+    duplicates: int
+    unreadable: list[str]
+    images: list[Entry]
+
+
+def parse_labels(text: str) -> list[str]:
+    """Split ``bicycle,motorcycle`` into labels, in that order.
+
+    Raises
+    ------
+    CommandError
+        Fewer than two labels, one twice, one called "neither", or one with other characters than letters,
+        digits, ``_`` and ``-``.
+    """
+    labels = [label.strip() for label in text.split(",")]
+    for label in labels:
+        if not _LABEL.fullmatch(label):
+            raise CommandError(f"label {label!r}: use letters, digits, _ and - only, separated by commas")
+    if NEITHER in labels:
+        raise CommandError(f'"{NEITHER}" is what everything without a label becomes; it cannot be a label')
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise CommandError(f"give at least two different labels, not {text!r}")
+    return labels
+
+
+def stage(sources: Sequence[Source], labels: list[str], out: Path, neither_limit: int | None = None) -> Manifest:
+    """Write every image of the sources to ``OUT/{train,test}/{label or neither}/NAME.png``.
+
+    An image that occurs twice is kept once, in the test split if it is in both: what is tested on must not be
+    trained on. A second run with the same sources verifies what is there and changes nothing.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        Read in this order.
+    labels : list of str
+        Classes to learn; images of every other class are staged as "neither".
+    out : pathlib.Path
+        Created when missing.
+    neither_limit : int or None
+        Keep at most this many "neither" images per split, drawn evenly by a hash of where they come from.
+
+    Returns
+    -------
+    Manifest
+        Also written to ``OUT/manifest.json``.
+
+    Raises
+    ------
+    CommandError
+        A label that no source has, or a label without training images.
+    """
+    _check_labels(labels, set().union(*(source.classes() for source in sources)))
+    described = [
+        {"name": source.name, "split": source.split or "as in source", "sha256": source.sha256()} for source in sources
+    ]
+    before = read_manifest(out) if (out / MANIFEST).is_file() else None
+    asked = (labels, neither_limit, described)
+    if before and (before.labels, before.neither_limit, before.sources) == asked and _is_intact(out, before):
+        return before
+
+    # Without a manifest nobody takes a half-written folder for a whole one.
+    (out / MANIFEST).unlink(missing_ok=True)
+    writer = _Writer(out, labels, neither_limit)
+    with progress("stage", None, "images") as advance:
+        for source in sources:
+            for image in source.images():
+                writer.add(image)
+                advance(1)
+    entries = sorted(writer.entries.values(), key=lambda entry: entry.path)
+    staged = Counter((entry.split, entry.label) for entry in entries)
+    manifest = Manifest(
+        labels=labels,
+        neither_limit=neither_limit,
+        sources=described,
+        counts={split: {label: staged[split, label] for label in [*labels, NEITHER]} for split in SPLITS},
+        duplicates=writer.duplicates,
+        unreadable=sorted(writer.unreadable),
+        images=entries,
+    )
+    for label in labels:
+        if not staged["train", label]:
+            raise CommandError(f"no readable training image of {label!r} was found in the sources")
+    kept = {entry.path for entry in entries}
+    for entry in before.images if before else []:
+        if entry.path not in kept:
+            (out / entry.path).unlink(missing_ok=True)
+    part = out / (MANIFEST + ".part")
+    part.write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+    part.replace(out / MANIFEST)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``manifest.json`` of a staged folder.
+
+    Raises
+    ------
+    CommandError
+        It is missing, is not a manifest, or names a path outside the folder.
+    """
+    try:
+        fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        manifest = Manifest(**{**fields, "images": [Entry(**entry) for entry in fields["images"]]})
+    except FileNotFoundError as error:
+        raise CommandError(f"{folder} holds no {MANIFEST}; make it with: python -m training stage") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise CommandError(f"{folder / MANIFEST} is not a manifest of this version; stage again") from error
+    for entry in manifest.images:
+        if not _PATH.fullmatch(entry.path):
+            raise CommandError(f"{folder / MANIFEST} names {entry.path!r}, which is not a staged image's path")
+    return manifest
+
+
+class _Writer:
+    """Writes images and keeps the entries, one per different content."""
+
+    def __init__(self, out: Path, labels: list[str], neither_limit: int | None) -> None:
+        self.out = out
+        self.labels = labels
+        self.neither_limit = neither_limit
+        self.entries: dict[str, Entry] = {}
+        self.duplicates = 0
+        self.unreadable: list[str] = []
+        self._paths: set[str] = set()
+        # Per split, the rank (negated: heapq pops the smallest) and hash of each "neither" image.
+        self._drawn: dict[str, list[tuple[int, str]]] = {split: [] for split in SPLITS}
+
+    def add(self, image: SourceImage) -> None:
+        label = image.class_name if image.class_name in self.labels else NEITHER
+        limited = label == NEITHER and self.neither_limit is not None
+        rank = -int(hashlib.sha256(image.origin.encode()).hexdigest()[:15], 16)
+        drawn = self._drawn[image.split]
+        if limited and len(drawn) == self.neither_limit and (not drawn or rank < drawn[0][0]):
+            return
+        try:
+            png = _to_png(image)
+        except ImageError as error:
+            self.unreadable.append(f"{image.origin}: {error}")
+            return
+        digest = hashlib.sha256(png).hexdigest()
+        known = self.entries.get(digest)
+        if known:
+            self.duplicates += 1
+            if not (known.split == "train" and image.split == "test"):
+                return
+            self._drop(known)
+        stem = image.stem if label != NEITHER else f"{image.class_name}_{image.stem}"
+        base = f"{image.split}/{label}/" + re.sub(r"[^A-Za-z0-9_-]", "-", stem)
+        path = f"{base}.png" if f"{base}.png" not in self._paths else f"{base}_{digest[:12]}.png"
+        _write_if_different(self.out / path, png)
+        self._paths.add(path)
+        self.entries[digest] = Entry(path, label, image.split, digest, image.origin)
+        if limited:
+            heapq.heappush(drawn, (rank, digest))
+            if len(drawn) > (self.neither_limit or 0):
+                self._drop(self.entries[heapq.heappop(drawn)[1]])
+
+    def _drop(self, entry: Entry) -> None:
+        del self.entries[entry.sha256]
+        self._paths.discard(entry.path)
+        (self.out / entry.path).unlink()
+        self._drawn[entry.split] = [item for item in self._drawn[entry.split] if item[1] != entry.sha256]
+        heapq.heapify(self._drawn[entry.split])
+
+
+def _to_png(image: SourceImage) -> bytes:
+    if isinstance(image.content, bytes):
+        picture = decode(image.content, 2 * MAX_EDGE)
+        if max(picture.size) > MAX_EDGE:
+            picture.thumbnail((MAX_EDGE, MAX_EDGE), Image.Resampling.BOX)
+    else:
+        picture = Image.fromarray(image.content)
+    # Metadata (positions, colour profiles) would travel along, and make equal pixels different files.
+    picture.info.clear()
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def _write_if_different(path: Path, content: bytes) -> None:
+    if path.is_file() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _is_intact(out: Path, manifest: Manifest) -> bool:
+    with progress("verify", len(manifest.images), "images") as advance:
+        for entry in manifest.images:
+            path = out / entry.path
+            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
+                return False
+            advance(1)
+    return True
+
+
+def _check_labels(labels: list[str], classes: set[str]) -> None:
+    for label in labels:
+        if label not in classes:
+            close = difflib.get_close_matches(label, sorted(classes), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            found = ", ".join(sorted(classes)) or "none"
+            raise CommandError(f"no source has a class {label!r}{hint} Classes found: {found}")
