@@ -25,7 +25,10 @@ demo: setup  ## show the whole system at work on this machine, without AWS or Do
 	@$(BIN)/python -m demo
 
 test: setup  ## run all tests that need neither AWS nor Docker
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --ignore=tests/docker
+
+test-docker: setup  ## run the sample events with sam local invoke, where a Docker engine answers
+	@$(BIN)/python -m pytest tests/docker
 
 lint: setup  ## check style, types and templates
 	@$(BIN)/ruff check .

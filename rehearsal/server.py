@@ -37,10 +37,10 @@ def main() -> None:
     functions.start(folder / "functions")
     endpoints.start(folder / "endpoints")
     # Containers (sam local invoke) reach this machine by another address than the loopback one.
-    host = os.environ.get("REHEARSAL_HOST", "127.0.0.1")
     application = DomainDispatcherApplication(create_backend_app)
-    server = make_server(host, port, application, threaded=True, request_handler=MotoRequestHandler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for host in {"127.0.0.1", os.environ.get("REHEARSAL_HOST", "127.0.0.1")}:
+        server = make_server(host, port, application, threaded=True, request_handler=MotoRequestHandler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
     (folder / READY_FILE).touch()
     while os.getppid() == supervisor:
         time.sleep(PARENT_POLL_SECONDS)

@@ -90,7 +90,7 @@ def test_every_parameter_explains_and_constrains_itself(template: dict[str, Any]
         assert parameter["Description"].endswith("."), name
         assert "Default" in parameter, name
         assert {"AllowedPattern", "AllowedValues", "MinValue"} & set(parameter), name
-    assert template["Parameters"]["Threshold"]["Default"] == 0.70
+    assert template["Parameters"]["Threshold"]["Default"] == "0.70", "sam local invoke loses a number with a fraction"
     assert template["Parameters"]["MaxEdge"]["Default"] == 224
 
 

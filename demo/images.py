@@ -1,0 +1,85 @@
+"""The mixed set of images that the demonstration sends through the workflow."""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageFilter
+
+from demo import drawing
+
+STAGED = Path("build/staged")
+#: Twelve megapixels, as many telephones take them.
+LARGE = (4000, 3000)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One object to upload; ``data`` is None for a key that is left empty."""
+
+    key: str
+    what: str
+    data: bytes | None
+
+
+def collect() -> tuple[str, list[Sample]]:
+    """Return where the images come from, and the set.
+
+    Photographs of ``IMAGE_DATA_DIR`` if it is set, else what ``python -m training stage`` left in
+    ``build/staged``, else pictures that this repository draws.
+    """
+    folder = os.environ.get("IMAGE_DATA_DIR")
+    if folder and (Path(folder) / "photos").is_dir():
+        photos = Path(folder) / "photos"
+        return f"photographs in {photos}", _of_files(photos / "bicycle", photos / "motorcycle", photos / "other")
+    if (STAGED / "test").is_dir():
+        test = STAGED / "test"
+        return f"the archive's test images in {test}", _of_files(
+            test / "bicycle", test / "motorcycle", test / "neither"
+        )
+    return "pictures that the repository draws", _drawn()
+
+
+def _of_files(*folders: Path) -> list[Sample]:
+    samples = []
+    for folder in folders:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        what = "neither" if folder.name in ("other", "neither") else f"a {folder.name}"
+        for path in files[:: max(1, len(files) // 3)][:3]:
+            samples.append(Sample(f"incoming/{folder.name}-{path.name}", what, path.read_bytes()))
+    first = Image.open(io.BytesIO(samples[0].data or b"")).convert("RGB")
+    blurred = first.filter(ImageFilter.GaussianBlur(min(first.size) / 10))
+    return [*samples, *_of_any(blurred, first.resize(LARGE, Image.Resampling.BICUBIC))]
+
+
+def _drawn() -> list[Sample]:
+    makers = {"bicycle": drawing.bicycle, "motorcycle": drawing.motorcycle, "neither": drawing.house}
+    samples = []
+    for name, draw in makers.items():
+        for seed, size in ((0, (320, 240)), (4, (240, 240)), (5, (32, 32))):
+            what = name if name == "neither" else f"a {name}"
+            samples.append(Sample(f"incoming/{name}-{seed}.png", what, _encoded(draw(*size, seed), "PNG")))
+    return [*samples, *_of_any(drawing.blurred(320, 240), drawing.motorcycle(*LARGE))]
+
+
+def _of_any(blurred: Image.Image, large: Image.Image) -> list[Sample]:
+    """Return what every set holds: unsure, large and turned, damaged, no image, nothing at all."""
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held upright: turn clockwise to see it as it was
+    upright = _encoded(large.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=turned)
+    return [
+        Sample("incoming/out-of-focus.jpg", "out of focus", _encoded(blurred, "JPEG")),
+        Sample("incoming/12-megapixels.jpg", "12 megapixels, turned", upright),
+        Sample("incoming/damaged.jpg", "half a file", upright[: len(upright) // 2]),
+        Sample(
+            "incoming/notes.png", "not an image", b"A text file that somebody uploaded under the name of an image.\n"
+        ),
+        Sample("incoming/never-uploaded.png", "missing", None),
+    ]
+
+
+def _encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
