@@ -23,8 +23,9 @@ logger = Logger()
 metrics = Metrics()
 tracer = Tracer(patch_modules=["botocore"])
 
+# Two attempts of at most 7 s each end before the function's own time-out, and with an error that has a name.
 s3 = boto3.client(
-    "s3", config=Config(connect_timeout=2, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
+    "s3", config=Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
 )
 
 #: Formats that are decoded; everything else is refused before a decoder sees it.

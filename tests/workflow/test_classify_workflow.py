@@ -29,6 +29,7 @@ RETRIED = [
     ("classify", "EndpointThrottled"),
     ("classify", "EndpointUnavailable"),
     ("classify", "Sandbox.Timedout"),
+    ("classify", "Lambda.Unknown"),
 ]
 FATAL = [
     *[("serialize", name) for name in ("InvalidEvent", "ObjectNotFound", "ObjectNotReadable")],

@@ -1,0 +1,56 @@
+"""What an image costs: ``python benchmarks/cost.py``.
+
+List prices of us-east-1 in US dollars, read in November 2026 from the services' own price pages
+(https://aws.amazon.com/step-functions/pricing/, …/lambda/pricing/, …/eventbridge/pricing/, …/s3/pricing/,
+…/sagemaker/ai/pricing/, …/cloudwatch/pricing/, …/sqs/pricing/), without free tiers. The workflow's steps are counted in
+its definition; durations are what an x86 function of its size takes when warm, rounded up.
+"""
+
+import json
+from pathlib import Path
+
+PER_TRANSITION = 25.00 / 1e6
+PER_LAMBDA_REQUEST = 0.20 / 1e6
+PER_GB_SECOND = 0.0000166667
+PER_EVENT = 1.00 / 1e6
+PER_S3_PUT, PER_S3_GET = 0.005 / 1e3, 0.0004 / 1e3
+PER_LOG_GB = 0.50
+PER_QUEUE_REQUEST = 0.40 / 1e6
+ENDPOINT_HOUR = 0.23
+#: Memory in GB (template.yaml) and seconds of each function.
+FUNCTIONS = {"serialize": (1.0, 0.10), "classify": (0.5, 0.10), "filter": (0.25, 0.01)}
+#: Bytes of log that the three functions write for one image.
+LOG_BYTES = 6_000
+
+
+def transitions(states: dict[str, dict[str, object]], start: str, unsure: bool) -> int:
+    """Count the states that one image passes through."""
+    count, name = 0, start
+    while True:
+        count += 1
+        state = states[name]
+        if unsure and "Catch" in state:
+            name, unsure = str(state["Catch"][0]["Next"]), False  # type: ignore[index]
+        elif "Next" in state:
+            name = str(state["Next"])
+        else:
+            return count
+
+
+def main() -> None:
+    """Print the cost of an accepted and of an unsure image, and of the endpoint."""
+    definition = json.loads((Path(__file__).parents[1] / "statemachine" / "classify.asl.json").read_text())
+    functions = sum(PER_LAMBDA_REQUEST + memory * seconds * PER_GB_SECOND for memory, seconds in FUNCTIONS.values())
+    storage = PER_S3_PUT + PER_S3_GET + LOG_BYTES / 1e9 * PER_LOG_GB
+    for name, unsure, handed_on in (("accepted", False, PER_EVENT), ("unsure", True, PER_QUEUE_REQUEST)):
+        steps = transitions(definition["States"], definition["StartAt"], unsure)
+        total = steps * PER_TRANSITION + functions + storage + handed_on
+        print(
+            f"{name:>8}: ${total * 1e6:.0f} per million images: ${steps * PER_TRANSITION * 1e6:.0f} for {steps} states, "
+            f"${functions * 1e6:.0f} for functions, ${(storage + handed_on) * 1e6:.0f} for storage, logs and messages"
+        )
+    print(f"endpoint: ${ENDPOINT_HOUR:.2f} an hour for each ml.m5.xlarge, ${ENDPOINT_HOUR * 24 * 30:.0f} a month")
+
+
+if __name__ == "__main__":
+    main()
