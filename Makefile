@@ -30,6 +30,16 @@ test: setup  ## run all tests that need neither AWS nor Docker
 test-docker: setup  ## run the sample events with sam local invoke, where a Docker engine answers
 	@$(BIN)/python -m pytest tests/docker
 
+PYTHON_TRAINING ?= $(PYTHON)
+test-training: .venv-training/.installed  ## run the tests that need torch
+	@.venv-training/bin/python -m pytest --noconftest tests/unit/test_training_train.py
+
+.venv-training/.installed: training/requirements.txt
+	@echo "Installing torch and the rest of the training environment into .venv-training"
+	@$(PYTHON_TRAINING) -m venv .venv-training
+	@.venv-training/bin/python -m pip install --quiet --requirement training/requirements.txt pytest pytest-socket
+	@touch $@
+
 lint: setup  ## check style, types and templates
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
