@@ -118,11 +118,9 @@ def demonstrate(folder: Path) -> None:
     console.rule("[bold]Pictures and next steps")
     draw_pictures(rows)
     console.print("Three commands to try next:")
-    console.print("  make test                           run all tests")
-    console.print(
-        "  .venv/bin/python -m demo --keep     the same, and leave it up to play with sam logs, sam remote invoke"
-    )
-    console.print("  .venv/bin/python -m training --help stage images, train and deploy a model of your own")
+    console.print("  make test                             run all tests")
+    console.print("  .venv/bin/python -m demo --keep       leave it up, to play with sam logs and sam remote invoke")
+    console.print("  .venv/bin/python -m training --help   stage images, train and deploy a model of your own")
 
 
 def classify(samples: list[Sample], outputs: dict[str, str]) -> list[dict[str, Any]]:
