@@ -43,7 +43,7 @@ test-training: .venv-training/.installed  ## run the tests that need torch
 lint: setup  ## check style, types and templates
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy src rehearsal training demo tests
+	@$(BIN)/mypy src rehearsal training demo tests benchmarks
 	@$(BIN)/cfn-lint template.yaml
 	@$(BIN)/sam validate --lint
 
@@ -52,7 +52,7 @@ format: setup  ## format the code
 	@$(BIN)/ruff format .
 
 lock: setup  ## write the lock files from the lists of direct dependencies
-	@for list in requirements/dev src/serialize/requirements src/classify/requirements src/filter/requirements; do \
+	@for list in requirements/dev requirements/bench src/serialize/requirements src/classify/requirements src/filter/requirements; do \
 		$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --universal --python-version 3.13 \
 			$$list.in --output-file $$list.txt; done
 

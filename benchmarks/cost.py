@@ -46,8 +46,9 @@ def main() -> None:
         steps = transitions(definition["States"], definition["StartAt"], unsure)
         total = steps * PER_TRANSITION + functions + storage + handed_on
         print(
-            f"{name:>8}: ${total * 1e6:.0f} per million images: ${steps * PER_TRANSITION * 1e6:.0f} for {steps} states, "
-            f"${functions * 1e6:.0f} for functions, ${(storage + handed_on) * 1e6:.0f} for storage, logs and messages"
+            f"{name:>8}: ${total * 1e6:.0f} per million images: "
+            f"${steps * PER_TRANSITION * 1e6:.0f} for {steps} states, ${functions * 1e6:.0f} for functions, "
+            f"${(storage + handed_on) * 1e6:.0f} for storage, logs and messages"
         )
     print(f"endpoint: ${ENDPOINT_HOUR:.2f} an hour for each ml.m5.xlarge, ${ENDPOINT_HOUR * 24 * 30:.0f} a month")
 

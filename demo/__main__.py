@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,12 +17,14 @@ import boto3
 from rich.console import Console
 from rich.table import Table
 
-from demo.images import Sample, collect
+from demo.images import ImageSetError, Sample, collect
 from demo.pictures import draw_contact_sheet, draw_workflow
 from rehearsal.gaps import RehearsalError
 from rehearsal.lifecycle import credentials, down, up
 
 OUT = Path("build/demo")
+#: Its own, so that a rehearsal that somebody has running is left alone.
+FOLDER = OUT / "rehearsal"
 STACK = "image-classifier-rehearsal"
 ACCOUNT = "123456789012"
 ENDPOINT = "image-classifier"
@@ -70,24 +73,27 @@ def main() -> int:
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "commands.log").unlink(missing_ok=True)
-    folder = Path(".rehearsal")
+    # Ended from outside, it still takes everything down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        demonstrate(folder)
-    except (DemoError, RehearsalError) as error:
+        demonstrate(FOLDER)
+    except (DemoError, ImageSetError, RehearsalError) as error:
         console.print(f"[red]The demonstration failed:[/red] {error}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130
     finally:
         if not arguments.keep:
-            down(folder)
+            down(FOLDER)
     if arguments.keep:
-        console.print('\nThe rehearsal stays up: eval "$(python -m rehearsal env)"; end it: python -m rehearsal down')
+        command = f"python -m rehearsal --folder {FOLDER}"
+        console.print(f'\nIt stays up. To use it: eval "$({command} env)". To end it: {command} down', soft_wrap=True)
     return 0
 
 
 def demonstrate(folder: Path) -> None:
     """Build, deploy, run, and show what came out."""
+    source, samples = collect()
     console.rule("[bold]Build and deploy")
     with step("start AWS on this machine (python -m rehearsal up)"):
         down(folder)
@@ -108,7 +114,6 @@ def demonstrate(folder: Path) -> None:
             *("--role-arn", f"arn:aws:iam::{ACCOUNT}:role/rehearsal"),
             *("--image-uri", f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"),
         )
-    source, samples = collect()
     console.rule("[bold]Classify")
     console.print(f"Images: {source}\n")
     rows = classify(samples, outputs)
@@ -208,9 +213,10 @@ def show_review_message(queue: str) -> None:
     """Print one message of the review queue."""
     received = boto3.client("sqs").receive_message(QueueUrl=queue, VisibilityTimeout=0).get("Messages", [])
     console.print("[bold]A message in the review queue[/bold]")
-    if not received:
-        raise DemoError("The review queue is empty, though there are unsure images in the set")
-    console.print_json(received[0]["Body"])
+    if received:
+        console.print_json(received[0]["Body"])
+    else:
+        console.print("none: the model is sure of all these images")
 
 
 def show_capture(bucket: str) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,9 @@ from PIL import Image, ImageFilter
 from demo import drawing
 
 STAGED = Path("build/staged")
+#: Where ``python -m training stage`` keeps what it has downloaded.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "image-classifier"
+ARCHIVE = CACHE / "cifar-100-binary.tar.gz"
 #: Twelve megapixels, as many telephones take them.
 LARGE = (4000, 3000)
 
@@ -23,27 +28,36 @@ class Sample:
     data: bytes | None
 
 
+class ImageSetError(Exception):
+    """The images that were asked for are not there."""
+
+
 def collect() -> tuple[str, list[Sample]]:
     """Return where the images come from, and the set.
 
-    Photographs of ``IMAGE_DATA_DIR`` if it is set, else what ``python -m training stage`` left in
-    ``build/staged``, else pictures that this repository draws.
+    Photographs of ``IMAGE_DATA_DIR`` if it is set; else what ``python -m training stage`` left in
+    ``build/staged`` (staged first, if only its archive has been downloaded); else pictures that this repository draws.
+
+    Raises
+    ------
+    ImageSetError
+        If ``IMAGE_DATA_DIR`` has no class folders.
     """
-    folder = os.environ.get("IMAGE_DATA_DIR")
-    if folder and (Path(folder) / "photos").is_dir():
+    if folder := os.environ.get("IMAGE_DATA_DIR"):
         photos = Path(folder) / "photos"
-        return f"photographs in {photos}", _of_files(photos / "bicycle", photos / "motorcycle", photos / "other")
+        if not (photos / "bicycle").is_dir():
+            raise ImageSetError(f"IMAGE_DATA_DIR={folder} must hold photos/bicycle, photos/motorcycle and photos/other")
+        return f"photographs in {photos}", _of_files(photos)
+    if ARCHIVE.is_file() and not STAGED.is_dir():
+        subprocess.run([sys.executable, "-m", "training", "stage", "--source", str(ARCHIVE)], check=True)
     if (STAGED / "test").is_dir():
-        test = STAGED / "test"
-        return f"the archive's test images in {test}", _of_files(
-            test / "bicycle", test / "motorcycle", test / "neither"
-        )
+        return f"the archive's test images in {STAGED / 'test'}", _of_files(STAGED / "test")
     return "pictures that the repository draws", _drawn()
 
 
-def _of_files(*folders: Path) -> list[Sample]:
+def _of_files(root: Path) -> list[Sample]:
     samples = []
-    for folder in folders:
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         files = sorted(path for path in folder.iterdir() if path.is_file())
         what = "neither" if folder.name in ("other", "neither") else f"a {folder.name}"
         for path in files[:: max(1, len(files) // 3)][:3]:

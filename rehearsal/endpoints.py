@@ -36,8 +36,8 @@ from rehearsal.lifecycle import free_port
 log = logging.getLogger("rehearsal")
 
 SERVER = Path(__file__).parents[1] / "training" / "container" / "serve.py"
-#: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
-MAX_BODY_BYTES = 25 * 1024 * 1024
+#: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html#API_runtime_InvokeEndpoint_RequestBody
+MAX_BODY_BYTES = 6 * 1024 * 1024
 RESPONSE_SECONDS = 60
 START_SECONDS = 60
 #: SageMaker, too, collects captured requests for a while before it writes a file.
@@ -200,6 +200,9 @@ class Endpoints:
 
         def finish() -> None:
             reason = server.wait_until_healthy()
+            if backend.endpoints.get(name) is not endpoint:  # deleted in the meantime
+                server.close()
+                return
             old = self._servers.get(name)
             endpoint.failure_reason = reason  # type: ignore[assignment]
             if reason is None:
@@ -284,8 +287,8 @@ def endpoints_can_be_updated() -> None:
         name, config_name = response._get_param("EndpointName"), response._get_param("EndpointConfigName")
         backend.describe_endpoint(name)
         endpoint = backend.endpoints[name]
-        _endpoints.start(backend, endpoint, backend.describe_endpoint_config(config_name))
         endpoint.endpoint_status = "Updating"
+        _endpoints.start(backend, endpoint, backend.describe_endpoint_config(config_name))
         return ActionResult({"EndpointArn": endpoint.arn})
 
     if hasattr(SageMakerResponse, "update_endpoint"):

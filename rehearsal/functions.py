@@ -6,13 +6,16 @@ come out as they do in Lambda; ``docs/rehearsal.md`` lists what does not.
 """
 
 import base64
+import contextlib
 import http.client
 import importlib.metadata
 import io
 import json
+import logging
 import os
 import platform
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -25,14 +28,16 @@ from typing import Any
 from urllib.parse import unquote
 
 import samcli
-from moto.awslambda.models import LambdaFunction
+from moto.awslambda.models import LambdaBackend, LambdaFunction
 from moto.awslambda.responses import LambdaResponse
 from moto.core.exceptions import JsonRESTError
 from moto.logs.models import logs_backends
 from packaging.requirements import Requirement
 
 from rehearsal.gaps import RehearsalError, gap, replace
-from rehearsal.lifecycle import free_port
+from rehearsal.lifecycle import MARK, free_port
+
+log = logging.getLogger("rehearsal")
 
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_REQUEST_BYTES = 6 * 1024 * 1024
@@ -141,6 +146,7 @@ class Sandbox:
         settings = self.settings
         return {
             **{name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ},
+            MARK: os.environ[MARK],
             "PYTHONPATH": f"{task}{os.pathsep}{runtime}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "LAMBDA_TASK_ROOT": str(task),
@@ -183,16 +189,21 @@ class Sandbox:
             if line.startswith("REPORT "):
                 self._reported.set()
 
+    def _children(self) -> list[int]:
+        """Return the ids of the function's own processes, which the emulator has started."""
+        found = []
+        for children in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # it ended in between
+                found += [int(pid) for pid in children.read_text().split()]
+        return found
+
     def peak_memory_mb(self) -> int:
         """Return the peak resident memory of the function's own process, in MB; 0 when it is gone."""
         peak = 0
-        for children in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            try:
-                for pid in children.read_text().split():
-                    status = Path(f"/proc/{pid}/status").read_text()
-                    peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) // 1024)
-            except (OSError, IndexError):  # it ended in between
-                continue
+        for pid in self._children():
+            with contextlib.suppress(OSError, IndexError):
+                status = Path(f"/proc/{pid}/status").read_text()
+                peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) // 1024)
         return peak
 
     def invoke(self, payload: bytes) -> Outcome:
@@ -205,7 +216,7 @@ class Sandbox:
             while not done.wait(MEMORY_POLL_SECONDS):
                 if self.peak_memory_mb() > self.settings.memory:
                     out_of_memory.set()
-                    self.process.kill()
+                    self.close()
                     return
 
         threading.Thread(target=watch_memory, daemon=True).start()
@@ -223,7 +234,7 @@ class Sandbox:
         finally:
             done.set()
         if out_of_memory.is_set() or self.peak_memory_mb() > self.settings.memory:
-            self.process.kill()
+            self.close()
             message = "Error: Runtime exited with error: signal: killed"
             return self._outcome({"errorType": "Runtime.OutOfMemory", "errorMessage": message})
         if status == 200 and body.startswith(b"Task timed out after "):
@@ -245,8 +256,10 @@ class Sandbox:
         return self.process.poll() is None
 
     def close(self) -> None:
-        """End the process."""
-        self.process.kill()
+        """End the function's processes, and then the emulator, which would start them again."""
+        for pid in [*self._children(), self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
 
@@ -267,6 +280,7 @@ class Pool:
         self._idle: list[Sandbox] = []
         self._changed = threading.Condition()
         self._running = 0
+        self._closed = False
 
     def invoke(self, payload: bytes, reserved: int | None) -> Outcome:
         """Run the function in an idle sandbox, else in a new one, else wait for one.
@@ -284,19 +298,22 @@ class Pool:
             sandbox = self._idle.pop() if self._idle else None
         try:
             sandbox = sandbox or self._make()
-            outcome = sandbox.invoke(payload)
-            if sandbox.alive:
-                self._idle.append(sandbox)
-            return outcome
+            return sandbox.invoke(payload)
         finally:
             with self._changed:
                 self._running -= 1
+                if sandbox and sandbox.alive and not self._closed:
+                    self._idle.append(sandbox)
+                elif sandbox:
+                    sandbox.close()
                 self._changed.notify()
 
     def close(self) -> None:
-        """End the idle sandboxes; running ones end with their request's process group."""
-        while self._idle:
-            self._idle.pop().close()
+        """End the idle sandboxes; the running ones end with their request."""
+        with self._changed:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().close()
 
 
 class Throttled(JsonRESTError):
@@ -363,6 +380,13 @@ class Functions:
                 self._pools[function.function_arn] = pool
             return pool
 
+    def forget(self, function_arn: str) -> None:
+        """End the sandboxes of a deleted function."""
+        with self._lock:
+            pool = self._pools.pop(function_arn, None)
+        if pool:
+            pool.close()
+
     def _unpack(self, function: LambdaFunction) -> Path:
         task = self._folder / "tasks" / re.sub(r"\W", "_", function.code_sha_256)
         if not task.exists():
@@ -383,13 +407,28 @@ def start(folder: Path) -> None:
 
 @gap("moto runs functions in Docker containers; without Docker they answer 'Simple Lambda happy path OK'")
 def functions_run_under_the_emulator() -> None:
-    """Send every invocation by another service (SQS, SNS, S3) to a sandbox."""
+    """Send every invocation by another service (SQS, SNS, S3) to a sandbox; end sandboxes with their function."""
 
     def invoke_lambda(function: LambdaFunction, event: Any = None) -> tuple[str, bool, str]:
         outcome = _functions.invoke(function, json.dumps(event).encode())
         return outcome.payload.decode(), outcome.failed, outcome.log
 
+    def deleting(original: Any) -> Any:
+        def delete_function(backend: LambdaBackend, function_name: str, qualifier: str | None = None) -> None:
+            arn = backend.get_function(function_name).function_arn
+            original(backend, function_name, qualifier)
+            _functions.forget(arn)
+
+        return delete_function
+
     replace(LambdaFunction, "_invoke_lambda", lambda original: invoke_lambda)
+    replace(LambdaBackend, "delete_function", deleting)
+
+
+def _invoke_later(function: LambdaFunction, payload: bytes) -> None:
+    outcome = _functions.invoke(function, payload)
+    if outcome.failed:
+        log.error("%s failed, and is not tried again here: %r", function.function_name, outcome.payload)
 
 
 @gap("moto reports errors as Handled, has no request limit, throttles nobody, and cuts answers below Lambda's limit")
@@ -407,7 +446,7 @@ def invoke_answers_as_lambda() -> None:
         if kind == "DryRun":
             return 204, {}, b""
         if kind == "Event":
-            threading.Thread(target=_functions.invoke, args=(function, payload), daemon=True).start()
+            threading.Thread(target=_invoke_later, args=(function, payload), daemon=True).start()
             return 202, {}, b""
         outcome = _functions.invoke(function, payload)
         headers = {"content-type": "application/json", "X-Amz-Executed-Version": str(function.version)}

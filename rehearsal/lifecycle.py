@@ -1,8 +1,8 @@
 """Start and end the rehearsal, so that nothing of it stays behind.
 
-``up`` starts a supervisor as the leader of a new process group; the supervisor starts the server, and every
-process that the server starts stays in the group. Whichever of the two dies first, however it dies, the other
-ends the whole group and removes the folder.
+``up`` starts a supervisor, and the supervisor starts the server. Every process that comes of them, whoever its
+parent or its process group is by then, carries the rehearsal's folder in its environment, and is found by it.
+Whichever of the two dies first, however it dies, the other ends all of them and removes the folder.
 """
 
 import contextlib
@@ -20,7 +20,9 @@ from pathlib import Path
 from rehearsal.gaps import RehearsalError
 
 REGION = "us-east-1"
-START_SECONDS = 60
+START_SECONDS, END_SECONDS = 60, 10
+#: The environment variable that marks every process of a rehearsal with its folder.
+MARK = "REHEARSAL_FOLDER"
 READY_FILE = "ready"
 STATE_FILE = "state.json"
 LOG_FILE = "server.log"
@@ -60,17 +62,36 @@ def credentials(port: int) -> dict[str, str]:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
         "SAM_CLI_TELEMETRY": "0",
+        "NO_PROXY": "localhost,127.0.0.1",
+        "no_proxy": "localhost,127.0.0.1",
     }
+
+
+def processes(folder: Path) -> list[int]:
+    """Return the ids of all processes of the rehearsal in a folder, but for the caller's own."""
+    mark = f"{MARK}={folder.resolve()}".encode()
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            marked = mark in environ.read_bytes().split(b"\0")
+        except OSError:  # it ended, or is another user's
+            continue
+        if marked and int(environ.parent.name) != os.getpid():
+            found.append(int(environ.parent.name))
+    return found
 
 
 def find(folder: Path) -> Running | None:
     """Return the rehearsal that runs in a folder, or None."""
+    state = _state(folder)
+    return state if state and state.supervisor in processes(folder) else None
+
+
+def _state(folder: Path) -> Running | None:
     try:
-        running = Running(**json.loads((folder / STATE_FILE).read_text()))
-        os.kill(running.supervisor, 0)
+        return Running(**json.loads((folder / STATE_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return running
 
 
 def up(folder: Path) -> Running:
@@ -85,11 +106,12 @@ def up(folder: Path) -> Running:
     if running:
         return running
     down(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     supervisor = subprocess.Popen(
         [sys.executable, "-m", "rehearsal.lifecycle", str(folder.resolve()), str(port)],
         cwd=Path(__file__).parents[1],
+        env={**os.environ, MARK: str(folder.resolve())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -106,54 +128,49 @@ def up(folder: Path) -> Running:
             down(folder)
             raise RehearsalError(f"The rehearsal did not start.\n{said[-2000:]}")
         time.sleep(0.05)
+    supervisor.returncode = 0  # it outlives this object on purpose, which would warn otherwise
     return running
 
 
 def down(folder: Path) -> bool:
     """End the rehearsal, also one that crashed; return whether there was one.
 
-    Returns
-    -------
-    bool
-        False if the folder did not exist.
+    Raises
+    ------
+    RehearsalError
+        If the folder holds something else, which is then left alone.
     """
     if not folder.exists():
         return False
-    try:
-        group = Running(**json.loads((folder / STATE_FILE).read_text())).supervisor
-    except (OSError, ValueError, TypeError):
-        group = None
-    if group is not None:
-        _end_group(group)
-    shutil.rmtree(folder, ignore_errors=True)
+    if _state(folder) is None and any(folder.iterdir()):
+        raise RehearsalError(f"{folder} is not a rehearsal's folder; choose another one, or empty it")
+    end(folder)
     return True
 
 
-def _end_group(group: int) -> None:
-    for process_signal, seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
-        deadline = time.monotonic() + seconds
-        try:
-            os.killpg(group, process_signal)
-            while time.monotonic() < deadline:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(group, os.WNOHANG)  # reaps it where it is a child of this process
-                os.killpg(group, 0)
-                time.sleep(0.02)
-        except ProcessLookupError:
-            return
-
-
-def end_group_and_clean(folder: Path) -> None:
-    """Remove the folder, and end every process of this group, the caller included."""
+def end(folder: Path) -> None:
+    """End every process of the rehearsal but the caller's own, and remove the folder."""
+    deadline = time.monotonic() + END_SECONDS
+    while (running := processes(folder)) and time.monotonic() < deadline:
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process, os.WNOHANG)  # reaps it where it is a child of this process
+        time.sleep(0.01)
+    # The state goes last: without it, what is left of the folder could not be known for a rehearsal's.
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.name != STATE_FILE:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)
 
 
 def supervise(folder: Path, port: int) -> None:
     """Run the server; when it ends, or on SIGTERM, end everything."""
 
     def stop(*_: object) -> None:
-        end_group_and_clean(folder)
+        end(folder)
+        sys.exit(0)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -164,7 +181,7 @@ def supervise(folder: Path, port: int) -> None:
         server.wait()
     if not (folder / READY_FILE).exists():
         sys.exit(1)  # the one who waits for it reads the log first
-    end_group_and_clean(folder)
+    end(folder)
 
 
 if __name__ == "__main__":

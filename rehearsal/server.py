@@ -1,7 +1,6 @@
 """The process that is AWS: moto with its gaps filled, functions, and endpoints.
 
-Started by :mod:`rehearsal.lifecycle` as ``python -m rehearsal.server FOLDER PORT``, in a process group that
-holds everything it starts, so that all of it can be ended at once.
+Started by the supervisor (:mod:`rehearsal.lifecycle`) as ``python -m rehearsal.server FOLDER PORT``.
 """
 
 import logging
@@ -11,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from rehearsal.lifecycle import READY_FILE, credentials, end_group_and_clean
+from rehearsal.lifecycle import READY_FILE, credentials, end
 
 PARENT_POLL_SECONDS = 0.5
 
@@ -44,7 +43,7 @@ def main() -> None:
     (folder / READY_FILE).touch()
     while os.getppid() == supervisor:
         time.sleep(PARENT_POLL_SECONDS)
-    end_group_and_clean(folder)
+    end(folder)
 
 
 if __name__ == "__main__":

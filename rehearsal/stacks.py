@@ -239,8 +239,9 @@ def rules_start_workflows() -> None:
                 return
             workflows = [target for target in rule.targets if ":states:" in target["Arn"]]
             for target in workflows:
-                text = _transform_input(target, original_event)
+                text = ""
                 try:
+                    text = _transform_input(target, original_event)
                     backend = stepfunctions_parser_backends[rule.account_id][rule.region_name]
                     backend.start_execution(target["Arn"], str(uuid.uuid4()), text)
                 except Exception:  # S3's handler would hide it
@@ -255,6 +256,8 @@ def rules_start_workflows() -> None:
 
 def _transform_input(target: dict[str, Any], event: Any) -> str:
     # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-transform-target-input.html
+    if "InputPath" in target:
+        raise RehearsalError("The rehearsal transforms a rule's event by Input and InputTransformer, not by InputPath")
     if "Input" in target:
         return str(target["Input"])
     if "InputTransformer" not in target:

@@ -15,6 +15,8 @@ from botocore.config import Config
 from rehearsal.lifecycle import Running, credentials
 
 REPOSITORY = Path(__file__).parents[1]
+STACK = "image-classifier-rehearsal"
+IMAGE_URI = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"
 ROLE = "arn:aws:iam::123456789012:role/rehearsal"
 
 
@@ -55,6 +57,22 @@ class Rehearsal:
         return wait_for(
             lambda: (d := states.describe_execution(executionArn=execution))["status"] != "RUNNING" and d, seconds
         )
+
+
+def create_role(rehearsal: Rehearsal, name: str) -> str:
+    """Create a role that Lambda may assume, as functions need one; return its ARN."""
+    allow = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    policy = json.dumps({"Statement": [allow]})
+    created = rehearsal.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=policy)
+    return str(created["Role"]["Arn"])
+
+
+def deploy_endpoint(
+    rehearsal: Rehearsal, bucket: str, *more: str, image_uri: str = IMAGE_URI, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m training deploy`` for the stack's endpoint."""
+    names = ("--endpoint-name", "image-classifier", "--bucket", bucket, "--role-arn", ROLE, "--image-uri", image_uri)
+    return rehearsal.run(sys.executable, "-m", "training", "deploy", *names, *more, check=check)
 
 
 def wait_for(look: Callable[[], Any], seconds: float = 30) -> Any:

@@ -1,17 +1,20 @@
-"""``python -m training``: stage images, train a model, deploy it, remove it."""
+"""``python -m training``: stage images, train a model, evaluate it, deploy it, remove it."""
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from .errors import CommandError
+from .metrics import THRESHOLD
 from .recipe import Recipe
 from .sources import DEFAULT_SOURCE, open_source
 
 MODEL = Path("training/model/model.onnx")
 STAGED = Path("build/staged")
+EVALUATION = Path("build/evaluation")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,6 +92,35 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=_count, default=0, help="default: %(default)s")
     train.set_defaults(run=_train)
 
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure a model on image files: table, evaluation.json, report.html",
+        description="Run the endpoint's own code on images in class folders. Print accuracy, calibration, and what "
+        "passes the threshold; write OUT/evaluation.json and OUT/report.html.",
+    )
+    evaluate.add_argument("--model", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
+    evaluate.add_argument(
+        "--data",
+        action="append",
+        metavar="[NAME=]DIR[,DIR...]",
+        help="folders of class folders, which make one set of images; folders that are not named as a label count "
+        "as other things. Where a folder has a folder 'test', or is staged, its test images are taken. Several "
+        f"folders need a NAME. May be repeated, each set is reported for itself (default: {STAGED})",
+    )
+    evaluate.add_argument("--out", type=Path, default=EVALUATION, help="folder to write (default: %(default)s)")
+    evaluate.add_argument(
+        "--threshold", type=_share, default=THRESHOLD, help="least confidence that passes (default: %(default)s)"
+    )
+    evaluate.add_argument(
+        "--wanted",
+        type=_wanted,
+        default=0.95,
+        help="advise the lowest threshold that keeps this accuracy among what passes (default: %(default)s)",
+    )
+    evaluate.add_argument("--confidence", type=_inner_share, default=0.95, help="of that advice (default: %(default)s)")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    evaluate.set_defaults(run=_evaluate)
+
     deploy = commands.add_parser(
         "deploy",
         help="create or update the endpoint",
@@ -133,6 +165,28 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # not-a-number is refused too
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def _inner_share(text: str) -> float:
+    if not 0 < _share(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return float(text)
+
+
+def _wanted(text: str) -> float:
+    if not 0.5 <= _share(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0.5 and below 1")
+    return float(text)
+
+
 def _stage(options: argparse.Namespace) -> None:
     from .staging import parse_labels, stage
 
@@ -166,6 +220,28 @@ def _train(options: argparse.Namespace) -> None:
     for name in ("validation", "test"):
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))
     print(f"wrote {options.out} ({options.out.stat().st_size:,} bytes) and {options.out.parent / 'metrics.json'}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    try:
+        from .evaluate import evaluate, print_tables, short
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"evaluate needs {error.name}; use an environment with: pip install -r training/requirements.txt"
+        ) from error
+    evaluation = evaluate(
+        options.model,
+        options.data or [str(STAGED)],
+        options.out,
+        options.threshold,
+        options.wanted,
+        options.confidence,
+    )
+    if options.json:
+        print(json.dumps(short(evaluation), allow_nan=False))
+    else:
+        print_tables(evaluation)
+        print(f"wrote {options.out / 'evaluation.json'} and {options.out / 'report.html'}")
 
 
 def _deploy(options: argparse.Namespace) -> None:

@@ -164,6 +164,7 @@ def deploy(wanted: Deployment, say: Callable[[str], None] = print) -> str:
         raise CommandError(f"endpoint {name} is {status}; wait until it is InService, then deploy again")
 
     undo: list[Callable[[], Any]] = []
+    kept: list[Callable[[], Any]] = []
     try:
         if not _exists(sagemaker.describe_model, ModelName=config):
             sagemaker.create_model(ModelName=config, **settings["model"])
@@ -182,8 +183,12 @@ def deploy(wanted: Deployment, say: Callable[[str], None] = print) -> str:
             say(f"creating endpoint {name}")
         else:
             sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=config)
+            # What an update rolls out must not be deleted under it; only its outcome can free it again.
+            kept, undo = undo, []
             say(f"updating endpoint {name} from {current['EndpointConfigName']} to {config}")
         final = _wait(sagemaker, name)
+        if status is not None and final.get("EndpointConfigName") != config:
+            undo = kept
         if final.get("EndpointStatus") != "InService" or final.get("EndpointConfigName") != config:
             reason = final.get("FailureReason", "AWS gave no reason")
             raise CommandError(f"endpoint {name} is {final.get('EndpointStatus')}, not serving {config}: {reason}")

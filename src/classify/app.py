@@ -52,6 +52,10 @@ class EndpointNotFound(ClassifyError):
     """There is no endpoint of this name."""
 
 
+class EndpointRefused(ClassifyError):
+    """The endpoint, or the right to ask it, refuses the request; it would again."""
+
+
 class InvalidInference(ClassifyError):
     """The endpoint's answer is not one probability per label."""
 
@@ -147,7 +151,7 @@ def invoke(endpoint: str, image: bytes, content_type: str, labels: list[str], re
 
     Raises
     ------
-    EndpointThrottled, EndpointUnavailable, EndpointNotFound, InvalidInference
+    EndpointThrottled, EndpointUnavailable, EndpointNotFound, EndpointRefused, InvalidInference
     """
     started = time.perf_counter()
     try:
@@ -172,7 +176,7 @@ def invoke(endpoint: str, image: bytes, content_type: str, labels: list[str], re
     return answer, response["InvokedProductionVariant"]
 
 
-def _endpoint_error(error: ClientError, endpoint: str) -> Exception:
+def _endpoint_error(error: ClientError, endpoint: str) -> ClassifyError:
     # By code, not by status: throttling arrives as HTTP 400 too, sometimes with an empty message.
     code = error.response["Error"]["Code"]
     message = error.response["Error"].get("Message", "")
@@ -188,7 +192,7 @@ def _endpoint_error(error: ClientError, endpoint: str) -> Exception:
         return EndpointUnavailable(f"Endpoint {endpoint} failed ({said})")
     if code in ("ValidationError", "ValidationException") and "not found" in message.lower():
         return EndpointNotFound(f"Endpoint {endpoint} does not exist ({said}); create it, or set EndpointName")
-    return error
+    return EndpointRefused(f"Endpoint {endpoint} refused the request ({said}); may this function invoke it?")
 
 
 def parse_inferences(answer: bytes, labels: list[str]) -> list[float]:

@@ -17,13 +17,13 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from PIL import Image, ImageFilter, ImageOps, ImageStat
+from PIL import Image, ImageFilter, ImageStat
 
 logger = Logger()
 metrics = Metrics()
 tracer = Tracer(patch_modules=["botocore"])
 
-# Two attempts of at most 7 s each end before the function's own time-out, and with an error that has a name.
+# A silent S3 ends in an error with a name before the function runs out of time; one that trickles does not.
 s3 = boto3.client(
     "s3", config=Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
 )
@@ -32,11 +32,21 @@ s3 = boto3.client(
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 #: Refused before download: an upload of this size is no photograph for a classifier.
 MAX_BYTES = 25 * 1024 * 1024
-#: Refused before decoding: 50 megapixels of RGBA are 200 MB, and decoding holds two copies.
+#: Refused before decoding: 50 megapixels of RGBA are 200 MB, and the worst decoder (WebP) holds four copies.
 MAX_PIXELS = 50_000_000
 #: Above this a JPEG of the same picture is several times smaller and looks the same to a classifier.
 MAX_PNG_BYTES = 64 * 1024
 JPEG_QUALITY = 90
+#: What makes an image upright, by its EXIF orientation.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class SerializeError(Exception):
@@ -210,17 +220,20 @@ def decode(data: bytes, max_edge: int) -> tuple[Image.Image, str, tuple[int, int
         pixels = image.width * image.height
         if pixels > MAX_PIXELS:
             raise ImageTooLarge(f"The image has {image.width}x{image.height} pixels; the limit is {MAX_PIXELS} in all")
-        image_format, turned = str(image.format), image.getexif().get(0x0112, 1) >= 5
-        size = (image.height, image.width) if turned else (image.width, image.height)
+        image_format, orientation = str(image.format), _orientation(image)
+        # From the fifth on, orientations lie on their side (EXIF 2.32, tag 0x0112).
+        size = (image.height, image.width) if orientation >= 5 else (image.width, image.height)
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         elif image.mode.startswith("I;16"):
-            image = image.point(lambda value: value / 256).convert("L")
+            # The mode of big-endian files knows hardly any operation, so all pass through 32 bits.
+            image = image.convert("I").point(lambda value: value / 256).convert("L")
         elif image.mode in ("I", "F"):
             raise UnsupportedImage(f"Pixels of mode {image.mode} have no known range; save the image with 8 or 16 bits")
         # Shrinking first makes every later step, the rotation above all, work on few pixels.
         image.thumbnail((max_edge, max_edge), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        image = ImageOps.exif_transpose(image)
+        if orientation in TURNS:
+            image = image.transpose(TURNS[orientation])
         if image.has_transparency_data:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         return image.convert("RGB"), image_format, size
@@ -232,6 +245,15 @@ def decode(data: bytes, max_edge: int) -> tuple[Image.Image, str, tuple[int, int
     except Exception as error:
         known = ", ".join(FORMATS)
         raise UnsupportedImage(f"Not a readable image ({error!s:.200}); known formats are {known}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 where there is none; damaged metadata are no reason to refuse a picture."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # parsers of hostile bytes raise whatever they like
+        return 1
+    return orientation if orientation in TURNS else 1
 
 
 def encode(image: Image.Image, original: bytes) -> tuple[bytes, str]:

@@ -15,12 +15,9 @@ from docker.errors import DockerException
 from samcli.yamlhelper import yaml_parse
 
 from rehearsal.lifecycle import down, up
-from tests.stack import REPOSITORY, ROLE, Rehearsal
+from tests.stack import REPOSITORY, STACK, Rehearsal, deploy_endpoint
 
 EVENTS = REPOSITORY / "events"
-STACK = "image-classifier-rehearsal"
-ENDPOINT = "image-classifier"
-IMAGE_URI = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/{ENDPOINT}:latest"
 #: This machine's name in containers, as Docker Desktop has it, too.
 HOST = "host.docker.internal"
 ARCHITECTURE = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
@@ -91,8 +88,7 @@ def invoke(reachable: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> In
     bucket = sample("serialize")["s3_bucket"]
     reachable.run("sam", "build", *sam, "--build-dir", str(template.parent), "--cache-dir", str(folder / "cache"))
     reachable.run("sam", "deploy", *sam, "--template-file", str(template))
-    deploy = ("python", "-m", "training", "deploy", "--endpoint-name", ENDPOINT, "--bucket", bucket)
-    reachable.run(*deploy, "--role-arn", ROLE, "--image-uri", IMAGE_URI)
+    deploy_endpoint(reachable, bucket)
     reachable.run("python", "events/prepare.py", "--stack-name", STACK, "--out", str(folder / "events"))
 
     # SAM CLI passes on only variables that the template names, and prefers its own AWS_ENDPOINT_URL to the

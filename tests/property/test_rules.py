@@ -12,6 +12,7 @@ from PIL import Image
 from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
+from tests.unit.conftest import FakeLambdaContext
 
 LABELS = ["bicycle", "motorcycle", "other"]
 probability = st.floats(0, 1, allow_nan=False)
@@ -22,12 +23,18 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(probability, min_size=1, max_size=5), probability)
 def test_what_passes_reaches_the_threshold(inferences: list[float], threshold: float) -> None:
     event = {"s3_bucket": "b", "s3_key": "k", "label": "l", "inferences": inferences, "confidence": max(inferences)}
-    confidence = filter_.parse_event(event)
-    assert confidence == max(inferences)
-    assert (confidence < filter_.parse_threshold(repr(threshold))) == (max(inferences) < threshold)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THRESHOLD", repr(threshold))
+        try:
+            passed = filter_.lambda_handler(event, FakeLambdaContext())
+        except filter_.ThresholdNotMet:
+            assert max(inferences) < threshold
+        else:
+            assert passed == event and max(inferences) >= threshold
 
 
 @given(json_values, json_values)

@@ -1,32 +1,21 @@
 """The rehearsal leaves nothing behind, however it ends, and never pretends."""
 
+import io
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rehearsal.gaps import GAPS, RehearsalError, replace
-from rehearsal.lifecycle import Running, credentials, down, find, up
-from tests.stack import REPOSITORY, Rehearsal, wait_for
-
-
-def group_members(group: int) -> list[int]:
-    members = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(pgrp) == group and state != "Z":
-            members.append(int(stat.parent.name))
-    return members
+from rehearsal.lifecycle import Running, credentials, down, find, processes, up
+from tests.stack import REPOSITORY, Rehearsal, create_role, wait_for
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -47,7 +36,7 @@ def test_up_status_exec_down(tmp_path: Path) -> None:
     environment = command(folder, "env").stdout
     assert f"export AWS_ENDPOINT_URL={running.endpoint_url}" in environment and "unset AWS_PROFILE" in environment
     assert command(folder, "down").returncode == 0
-    assert not folder.exists() and not wait_for_none(running.supervisor)
+    assert not folder.exists() and not processes(folder)
     assert command(folder, "down").stdout == "There was no rehearsal.\n"
     refused = command(folder, "status")
     assert (
@@ -56,31 +45,60 @@ def test_up_status_exec_down(tmp_path: Path) -> None:
     )
 
 
-def wait_for_none(group: int, seconds: float = 5) -> list[int]:
-    deadline = time.monotonic() + seconds
-    while (members := group_members(group)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return members
+def start_busy_function(running: Running) -> None:
+    """Deploy a function that sleeps, and leave it running."""
+    rehearsal = Rehearsal(running)
+    role = create_role(rehearsal, "busy")
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("app.py", "import time\ndef lambda_handler(event, context):\n    time.sleep(600)\n")
+    client = rehearsal.client("lambda")
+    client.create_function(
+        FunctionName="busy",
+        Runtime="python3.13",
+        Handler="app.lambda_handler",
+        Role=role,
+        Timeout=900,
+        Code={"ZipFile": package.getvalue()},
+    )
+    client.invoke(FunctionName="busy", InvocationType="Event", Payload=b"{}")
 
 
-@pytest.mark.parametrize("victim", ["supervisor", "server"])
+@pytest.mark.parametrize("victim", ["supervisor", "server", "all"])
 def test_a_crash_leaves_nothing_behind(tmp_path: Path, victim: str) -> None:
     folder = tmp_path / "state"
     running = up(folder)
-    members = group_members(running.supervisor)
-    assert running.supervisor in members and len(members) >= 2
-    os.kill(running.supervisor if victim == "supervisor" else max(members), signal.SIGKILL)
+    start_busy_function(running)
+    # supervisor, server, emulator, and the function itself
+    members = wait_for(lambda: len(found := processes(folder)) >= 4 and found)
+    server = next(pid for pid in members if "rehearsal.server" in Path(f"/proc/{pid}/cmdline").read_text())
+    victims = {"supervisor": [running.supervisor], "server": [server], "all": [running.supervisor, server]}
+    for pid in victims[victim]:
+        os.kill(pid, signal.SIGKILL)
+    if victim == "all":
+        wait_for(lambda: find(folder) is None)
+        assert processes(folder), "nobody is left to clean up but the next command"
+        assert down(folder)
     wait_for(lambda: not folder.exists(), 10)
-    assert not wait_for_none(running.supervisor)
+    wait_for(lambda: not processes(folder), 10)
     assert find(folder) is None
 
 
-def test_down_cleans_up_after_a_crash_of_everything(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
-    running = up(folder)
-    os.killpg(running.supervisor, signal.SIGKILL)
-    assert down(folder) and not folder.exists()
-    assert not wait_for_none(running.supervisor)
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    for start_or_end in (up, down):
+        with pytest.raises(RehearsalError, match="not a rehearsal's folder"):
+            start_or_end(tmp_path)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_another_process_under_a_remembered_id_is_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (tmp_path / "state.json").write_text(json.dumps({"port": 1, "supervisor": other.pid}))
+        assert find(tmp_path) is None
+        assert down(tmp_path)
+        assert other.poll() is None
+        other.kill()
 
 
 def test_a_rehearsal_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +112,6 @@ def test_a_rehearsal_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_stale_state_file_is_no_rehearsal(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text(json.dumps({"port": 1, "supervisor": 2**22 - 1}))
-    assert find(tmp_path) is None
     (tmp_path / "state.json").write_text("{")
     assert find(tmp_path) is None
 

@@ -89,19 +89,10 @@ def test_the_cost_is_what_its_command_prints() -> None:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the files that git knows, with this environment as its .venv."""
+    """Return a copy of the repository without what was made in it, with this environment as its .venv."""
     folder = tmp_path_factory.mktemp("clone") / "repository"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (REPOSITORY / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, folder / name)
+    ignored = [line.rstrip("/") for line in (REPOSITORY / ".gitignore").read_text().splitlines()]
+    shutil.copytree(REPOSITORY, folder, ignore=shutil.ignore_patterns(".git", *ignored))
     (folder / ".venv").symlink_to(Path(sys.prefix))
     return folder
 
@@ -149,5 +140,5 @@ def test_the_rehearsal_page_runs_from_top_to_bottom(clone: Path) -> None:
     )
     subprocess.run([sys.executable, "-m", "rehearsal", "down"], cwd=clone, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '"status": "SUCCEEDED"' in done.stdout or "bicycle" in done.stdout
+    assert '"label":"bicycle"' in done.stdout.replace(" ", "")
     assert "ThresholdNotMet" in done.stdout + done.stderr and "The rehearsal is down." in done.stdout

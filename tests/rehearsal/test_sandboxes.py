@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.stack import ROLE, Rehearsal, wait_for
+from tests.stack import Rehearsal, create_role, wait_for
 
 MEGABYTE = 1024 * 1024
 SOURCE = textwrap.dedent(
@@ -22,7 +22,7 @@ SOURCE = textwrap.dedent(
         pass
 
     def lambda_handler(event, context):
-        print("asked to", event["do"])
+        print("asked to", event["do"], event.get("mark", ""))
         match event["do"]:
             case "answer":
                 return {"name": context.function_name, "memory": context.memory_limit_in_mb, "pid": os.getpid()}
@@ -46,12 +46,7 @@ SOURCE = textwrap.dedent(
 @pytest.fixture(scope="module")
 def invoke(rehearsal: Rehearsal) -> Callable[..., Any]:
     client = rehearsal.client("lambda")
-    trust = {
-        "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]
-    }
-    iam = rehearsal.client("iam")
-    if "sandbox" not in [role["RoleName"] for role in iam.list_roles()["Roles"]]:
-        iam.create_role(RoleName="sandbox", AssumeRolePolicyDocument=json.dumps(trust))
+    role = create_role(rehearsal, "sandbox")
     package = io.BytesIO()
     with zipfile.ZipFile(package, "w") as archive:
         archive.writestr("app.py", SOURCE)
@@ -59,7 +54,7 @@ def invoke(rehearsal: Rehearsal) -> Callable[..., Any]:
         FunctionName="sandbox",
         Runtime="python3.13",
         Handler="app.lambda_handler",
-        Role=ROLE.replace("rehearsal", "sandbox"),
+        Role=role,
         Timeout=2,
         MemorySize=128,
         Code={"ZipFile": package.getvalue()},
@@ -141,7 +136,7 @@ def test_an_event_is_run_later_and_logged(rehearsal: Rehearsal, invoke: Callable
     assert invoke("answer", kind="Event", mark="later-7")[0] is None
     assert invoke("raise", kind="DryRun")[0] is None
     logs = rehearsal.client("logs")
-    wait_for(lambda: "asked to" in str(logs.filter_log_events(logGroupName="/aws/lambda/sandbox")["events"]))
+    wait_for(lambda: "later-7" in str(logs.filter_log_events(logGroupName="/aws/lambda/sandbox")["events"]))
 
 
 def test_reserved_concurrency_throttles(rehearsal: Rehearsal, invoke: Callable[..., Any]) -> None:

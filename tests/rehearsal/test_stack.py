@@ -5,9 +5,9 @@ import datetime
 import io
 import json
 import re
-import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,8 @@ import pytest
 from PIL import Image
 
 from demo import drawing
-from tests.stack import REPOSITORY, ROLE, Rehearsal, wait_for
+from tests.stack import REPOSITORY, STACK, Rehearsal, deploy_endpoint, wait_for
 
-STACK = "image-classifier-rehearsal"
-IMAGE_URI = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"
 ENVIRONMENT = ("--config-env", "rehearsal")
 
 
@@ -56,15 +54,6 @@ def stack(rehearsal: Rehearsal) -> Iterator[Stack]:
     deploy_endpoint(rehearsal, outputs["ImageBucketName"])
     rehearsal.run(sys.executable, "events/prepare.py", "--stack-name", STACK)
     yield Stack(rehearsal, outputs, said)
-
-
-def deploy_endpoint(
-    rehearsal: Rehearsal, bucket: str, *more: str, check: bool = True
-) -> subprocess.CompletedProcess[str]:
-    names = ("--endpoint-name", "image-classifier", "--bucket", bucket, "--role-arn", ROLE)
-    return rehearsal.run(
-        sys.executable, "-m", "training", "deploy", *names, *(more or ("--image-uri", IMAGE_URI)), check=check
-    )
 
 
 def functions_of(stack: Stack) -> list[dict[str, Any]]:
@@ -201,15 +190,27 @@ def test_a_twelve_megapixel_photograph_passes_through(stack: Stack) -> None:
 
 
 def test_real_images_give_every_outcome(stack: Stack, image_data: Path) -> None:
-    outcomes = []
-    for path in [
-        *sorted((image_data / "photos").glob("*/*"))[::12],
-        *sorted((image_data / "neither").glob("*/0000.jpg")),
-    ]:
+    right, stopped = Counter[bool](), Counter[bool]()
+    for path in sorted((image_data / "photos").glob("*/*"))[::5]:
         outcome = stack.classify(stack.put(f"photos/{path.name}", path.read_bytes()))
-        outcomes.append((path.parent.name, outcome["status"], outcome.get("error")))
-    assert {status for _, status, _ in outcomes} == {"SUCCEEDED", "FAILED"}
-    assert {error for _, _, error in outcomes} == {None, "ThresholdNotMet"}
+        assert outcome["status"] == "SUCCEEDED" or outcome["error"] == "ThresholdNotMet", outcome
+        if path.parent.name == "other":
+            stopped[outcome["status"] == "FAILED"] += 1
+        elif outcome["status"] == "SUCCEEDED":
+            right[json.loads(outcome["output"])["label"] == path.parent.name] += 1
+    # Loose floors: this is about the plumbing, such as labels in the right order; `evaluate` measures the model.
+    assert right[True] >= 10 and right[True] / right.total() >= 0.8
+    assert stopped[True] / stopped.total() >= 0.6
+
+
+def test_what_the_model_refuses_is_an_invalid_inference(stack: Stack) -> None:
+    file = "events/classify-not-an-image.json"
+    invoked = stack.rehearsal.run(
+        "sam", "remote", "invoke", "Classify", *ENVIRONMENT, "--event-file", file, check=False
+    )
+    assert (
+        "InvalidInference" in invoked.stdout + invoked.stderr and "UnsupportedImage" in invoked.stdout + invoked.stderr
+    )
 
 
 def test_captured_data_holds_what_was_asked_and_answered(stack: Stack) -> None:
@@ -239,20 +240,18 @@ def test_captured_data_holds_what_was_asked_and_answered(stack: Stack) -> None:
 
 def test_an_endpoint_is_updated_in_place_and_a_bad_update_keeps_the_old_one(stack: Stack, tmp_path: Path) -> None:
     event = stack.put("a/again.png", drawing.bicycle(64, 64))
-    updated = deploy_endpoint(stack.rehearsal, stack.bucket, "--image-uri", IMAGE_URI, "--capture-percentage", "50")
+    updated = deploy_endpoint(stack.rehearsal, stack.bucket, "--capture-percentage", "50")
     assert "updating endpoint image-classifier" in updated.stdout
     broken = tmp_path / "model.onnx"
     broken.write_bytes(b"not a model")
-    failed = deploy_endpoint(
-        stack.rehearsal, stack.bucket, "--image-uri", IMAGE_URI, "--model", str(broken), check=False
-    )
+    failed = deploy_endpoint(stack.rehearsal, stack.bucket, "--model", str(broken), check=False)
     assert failed.returncode != 0
     assert stack.classify(event)["status"] == "SUCCEEDED"
 
 
 def test_the_rehearsal_runs_no_image_that_it_does_not_know(stack: Stack) -> None:
     other = "123456789012.dkr.ecr.us-east-1.amazonaws.com/something-else:1"
-    refused = deploy_endpoint(stack.rehearsal, stack.bucket, "--image-uri", other, check=False)
+    refused = deploy_endpoint(stack.rehearsal, stack.bucket, image_uri=other, check=False)
     assert refused.returncode != 0 and "image-classifier" in refused.stdout + refused.stderr
 
 

@@ -133,8 +133,8 @@ def test_labels_that_the_endpoint_announces_must_be_ours(answer: Any) -> None:
         ("ModelError", 424, {}, "EndpointUnavailable"),
         ("ModelError", 424, {"OriginalStatusCode": 415, "OriginalMessage": "not an image"}, "InvalidInference"),
         ("ValidationError", 400, {"message": "Endpoint image-classifier of account 1 not found."}, "EndpointNotFound"),
-        ("AccessDeniedException", 403, {}, "ClientError"),
-        ("ValidationError", 400, {"message": "Something else"}, "ValidationError"),
+        ("AccessDeniedException", 403, {}, "EndpointRefused"),
+        ("ValidationError", 400, {"message": "Something else"}, "EndpointRefused"),
     ],
 )
 def test_endpoint_errors_get_names(
@@ -144,7 +144,7 @@ def test_endpoint_errors_get_names(
     endpoint.add_client_error(
         "invoke_endpoint", code, message, http_status_code=status, modeled_fields=details, expected_params=REQUEST
     )
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(app.ClassifyError) as caught:
         app.lambda_handler(dict(EVENT), context)
     assert type(caught.value).__name__ == expected
 

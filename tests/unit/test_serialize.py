@@ -161,6 +161,36 @@ def test_sixteen_bit_grey_keeps_its_brightness(serialize: Any) -> None:
     assert serialize(saved(image, "TIFF"))["statistics"]["brightness"] == pytest.approx(0.5, abs=0.01)
 
 
+def test_big_endian_sixteen_bit_grey_is_read(serialize: Any) -> None:
+    pixels = struct.pack(">H", 32768) * 64
+    tags = [
+        (256, 3, 8),
+        (257, 3, 8),
+        (258, 3, 16),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 122),
+        (277, 3, 1),
+        (278, 3, 8),
+        (279, 4, 128),
+    ]
+    entries = b"".join(
+        struct.pack(">HHI", tag, kind, 1) + (struct.pack(">HH", v, 0) if kind == 3 else struct.pack(">I", v))
+        for tag, kind, v in tags
+    )
+    data = b"MM\x00*" + struct.pack(">IH", 8, len(tags)) + entries + struct.pack(">I", 0)
+    event = serialize(data.ljust(122, b"\0") + pixels)
+    assert event["statistics"]["brightness"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_damaged_metadata_are_no_reason_to_refuse_a_picture(serialize: Any, png: Any) -> None:
+    for exif in (b"Exif\x00\x00garbage that is no TIFF header", b"\x00" * 20):
+        assert decoded(serialize(png(40, 30, exif=exif))).size == (40, 30)
+    odd = Image.Exif()
+    odd[0x0112] = 99
+    assert decoded(serialize(saved(Image.new("RGB", (40, 30)), "JPEG", exif=odd))).size == (40, 30)
+
+
 def test_transparency_becomes_white(serialize: Any) -> None:
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     assert decoded(serialize(saved(image, "PNG"))).getpixel((5, 5)) == (255, 255, 255)

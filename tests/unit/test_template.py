@@ -28,6 +28,10 @@ def actions(statement: dict[str, Any]) -> list[str]:
     return [listed] if isinstance(listed, str) else list(listed)
 
 
+def arn(name: str) -> dict[str, list[str]]:
+    return {"Fn::GetAtt": [name, "Arn"]}
+
+
 def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
     return {name: body for name, body in template["Resources"].items() if body["Type"] == kind}
 
@@ -47,19 +51,46 @@ def test_no_role_may_do_more_than_it_must(template: dict[str, Any]) -> None:
     assert of_workflow == {"lambda:InvokeFunction", "events:PutEvents", "sqs:SendMessage"}
 
 
-def test_only_actions_without_resources_name_every_resource(template: dict[str, Any]) -> None:
-    seen = 0
-    for role in of_type(template, "AWS::IAM::Role").values():
+def test_every_permission_names_its_resource(template: dict[str, Any]) -> None:
+    prefix = "arn:${AWS::Partition}:%s:${AWS::Region}:${AWS::AccountId}:"
+    expected = {
+        "s3:GetObject": {"Fn::Sub": "${ImageBucket.Arn}/*"},
+        "s3:ListBucket": arn("ImageBucket"),
+        "sagemaker:InvokeEndpoint": {"Fn::Sub": f"{prefix % 'sagemaker'}endpoint/${{EndpointName}}"},
+        "lambda:InvokeFunction": [arn("Serialize"), arn("Classify"), arn("Filter")],
+        "events:PutEvents": arn("ResultBus"),
+        "sqs:SendMessage": arn("ReviewQueue"),
+    }
+    seen = set()
+    for name, role in of_type(template, "AWS::IAM::Role").items():
         assert "ManagedPolicyArns" not in role["Properties"]
+        group = f"${{{name.removesuffix('Role')}LogGroup}}"
         for statement in statements(role):
-            assert all("*" not in action for action in actions(statement))
-            if statement["Resource"] == "*":
-                seen += 1
-                for action in actions(statement):
-                    assert action.startswith("xray:") or (action.startswith("logs:") and "LogEvents" not in action), (
-                        action
-                    )
-    assert seen == 4
+            for action in actions(statement):
+                if action in ("logs:CreateLogStream", "logs:PutLogEvents"):
+                    assert statement["Resource"] == {"Fn::Sub": f"{prefix % 'logs'}log-group:{group}:*"}
+                elif action.startswith(("xray:", "logs:")):
+                    assert statement["Resource"] == "*", "AWS knows no resources for these"
+                else:
+                    assert statement["Resource"] == expected[action], action
+                    seen.add(action)
+    assert seen == set(expected)
+
+
+def test_only_the_upload_rule_may_fill_the_queue_of_the_undelivered(template: dict[str, Any]) -> None:
+    (policy,) = of_type(template, "AWS::SQS::QueuePolicy").values()
+    (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+    assert statement["Resource"] == arn("UndeliveredQueue")
+    assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": arn("WorkflowImageUploaded")}}
+
+
+def test_the_workflow_is_traced_and_logged_without_images(template: dict[str, Any]) -> None:
+    workflow = template["Resources"]["Workflow"]["Properties"]
+    assert workflow["Type"] == "STANDARD" and workflow["Tracing"] == {"Enabled": True}
+    assert workflow["Logging"]["Level"] == "ERROR"
+    assert workflow["Logging"]["IncludeExecutionData"] is False, "execution data hold the image"
+    assert workflow["Logging"]["Destinations"]
+    assert template["Globals"]["Function"]["Tracing"] == "Active"
 
 
 def test_classify_may_ask_one_endpoint(template: dict[str, Any]) -> None:
@@ -113,5 +144,5 @@ def test_the_workflow_waits_longer_than_its_functions_may_run(template: dict[str
 
 def test_a_decoded_image_fits_the_memory_of_serialize(template: dict[str, Any]) -> None:
     memory = template["Resources"]["Serialize"]["Properties"]["MemorySize"]
-    two_rgba_copies = 2 * 4 * serialize.MAX_PIXELS / 2**20
-    assert two_rgba_copies + serialize.MAX_BYTES / 2**20 + 150 < memory
+    four_rgba_copies = 4 * 4 * serialize.MAX_PIXELS / 2**20
+    assert four_rgba_copies + serialize.MAX_BYTES / 2**20 + 150 < memory

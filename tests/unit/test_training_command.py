@@ -17,7 +17,7 @@ ROLE = "arn:aws:iam::123456789012:role/serving"
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/classifier:1"
 
 
-@pytest.mark.parametrize("command", [[], ["stage"], ["train"], ["deploy"], ["remove"]])
+@pytest.mark.parametrize("command", [[], ["stage"], ["train"], ["evaluate"], ["deploy"], ["remove"]])
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([*command, "--help"])

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,59 @@ def test_hostile_bodies_get_a_reason_and_the_server_lives(app: Application, name
     assert reason in answer["error"]
     assert "X-Amzn-SageMaker-Custom-Attributes" not in headers
     assert call(app, picture())[0] == 200
+
+
+def test_a_slow_sender_keeps_nobody_waiting(app: Application) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            asked.set()
+            assert release.wait(10)
+            return super().read(size)
+
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/invocations",
+        "CONTENT_TYPE": "image/png",
+        "wsgi.input": Slow(picture()),
+    }
+    seen: list[str] = []
+    sender = threading.Thread(target=lambda: app(environ, lambda status, _: seen.append(status)))
+    sender.start()
+    assert asked.wait(10)
+    assert call(app, picture())[0] == 200
+    assert call(app, method="GET", path="/ping", content_type=None)[0] == 200
+    assert seen == []
+    release.set()
+    sender.join(10)
+    assert seen == ["200 OK"]
+
+
+def test_images_take_turns_and_a_ping_does_not_wait_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(MODEL_DIR)
+    started, release = threading.Event(), threading.Event()
+    at_work: list[int] = []
+    most: list[int] = []
+
+    def slow(content: bytes, size: int) -> Any:
+        at_work.append(1)
+        most.append(len(at_work))
+        started.set()
+        assert release.wait(10)
+        at_work.pop()
+        return np.zeros((size, size, 3), np.uint8)
+
+    monkeypatch.setattr("training.container.server.preprocess", slow)
+    senders = [threading.Thread(target=call, args=(app, picture())) for _ in range(3)]
+    for sender in senders:
+        sender.start()
+    assert started.wait(10)
+    assert call(app, method="GET", path="/ping", content_type=None)[0] == 200
+    release.set()
+    for sender in senders:
+        sender.join(10)
+    assert most == [1, 1, 1]
 
 
 def test_200_megapixels_are_refused(app: Application) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack import REPOSITORY, ROLE, Rehearsal, wait_for
+from tests.stack import REPOSITORY, ROLE, Rehearsal, create_role, wait_for
 
 FUNCTIONS = ("serialize", "classify", "filter")
 EVENT = {
@@ -26,6 +26,7 @@ EVENT = {
 }
 RETRIED = [
     ("serialize", "StorageUnavailable"),
+    ("serialize", "Sandbox.Timedout"),
     ("classify", "EndpointThrottled"),
     ("classify", "EndpointUnavailable"),
     ("classify", "Sandbox.Timedout"),
@@ -34,7 +35,7 @@ RETRIED = [
 FATAL = [
     *[("serialize", name) for name in ("InvalidEvent", "ObjectNotFound", "ObjectNotReadable")],
     *[("serialize", name) for name in ("ImageTooLarge", "UnsupportedImage", "KeyError")],
-    *[("classify", name) for name in ("InvalidEvent", "InvalidInference", "EndpointNotFound", "ClientError")],
+    *[("classify", name) for name in ("InvalidEvent", "InvalidInference", "EndpointNotFound", "EndpointRefused")],
     *[("filter", name) for name in ("InvalidEvent", "InvalidInference", "InvalidThreshold", "ZeroDivisionError")],
 ]
 
@@ -79,10 +80,7 @@ def stage(rehearsal: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> Ite
     package = io.BytesIO()
     with zipfile.ZipFile(package, "w") as archive:
         archive.write(Path(__file__).parent / "scripted" / "app.py", "app.py")
-    trust = {
-        "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]
-    }
-    rehearsal.client("iam").create_role(RoleName=ROLE.rsplit("/")[-1], AssumeRolePolicyDocument=json.dumps(trust))
+    create_role(rehearsal, ROLE.rsplit("/")[-1])
     functions = {}
     for role in FUNCTIONS:
         functions[role] = rehearsal.client("lambda").create_function(

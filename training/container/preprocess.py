@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-# SageMaker refuses larger bodies at its own door on the endpoints that this image is made for.
+# The API documents 6 MiB as the longest body of a real-time endpoint's request (InvokeEndpoint, request body).
 MAX_BYTES = 6 * 1024 * 1024
 # About 150 MB when decoded to RGB: several workers can each hold one on an ml.m5.xlarge (16 GiB).
 MAX_PIXELS = 50_000_000
@@ -71,7 +71,6 @@ def preprocess(image_bytes: bytes, input_size: int) -> npt.NDArray[np.uint8]:
     UnsupportedImage
         Empty, truncated, damaged, or of another format.
     """
-    edge = (input_size, input_size)
     image = decode(image_bytes, 2 * input_size)
     edge = (input_size, input_size)
     if min(image.size) < input_size:

