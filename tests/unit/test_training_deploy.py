@@ -225,6 +225,17 @@ def test_an_endpoint_that_never_settles_is_given_up(
         deploy(wanted, said.append)
 
 
+def test_what_an_unfinished_update_rolls_out_is_kept(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TIMEOUT_SECONDS", -1.0)
+    install(monkeypatch, Fake(state("InService", "old"), state("Updating", "old")))
+    with pytest.raises(CommandError, match="still Updating"):
+        deploy(wanted, said.append)
+    _, configurations, models = names()
+    assert models and configurations, "AWS forbids to delete a configuration that an update is rolling out"
+
+
 def test_remove_takes_everything_of_this_endpoint_and_nothing_else(wanted: Deployment, said: list[str]) -> None:
     config = deploy(wanted, said.append)
     other = deploy(dataclasses.replace(wanted, endpoint_name=f"{NAME}-2"), said.append)
