@@ -3,7 +3,8 @@
 List prices of us-east-1 in US dollars, read in November 2026 from the services' own price pages
 (https://aws.amazon.com/step-functions/pricing/, …/lambda/pricing/, …/eventbridge/pricing/, …/s3/pricing/,
 …/sagemaker/ai/pricing/, …/cloudwatch/pricing/, …/sqs/pricing/), without free tiers. The workflow's steps are counted in
-its definition; durations are what an x86 function of its size takes when warm, rounded up.
+its definition; durations are what an x86 function of its size takes when warm, rounded up. X-Ray's samples (about $0.25 per
+million images) and the monthly price of custom metrics are left out.
 """
 
 import json
@@ -41,7 +42,8 @@ def main() -> None:
     """Print the cost of an accepted and of an unsure image, and of the endpoint."""
     definition = json.loads((Path(__file__).parents[1] / "statemachine" / "classify.asl.json").read_text())
     functions = sum(PER_LAMBDA_REQUEST + memory * seconds * PER_GB_SECOND for memory, seconds in FUNCTIONS.values())
-    storage = PER_S3_PUT + PER_S3_GET + LOG_BYTES / 1e9 * PER_LOG_GB
+    # The upload's own event is charged like any other.
+    storage = PER_S3_PUT + PER_S3_GET + PER_EVENT + LOG_BYTES / 1e9 * PER_LOG_GB
     for name, unsure, handed_on in (("accepted", False, PER_EVENT), ("unsure", True, PER_QUEUE_REQUEST)):
         steps = transitions(definition["States"], definition["StartAt"], unsure)
         total = steps * PER_TRANSITION + functions + storage + handed_on
