@@ -3,8 +3,8 @@
 List prices of us-east-1 in US dollars, read in November 2026 from the services' own price pages
 (https://aws.amazon.com/step-functions/pricing/, …/lambda/pricing/, …/eventbridge/pricing/, …/s3/pricing/,
 …/sagemaker/ai/pricing/, …/cloudwatch/pricing/, …/sqs/pricing/), without free tiers. The workflow's steps are counted in
-its definition; durations are what an x86 function of its size takes when warm, rounded up. X-Ray's samples (about $0.25 per
-million images) and the monthly price of custom metrics are left out.
+its definition; durations are what an x86 function of its size takes when warm, rounded up. X-Ray's samples (about $0.25
+per million images) and the monthly price of custom metrics are left out.
 """
 
 import json
