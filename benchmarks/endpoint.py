@@ -127,7 +127,7 @@ def flask_app() -> "Flask":
 
 
 def _session(path: Path, threads: int) -> Any:
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

@@ -1,31 +1,32 @@
 """The network: small, residual, with a first layer that whitens; and the form in which it is served."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-# The norm of the last layer's input is far above one; this keeps the first logits small, so that the softmax
-# is not saturated when training begins.
-_LOGIT_SCALE = 1 / 9
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels, momentum=0.2)
+    # As in airbench: the scales add nothing, since the next layer has its own.
+    norm.weight.requires_grad = False
+    return norm
 
 
 class _Group(nn.Module):
-    """Halve the image, then three convolutions with a way around the last two."""
+    """Halve the image, then a convolution with a way around it."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.third = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.first_norm = nn.BatchNorm2d(outputs)
-        self.second_norm = nn.BatchNorm2d(outputs)
-        self.third_norm = nn.BatchNorm2d(outputs)
+        self.first_norm = _norm(outputs)
+        self.second_norm = _norm(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.gelu(self.first_norm(functional.max_pool2d(self.first(x), 2)))
-        around = x
-        x = functional.gelu(self.second_norm(self.second(x)))
-        return functional.gelu(self.third_norm(self.third(x)) + around)
+        x = functional.relu(self.first_norm(functional.max_pool2d(self.first(x), 2)))
+        return x + functional.relu(self.second_norm(self.second(x)))
 
 
 class Network(nn.Module):
@@ -47,12 +48,14 @@ class Network(nn.Module):
         self.whiten = nn.Conv2d(3, 24, 2)
         self.whiten.weight.requires_grad = False
         self.groups = nn.Sequential(*(_Group(a, b) for a, b in zip((24, *widths[:-1]), widths, strict=True)))
-        self.head = nn.Linear(widths[-1], outputs, bias=False)
+        # The norm of the head's input grows with its width; small first logits do not saturate the softmax.
+        self.logit_scale = 2 / widths[-1] ** 0.5
+        self.head = nn.Linear(widths[-1], outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (batch, 3, edge, edge), 0 to 1, to logits (batch, outputs)."""
-        x = functional.gelu(self.whiten(x - 0.5))
-        return self.head(self.groups(x).amax(dim=(2, 3))) * _LOGIT_SCALE
+        x = functional.relu(self.whiten(x - 0.5))
+        return self.head(self.groups(x).amax(dim=(2, 3))) * self.logit_scale
 
     def filters(self) -> list[nn.Parameter]:
         """List the convolution weights that Muon trains."""
@@ -77,35 +80,84 @@ class Network(nn.Module):
             self.whiten.bias.zero_()
 
 
+def collapse(logits: torch.Tensor, labels: int) -> torch.Tensor:
+    """Merge the logits of all kinds of other things into one.
+
+    Parameters
+    ----------
+    logits : torch.Tensor
+        Shape (n, outputs): one per label, then one per kind of other things, perhaps none.
+    labels : int
+        How many outputs are labels.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n, labels + 1), or (n, labels) where there are no other things. A softmax gives the labels the
+        probabilities that it gives them over all outputs.
+    """
+    if logits.shape[1] == labels:
+        return logits
+    return torch.cat([logits[:, :labels], logits[:, labels:].logsumexp(dim=1, keepdim=True)], dim=1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How logits become probabilities: which label, times whether it is one at all.
+
+    The label logits are divided by `temperature` (Guo et al. 2017, https://arxiv.org/abs/1706.04599). The lead of
+    the labels together over other things is scaled by `gate_scale`, moved by `gate_shift`, and becomes a
+    probability by the logistic function (Platt 1999, "Probabilistic outputs for support vector machines").
+    """
+
+    temperature: float = 1.0
+    gate_scale: float = 1.0
+    gate_shift: float = 0.0
+
+
 class ServedModel(nn.Module):
     """What the endpoint runs: from stored pixels to one probability per label.
 
-    The image and its mirror image are both looked at. An output beyond the labels ("neither") takes part in
-    the softmax and is then left out, so the probabilities sum to at most one.
+    The image and its mirror image are both looked at. Where the network knows other things, the probabilities sum
+    to less than one: the rest is "neither".
 
     Parameters
     ----------
     network : Network
-        Trained, one output per label, then perhaps "neither".
+        Trained, one output per label, then perhaps some for kinds of other things.
     labels : int
         How many outputs are labels.
-    temperature : float
-        Logits are divided by it (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    calibration : Calibration
+        Fitted on images that the network was not trained on.
     """
 
-    def __init__(self, network: Network, labels: int, temperature: float) -> None:
+    def __init__(self, network: Network, labels: int, calibration: Calibration) -> None:
         super().__init__()
         self.network = network
         self.labels = labels
-        self.temperature = temperature
+        self.calibration = calibration
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Map uint8 (batch, edge, edge, 3) to the mean logits of both views, before the temperature."""
+        """Map uint8 (batch, edge, edge, 3) to the mean logits of both views, as `collapse` makes them."""
         x = images.permute(0, 3, 1, 2).float() / 255
         # One pass over a double batch keeps a single copy of the weights in the exported graph.
-        plain, mirrored = self.network(torch.cat([x, x.flip(3)])).chunk(2)
+        plain, mirrored = collapse(self.network(torch.cat([x, x.flip(3)])), self.labels).chunk(2)
         return (plain + mirrored) / 2
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 (batch, edge, edge, 3) to probabilities (batch, labels)."""
-        return torch.softmax(self.logits(images) / self.temperature, dim=1)[:, : self.labels]
+        return probabilities(self.logits(images), self.labels, self.calibration)
+
+
+def lead(logits: torch.Tensor, labels: int) -> torch.Tensor:
+    """Return by how much the labels together lead over other things, (n, 1), of logits (n, labels + 1)."""
+    return logits[:, :labels].logsumexp(dim=1, keepdim=True) - logits[:, labels:]
+
+
+def probabilities(logits: torch.Tensor, labels: int, calibration: Calibration) -> torch.Tensor:
+    """Turn logits that `collapse` made into probabilities (n, labels) that sum to at most one."""
+    which = torch.softmax(logits[:, :labels] / calibration.temperature, dim=1)
+    if logits.shape[1] == labels:
+        return which
+    gate = torch.sigmoid(lead(logits, labels) * calibration.gate_scale + calibration.gate_shift)
+    return which * gate

@@ -3,51 +3,66 @@
 import hashlib
 import json
 import random
+import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from torch.nn import functional
 
-from .augment import augment
+from .augment import augment, compress, textures
 from .container.preprocess import preprocess
 from .errors import CommandError
 from .metrics import THRESHOLD, summarise
 from .muon import Muon
-from .network import Network, ServedModel
+from .network import Calibration, Network, ServedModel, collapse, lead, probabilities
 from .progress import progress
+from .quantise import quantise
 from .recipe import Recipe
-from .staging import NEITHER, Manifest, read_manifest
+from .staging import NEITHER, Entry, Manifest, read_manifest
 
 OPSET = 17
 # The endpoint's container and this repository both carry the file.
 MAX_MODEL_BYTES = 2_000_000
+# Of labels and of other things each; they set the ranges of 8-bit activations.
+RANGE_IMAGES = 256
+# Parts that take turns in being left out when the calibration is fitted for the validation figures.
+_PARTS = 5
 
 
 @dataclass(frozen=True)
 class Images:
-    """Pixels (n, edge, edge, 3) of uint8; targets (n,): a label's index, or len(labels) for "neither"."""
+    """Pixels (n, edge, edge, 3) of uint8 and what is known about them.
+
+    Targets (n,) are a label's index, or len(labels) for "neither"; kinds (n,) tell images of other things apart,
+    from 0; compressed (n,) tells whether the pixels came out of a JPEG file as they are.
+    """
 
     pixels: torch.Tensor
     targets: torch.Tensor
+    kinds: torch.Tensor
+    compressed: torch.Tensor
 
     def take(self, which: torch.Tensor) -> "Images":
         """Pick images by their indices (m,)."""
-        return Images(self.pixels[which], self.targets[which])
+        return Images(self.pixels[which], self.targets[which], self.kinds[which], self.compressed[which])
 
 
 def train(data: Path, out: Path, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Train, calibrate, export and report.
 
-    Part of the training images, drawn evenly per label, is held back: the temperature is fitted on it, and
-    its figures are what recipes are compared by. The test split is looked at once, at the end.
+    Part of the training images, drawn evenly per label, is held back: the calibration is fitted on it, and
+    recipes are compared by its figures, for which the calibration is cross-fitted. The test split is looked at
+    once, at the end.
 
     Parameters
     ----------
@@ -79,37 +94,50 @@ def train(data: Path, out: Path, recipe: Recipe, seed: int) -> dict[str, Any]:
 
     manifest = read_manifest(data)
     labels = manifest.labels
-    whole = _load(data, manifest, "train", recipe.input_size)
+    whole = _load(data, manifest, "train", recipe)
     fit, held = _hold_back(whole, len(labels), recipe.validation_share, generator)
-    outputs = len(labels) + int(bool((whole.targets == len(labels)).any()))
+    others = fit.kinds[fit.targets == len(labels)]
+    outputs = len(labels) + (int(others.max()) + 1 if len(others) else 0)
     print(f"{len(fit.targets)} images to train on, {len(held.targets)} held back; {outputs} outputs", flush=True)
 
     network = _fit(fit, outputs, len(labels), recipe, generator)
-    temperature = _fit_temperature(ServedModel(network, len(labels), 1.0), held)
-    served = ServedModel(network, len(labels), temperature).eval()
+    logits = _ask(ServedModel(network, len(labels), Calibration()).logits, held.pixels)
+    calibration = _calibrate(logits, held.targets, len(labels), recipe.other_prior)
+    served = ServedModel(network, len(labels), calibration).eval()
 
-    test = _load(data, manifest, "test", recipe.input_size)
     _export(served, out, labels, recipe, seed)
+    quantise(out, _sample(fit, len(labels), generator).pixels.numpy())
+    if out.stat().st_size > MAX_MODEL_BYTES:
+        print(f"warning: {out} has {out.stat().st_size:,} bytes, over {MAX_MODEL_BYTES:,}", file=sys.stderr)
+    test = _load(data, manifest, "test", recipe)
+    before, after = _ask(served, held.pixels).numpy(), _ask_file(out, held.pixels)
     report = {
         "model_sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
         "labels": labels,
         "recipe": recipe.name,
         "epochs": recipe.epochs,
         "seed": seed,
-        "temperature": round(temperature, 4),
+        "calibration": {name: round(value, 4) for name, value in asdict(calibration).items()},
         "threshold": THRESHOLD,
-        "validation": summarise(_predict(served, held.pixels), held.targets.numpy()),
-        "test": summarise(_predict(served, test.pixels), test.targets.numpy()),
+        "validation": summarise(
+            _cross_fitted(logits, held.targets, len(labels), recipe.other_prior).numpy(), held.targets.numpy()
+        ),
+        # What 8-bit arithmetic changes, over the held-back images.
+        "decisions_changed": round(float((_decisions(before) != _decisions(after)).mean()), 4),
+        "test": summarise(_ask_file(out, test.pixels), test.targets.numpy()),
         "training_seconds": round(time.monotonic() - started),
     }
     (out.parent / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
 
 
-def _load(data: Path, manifest: Manifest, split: str, edge: int) -> Images:
+def _load(data: Path, manifest: Manifest, split: str, recipe: Recipe) -> Images:
+    edge = recipe.input_size
     index = {label: i for i, label in enumerate([*manifest.labels, NEITHER])}
     entries = [entry for entry in manifest.images if entry.split == split]
+    kinds = _kinds(entries, recipe)
     pixels = np.empty((len(entries), edge, edge, 3), np.uint8)
+    compressed = torch.zeros(len(entries), dtype=torch.bool)
     with progress(f"read {split} images", len(entries), "images") as advance:
         for i, entry in enumerate(entries):
             path = data / entry.path
@@ -117,9 +145,28 @@ def _load(data: Path, manifest: Manifest, split: str, edge: int) -> Images:
             if hashlib.sha256(content).hexdigest() != entry.sha256:
                 raise CommandError(f"{path} is missing or is not the staged image any more; stage again")
             pixels[i] = preprocess(content, edge)
+            # Shrinking averages the marks of compression away.
+            width = int.from_bytes(content[16:20], "big")  # PNG's header, IHDR
+            compressed[i] = width <= edge and entry.source.lower().endswith((".jpg", ".jpeg"))
             advance(1)
     targets = torch.tensor([index[entry.label] for entry in entries], dtype=torch.long)
-    return Images(torch.from_numpy(pixels), targets)
+    return Images(torch.from_numpy(pixels), targets, kinds, compressed)
+
+
+def _kinds(entries: list[Entry], recipe: Recipe) -> torch.Tensor:
+    """Number the classes that images of other things had in their source; 0 is for those that are few.
+
+    `training.staging` names such an image after its class and its name there.
+    """
+    names = [
+        re.sub(r"(_train|_test)?_[^_]*$", "", Path(entry.path).stem) if entry.label == NEITHER else ""
+        for entry in entries
+    ]
+    counts = Counter(name for name in names if name)
+    common = [name for name, count in counts.most_common(recipe.most_kinds) if count >= recipe.least_of_a_kind]
+    few = int(len(common) < len(counts))
+    numbers = {name: few + i for i, name in enumerate(sorted(common))}
+    return torch.tensor([numbers.get(name, 0) for name in names], dtype=torch.long)
 
 
 def _hold_back(images: Images, labels: int, share: float, generator: torch.Generator) -> tuple[Images, Images]:
@@ -136,22 +183,56 @@ def _hold_back(images: Images, labels: int, share: float, generator: torch.Gener
     return images.take(torch.cat(fit)), images.take(torch.cat(held))
 
 
-def _epoch(images: Images, labels: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Images]:
-    """Yield the batches of one epoch: every image of a label, and a fresh draw of the others."""
+def _epoch(images: Images, labels: int, recipe: Recipe, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Yield the indices of one epoch's batches: every image of a label, each batch followed by drawn others."""
     known = (images.targets < labels).nonzero().flatten()
     others = (images.targets == labels).nonzero().flatten()
-    drawn = others[torch.randperm(len(others), generator=generator)[: recipe.neither_per_epoch]]
-    both = torch.cat([known, drawn])
-    order = both[torch.randperm(len(both), generator=generator)]
-    for batch in order.split(recipe.batch_size):
-        if len(batch) > 1:  # batch normalisation needs a variance
-            yield images.take(batch)
+    batches = max(1, round(len(known) / recipe.batch_size))
+    drawn = others[torch.randperm(len(others), generator=generator)[: batches * recipe.others_per_batch]]
+    order = known[torch.randperm(len(known), generator=generator)]
+    for batch in zip(order.tensor_split(batches), drawn.tensor_split(batches), strict=True):
+        yield torch.cat(batch)
+
+
+def _examples(
+    batch: Images, labels: int, recipe: Recipe, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make a batch's images for one step (n, 3, edge, edge), and tell for each (n,) if it still shows its kind."""
+    x = compress(batch.pixels, batch.compressed, recipe, generator)
+    others = (batch.targets == labels).nonzero().flatten()
+    scenery = x[others] if len(others) else x
+    replaced = others[: recipe.textures_per_batch]
+    shows = torch.ones(len(x), dtype=torch.bool)
+    shows[replaced] = False
+    x = x.index_copy(0, replaced, textures(x[replaced], generator))
+    return augment(x, scenery, recipe, generator), shows
+
+
+def _loss(logits: torch.Tensor, batch: Images, shows: torch.Tensor, labels: int, recipe: Recipe) -> torch.Tensor:
+    """Cross-entropy over the labels and all other things together, and over the kinds of other things."""
+    other = batch.targets == labels
+    weights = torch.where(other, recipe.other_weight, 1.0)
+    merged = collapse(logits, labels)
+    each = functional.cross_entropy(merged, batch.targets, label_smoothing=recipe.label_smoothing, reduction="none")
+    total = (each * weights).sum()
+    if other.any():
+        kinds = functional.cross_entropy(logits[:, labels:], batch.kinds.where(other, 0), reduction="none")
+        total = total + recipe.kind_weight * (kinds * weights)[other & shows].sum()
+    return total / weights.sum()
 
 
 def _fit(images: Images, outputs: int, labels: int, recipe: Recipe, generator: torch.Generator) -> Network:
     """Train a network from random weights and return the running average of its weights."""
     network = Network(outputs, recipe.widths).to(memory_format=torch.channels_last)
-    some = torch.randperm(len(images.targets), generator=generator)[: recipe.whitening_images]
+    some = torch.cat(
+        [
+            members[torch.randperm(len(members), generator=generator)[: recipe.whitening_images // 2]]
+            for members in (
+                (images.targets < labels).nonzero().flatten(),
+                (images.targets == labels).nonzero().flatten(),
+            )
+        ]
+    )
     network.set_whitening(images.pixels[some].permute(0, 3, 1, 2).float() / 255)
     averaged = torch.optim.swa_utils.AveragedModel(
         network,
@@ -170,32 +251,36 @@ def _fit(images: Images, outputs: int, labels: int, recipe: Recipe, generator: t
         torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step / max(steps, 1), recipe.warm_up_share))
         for optimiser in optimisers
     ]
-    weights = torch.ones(outputs)
-    weights[labels:] = recipe.neither_weight
+    # Where the processor multiplies bfloat16 matrices itself, it is at least twice as fast.
+    fast = torch.cpu._is_amx_tile_supported()
 
+    begun = time.monotonic()
     for epoch in range(recipe.epochs):
         network.train()
-        begun, total, seen = time.monotonic(), 0.0, 0
-        for batch in _epoch(images, labels, recipe, generator):
-            x = augment(batch.pixels.permute(0, 3, 1, 2), recipe, generator)
-            logits = network(x.contiguous(memory_format=torch.channels_last))
-            loss = functional.cross_entropy(logits, batch.targets, weights, label_smoothing=recipe.label_smoothing)
+        total, seen = 0.0, 0
+        for which in _epoch(images, labels, recipe, generator):
+            batch = images.take(which)
+            x, shows = _examples(batch, labels, recipe, generator)
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+                logits = network(x.contiguous(memory_format=torch.channels_last))
+            loss = _loss(logits.float(), batch, shows, labels, recipe)
             network.zero_grad()
             loss.backward()
             for optimiser, schedule in zip(optimisers, schedules, strict=True):
                 optimiser.step()
                 schedule.step()
             averaged.update_parameters(network)
-            total += loss.item() * len(batch.targets)
-            seen += len(batch.targets)
-        seconds = time.monotonic() - begun
-        print(
-            f"epoch {epoch + 1}/{recipe.epochs}  loss {total / seen:.4f}  {seconds:.1f} s  "
-            f"about {seconds * (recipe.epochs - epoch - 1):.0f} s left",
-            flush=True,
-        )
+            total += loss.item() * len(which)
+            seen += len(which)
         if not np.isfinite(total):
             raise CommandError(f"the loss is not finite after epoch {epoch + 1}; lower the rates in recipe.py")
+        if (epoch + 1) % 10 == 0 or epoch + 1 == recipe.epochs:
+            seconds = time.monotonic() - begun
+            print(
+                f"epoch {epoch + 1}/{recipe.epochs}  loss {total / seen:.4f}  {seconds:.0f} s  "
+                f"about {seconds / (epoch + 1) * (recipe.epochs - epoch - 1):.0f} s left",
+                flush=True,
+            )
     result: Network = averaged.module
     return result.eval()
 
@@ -205,25 +290,68 @@ def _rate(share: float, warm_up: float) -> float:
     return share / warm_up if share < warm_up else (1 - share) / (1 - warm_up)
 
 
-def _predict(served: ServedModel, pixels: torch.Tensor, logits: bool = False) -> Any:
-    run = served.logits if logits else served
+def _ask(model: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
     # Batches of one size are what the endpoint never sees; the result does not depend on it in eval mode.
     with torch.inference_mode():
-        parts = [run(batch) for batch in pixels.split(256)]
-    result = torch.cat(parts) if parts else torch.zeros(0, served.labels)
-    return result if logits else result.numpy()
+        return torch.cat([model(batch) for batch in pixels.split(256)])
 
 
-def _fit_temperature(served: ServedModel, held: Images) -> float:
-    """Find the temperature of least negative log-likelihood on the held-back images.
+def _calibrate(logits: torch.Tensor, targets: torch.Tensor, labels: int, other_prior: float) -> Calibration:
+    """Fit the calibration of least negative log-likelihood.
 
-    Each class weighs the same, however many images of other things there are.
+    Parameters
+    ----------
+    logits : torch.Tensor
+        Shape (n, labels + 1), or (n, labels) where there are no other things.
+    targets : torch.Tensor
+        Shape (n,), at least one of them a label.
+    labels : int
+        How many outputs are labels.
+    other_prior : float
+        What all images of other things together weigh, beside 1 for all images of labels.
+
+    Returns
+    -------
+    Calibration
+        For `training.network.probabilities`.
     """
-    logits = _predict(served.eval(), held.pixels, logits=True)
-    weights = 1.0 / torch.bincount(held.targets, minlength=logits.shape[1]).clamp(min=1)
+    known = targets < labels
+    z, answers = logits[known][:, :labels], targets[known]
     candidates = torch.logspace(-1.5, 1, 500)
-    losses = torch.stack([functional.cross_entropy(logits / t, held.targets, weights) for t in candidates])
-    return float(candidates[losses.argmin()])
+    losses = torch.stack([functional.cross_entropy(z / t, answers) for t in candidates])
+    temperature = float(candidates[losses.argmin()])
+    if known.all() or logits.shape[1] == labels:
+        return Calibration(temperature)
+    near, far = (lead(logits[which], labels).double() for which in (known, ~known))
+    # Platt's targets, a little short of 0 and 1, keep the fit finite where the two kinds do not overlap.
+    yes, no = (len(near) + 1) / (len(near) + 2), 1 / (len(far) + 2)
+    fitted = torch.tensor([1.0, 0.0], dtype=torch.double, requires_grad=True)
+    optimiser = torch.optim.LBFGS([fitted], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        near_logits, far_logits = (leads * fitted[0] + fitted[1] for leads in (near, far))
+        value = functional.binary_cross_entropy_with_logits(near_logits, torch.full_like(near, yes))
+        value = value + other_prior * functional.binary_cross_entropy_with_logits(far_logits, torch.full_like(far, no))
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    return Calibration(temperature, *fitted.tolist())
+
+
+def _cross_fitted(logits: torch.Tensor, targets: torch.Tensor, labels: int, other_prior: float) -> torch.Tensor:
+    """Return probabilities (n, labels) by calibrations that were fitted without the image in question."""
+    result = torch.empty(len(targets), labels)
+    # The images are sorted by target, so every part has its share of each.
+    part = torch.arange(len(targets)) % _PARTS
+    for left_out in range(_PARTS):
+        inside = part != left_out
+        enough = bool((targets[inside] < labels).any())
+        used = inside if enough else torch.ones_like(inside)
+        calibration = _calibrate(logits[used], targets[used], labels, other_prior)
+        result[~inside] = probabilities(logits[~inside], labels, calibration)
+    return result
 
 
 def _export(served: ServedModel, out: Path, labels: list[str], recipe: Recipe, seed: int) -> None:
@@ -232,6 +360,8 @@ def _export(served: ServedModel, out: Path, labels: list[str], recipe: Recipe, s
     with warnings.catch_warnings():
         # The newer exporter needs onnxscript beside onnx, for a network that the older one exports exactly.
         warnings.simplefilter("ignore", DeprecationWarning)
+        # The number of outputs, which decides whether there are other things, is the same for every batch.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(
             served,
             (example,),
@@ -254,5 +384,23 @@ def _export(served: ServedModel, out: Path, labels: list[str], recipe: Recipe, s
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(out))
-    if out.stat().st_size > MAX_MODEL_BYTES:
-        print(f"warning: {out} has {out.stat().st_size:,} bytes, over {MAX_MODEL_BYTES:,}", file=sys.stderr)
+
+
+def _sample(images: Images, labels: int, generator: torch.Generator) -> Images:
+    """Pick images from which the ranges of 8-bit activations are read: as many of labels as of other things."""
+    known = (images.targets < labels).nonzero().flatten()
+    others = (images.targets == labels).nonzero().flatten()
+    picked = [part[torch.randperm(len(part), generator=generator)[:RANGE_IMAGES]] for part in (known, others)]
+    return images.take(torch.cat(picked))
+
+
+def _ask_file(model: Path, pixels: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the probabilities (n, labels) that the exported file gives, as the endpoint runs it."""
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    parts = [session.run(None, {"images": batch.numpy()})[0] for batch in pixels.split(256)]
+    return np.concatenate(parts)
+
+
+def _decisions(probabilities: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the label of each row (n, labels) that passes the threshold, and -1 for the others."""
+    return np.where(probabilities.max(axis=1) >= THRESHOLD, probabilities.argmax(axis=1), -1)

@@ -73,10 +73,16 @@ def test_shrinking_averages_areas() -> None:
     assert set(pixels.flatten()) <= {127, 128}
 
 
-def test_the_whole_frame_is_squeezed() -> None:
-    pixels = preprocess(encode(Image.fromarray(RED_TO_BLUE)), 32)
-    assert tuple(pixels[16, 0]) == (255, 0, 0)
-    assert tuple(pixels[16, 31]) == (0, 0, 255)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_long_frame_is_half_cropped_and_half_squeezed(turned: bool) -> None:
+    # 160 by 40: the geometric mean is 80, so the middle half of the longer edge is kept.
+    stripes = np.zeros((40, 160, 3), np.uint8)
+    stripes[:, :40, 0] = stripes[:, 120:, 2] = 255
+    stripes[:, 40:80, 1] = 255
+    pixels = preprocess(encode(Image.fromarray(stripes.swapaxes(0, 1) if turned else stripes)), 32)
+    pixels = pixels.swapaxes(0, 1) if turned else pixels
+    assert (pixels[:, :16] == (0, 255, 0)).all()
+    assert (pixels[:, 16:] == 0).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

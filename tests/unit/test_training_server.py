@@ -196,7 +196,7 @@ def test_what_nobody_foresaw_is_a_500_and_no_crash(app: Application, capsys: pyt
 
 
 def test_the_answer_is_the_models(app: Application) -> None:
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     pixels = np.random.default_rng(3).integers(0, 256, (32, 32, 3), np.uint8)
     file = io.BytesIO()

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,22 +11,24 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="training needs torch; run in the environment of training/requirements.txt")
 onnx = pytest.importorskip("onnx", reason="training needs onnx; run in the environment of training/requirements.txt")
 
-from training.augment import augment  # noqa: E402
+from training.augment import augment, compress, textures  # noqa: E402
 from training.errors import CommandError  # noqa: E402
 from training.muon import orthogonalise  # noqa: E402
-from training.network import Network, ServedModel  # noqa: E402
+from training.network import Calibration, Network, ServedModel, collapse, probabilities  # noqa: E402
 from training.recipe import Recipe  # noqa: E402
 from training.sources import Source  # noqa: E402
-from training.staging import stage  # noqa: E402
-from training.train import Images, _fit_temperature, _hold_back, _rate, train  # noqa: E402
+from training.staging import Entry, stage  # noqa: E402
+from training.train import Images, _calibrate, _cross_fitted, _hold_back, _kinds, _rate, train  # noqa: E402
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 SMALL = Recipe(
     name="test",
-    epochs=4,
+    epochs=6,
     widths=(8, 16, 16),
     batch_size=16,
-    neither_per_epoch=40,
+    others_per_batch=8,
+    textures_per_batch=2,
+    colour_share=0.0,
     grey_share=0.0,
     validation_share=0.25,
     averaging_decay=0.8,
@@ -95,7 +96,7 @@ def test_a_changed_image_is_noticed(staged: Path, tmp_path: Path) -> None:
 
 def test_the_mirror_image_gets_the_same_answer() -> None:
     torch.manual_seed(0)
-    served = ServedModel(Network(3, (8, 16, 16)), 2, 0.7).eval()
+    served = ServedModel(Network(5, (8, 16, 16)), 2, Calibration(0.7, 1.2, -0.3)).eval()
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     assert torch.allclose(served(images), served(images.flip(2)), atol=1e-6)
 
@@ -120,39 +121,94 @@ def test_orthogonalise_brings_singular_values_near_one() -> None:
 
 
 def test_augmentation_changes_images_repeatably_and_keeps_their_range() -> None:
-    images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
-    one = augment(images, Recipe(), torch.Generator().manual_seed(5))
-    two = augment(images, Recipe(), torch.Generator().manual_seed(5))
+    images = torch.rand(64, 3, 32, 32)
+    one = augment(images, images[:5], Recipe(), torch.Generator().manual_seed(5))
+    two = augment(images, images[:5], Recipe(), torch.Generator().manual_seed(5))
     assert torch.equal(one, two)
     assert one.shape == images.shape
     assert 0 <= one.min() <= one.max() <= 1
-    assert not torch.allclose(one, images.float() / 255, atol=0.05)
+    assert not torch.allclose(one, images, atol=0.05)
+
+
+def test_images_that_were_never_compressed_are_compressed_once_more_than_the_others() -> None:
+    images = torch.randint(0, 256, (20, 32, 32, 3), dtype=torch.uint8)
+    compressed = torch.arange(20) < 10
+    never = dataclasses.replace(Recipe(), jpeg_share=0.0)
+    x = (compress(images, compressed, never, torch.Generator().manual_seed(5)) * 255).round()
+    same = (x == images.permute(0, 3, 1, 2)).flatten(1).all(dim=1)
+    assert torch.equal(same, compressed)
+    again = (compress(images, compressed, Recipe(), torch.Generator().manual_seed(5)) * 255).round()
+    changed = (again != images.permute(0, 3, 1, 2)).flatten(1).any(dim=1)
+    assert 0 < changed[compressed].sum() < 10
+
+
+def test_textures_are_made_of_the_images() -> None:
+    shades = torch.linspace(0, 1, 30).view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
+    result = textures(shades, torch.Generator().manual_seed(0))
+    assert result.shape == shades.shape
+    assert torch.isclose(result.flatten()[:, None], shades[:, 0, 0, 0], atol=1e-5).any(dim=1).all()
+    assert not torch.equal(result, shades)
 
 
 def test_the_split_is_stratified_and_loses_nothing() -> None:
     targets = torch.tensor([0] * 20 + [1] * 40 + [2] * 100)
-    images = Images(torch.arange(160).view(-1, 1, 1, 1), targets)
+    numbers = torch.arange(160)
+    images = Images(numbers.view(-1, 1, 1, 1), targets, numbers, numbers > 0)
     fit, held = _hold_back(images, 2, 0.15, torch.Generator().manual_seed(0))
     assert torch.bincount(held.targets).tolist() == [3, 6, 15]
     assert sorted([*fit.pixels.flatten().tolist(), *held.pixels.flatten().tolist()]) == list(range(160))
+    assert torch.equal(fit.pixels.flatten(), fit.kinds)
 
 
-def test_the_temperature_undoes_overconfidence() -> None:
+def test_kinds_of_other_things_come_from_their_names() -> None:
+    def entries(label: str, *names: str) -> list[Entry]:
+        return [Entry(f"train/{label}/{name}.png", label, "train", "", "") for name in names]
+
+    others = entries("neither", "cat_0", "cat_1", "aquarium_fish_train_3", "aquarium_fish_test_4", "dog_5", "x")
+    small = dataclasses.replace(SMALL, least_of_a_kind=2)
+    assert _kinds(entries("red", "a_1", "a_2") + others, small).tolist() == [0, 0, 2, 2, 1, 1, 0, 0]
+    assert _kinds(others[:4], small).tolist() == [1, 1, 0, 0]
+    assert _kinds(others, dataclasses.replace(small, most_kinds=0)).tolist() == [0] * 6
+
+
+def test_merging_kinds_keeps_the_probabilities_of_the_labels() -> None:
+    logits = torch.randn(6, 9)
+    merged = collapse(logits, 2)
+    assert torch.allclose(merged.softmax(dim=1)[:, :2], logits.softmax(dim=1)[:, :2], atol=1e-6)
+    # Uncalibrated, that is what is served.
+    assert torch.allclose(probabilities(merged, 2, Calibration()), logits.softmax(dim=1)[:, :2], atol=1e-6)
+    assert collapse(logits, 9) is logits
+
+
+def test_the_calibration_undoes_overconfidence() -> None:
     torch.manual_seed(0)
-    logits = torch.randn(4000, 2) * 2
+    logits = torch.randn(6000, 3) * 2
     targets = torch.distributions.Categorical(logits=logits).sample()
+    # As many of the two labels together as of the others, since that is how they are weighed.
+    keep = torch.cat([(targets < 2).nonzero().flatten()[:1900], (targets == 2).nonzero().flatten()[:1900]])
+    boastful, targets = logits[keep] * 3, targets[keep]
+    calibration = _calibrate(boastful, targets, 2, 1.0)
+    assert calibration.temperature == pytest.approx(3, rel=0.1)
+    known = targets < 2
+    answers = probabilities(boastful, 2, calibration)
+    assert float(answers.sum(dim=1).mean()) == pytest.approx(0.5, abs=0.02)
+    right = answers[known].argmax(dim=1) == targets[known]
+    which = answers[known] / answers[known].sum(dim=1, keepdim=True)
+    assert float(which.amax(dim=1).mean()) == pytest.approx(float(right.float().mean()), abs=0.02)
+    # More weight on other things makes it more cautious.
+    assert probabilities(boastful, 2, _calibrate(boastful, targets, 2, 3.0)).sum() < answers.sum()
 
-    class Boastful:
-        labels = 2
 
-        def eval(self) -> "Boastful":
-            return self
-
-        def logits(self, pixels: Any) -> Any:
-            return pixels * 3
-
-    temperature = _fit_temperature(Boastful(), Images(logits, targets))  # type: ignore[arg-type]
-    assert temperature == pytest.approx(3, rel=0.1)
+def test_the_calibration_stays_finite_without_errors_and_without_others() -> None:
+    targets = torch.tensor([0] * 10 + [1] * 10 + [2] * 20)
+    perfect = torch.nn.functional.one_hot(targets, 3).float() * 5
+    answers = probabilities(perfect, 2, _calibrate(perfect, targets, 2, 0.5))
+    assert answers.isfinite().all()
+    assert (answers[:20].amax(dim=1) > 0.8).all()
+    assert (answers[20:].amax(dim=1) < 0.2).all()
+    alone = probabilities(perfect[:20, :2], 2, _calibrate(perfect[:20, :2], targets[:20], 2, 0.5))
+    assert torch.allclose(alone.sum(dim=1), torch.ones(20))
+    assert _cross_fitted(perfect, targets, 2, 0.5).shape == (40, 2)
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:

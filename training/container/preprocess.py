@@ -5,6 +5,7 @@ what it is asked about are made by the same code.
 """
 
 import io
+import math
 import warnings
 
 import numpy as np
@@ -45,9 +46,9 @@ class UnsupportedImage(ImageError):
 def preprocess(image_bytes: bytes, input_size: int) -> npt.NDArray[np.uint8]:
     """Decode an image file and shrink it to the network's input.
 
-    The whole frame is squeezed to a square. A centre crop would cut the wheels off a wide photograph of a
-    vehicle that fills it, and a letterbox spends pixels of a 32-pixel input on empty bars. Training stretches
-    its images along both axes independently, so it has seen what squeezing does.
+    A frame that is no square is half cropped, half squeezed: of its longer edge the middle is kept, as long as the
+    geometric mean of both edges, and squeezed to a square. Squeezing alone distorts a wide photograph more than
+    training does; a centre crop alone would cut the wheels off a vehicle that fills it.
 
     Shrinking averages over areas, so no detail aliases. Enlarging interpolates linearly. Transparency is laid
     over white. Of an animation the first frame counts.
@@ -72,11 +73,15 @@ def preprocess(image_bytes: bytes, input_size: int) -> npt.NDArray[np.uint8]:
         Empty, truncated, damaged, or of another format.
     """
     image = decode(image_bytes, 2 * input_size)
+    width, height = image.size
+    kept = math.sqrt(width * height)
+    across, down = max(0.0, (width - kept) / 2), max(0.0, (height - kept) / 2)
+    box = (across, down, width - across, height - down)
     edge = (input_size, input_size)
     if min(image.size) < input_size:
-        squeezed = image.resize(edge, Image.Resampling.BILINEAR)
+        squeezed = image.resize(edge, Image.Resampling.BILINEAR, box)
     else:
-        squeezed = image.resize(edge, Image.Resampling.BOX, reducing_gap=2.0)
+        squeezed = image.resize(edge, Image.Resampling.BOX, box, reducing_gap=2.0)
     return np.array(squeezed, dtype=np.uint8)
 
 

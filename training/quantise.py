@@ -1,0 +1,65 @@
+"""Make an exported model smaller and faster: 8-bit integers in the place of 32-bit floats."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+# The layers that take the time; what comes after the last pooling (logits, temperature, softmax) stays exact.
+OPERATIONS = ["Conv", "Relu", "MaxPool", "Add"]
+LAST_POOLING = ("GlobalMaxPool", "ReduceMax")
+BATCH = 64
+
+
+class _Reader(CalibrationDataReader):
+    def __init__(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
+        parts = range(0, len(pixels), BATCH)
+        self._batches: Iterator[dict[str, Any]] = iter([{name: pixels[i : i + BATCH]} for i in parts])
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._batches, None)
+
+
+def quantise(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Replace an ONNX file by its static int8 form: per-channel weights, activations between their extremes.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The model; its metadata are kept.
+    pixels : numpy.ndarray
+        Shape (n, edge, edge, 3), dtype uint8: images of every kind, which set the range of each activation.
+    """
+    original = onnx.load(str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
+        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        nodes = list(onnx.load(str(prepared)).graph.node)
+        last = next(i for i, node in enumerate(nodes) if node.op_type in LAST_POOLING)
+        quantize_static(
+            str(prepared),
+            str(quantised),
+            _Reader(original.graph.input[0].name, pixels),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=OPERATIONS,
+            nodes_to_exclude=[node.name for node in nodes[last:]],
+        )
+        result = onnx.load(str(quantised))
+    onnx.helper.set_model_props(result, {entry.key: entry.value for entry in original.metadata_props})
+    onnx.save(result, str(path))
