@@ -1,10 +1,12 @@
 """Ways to drive a stack that runs in a rehearsal, shared by the workflow and the rehearsal tests."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,12 +61,23 @@ class Rehearsal:
         )
 
 
-def create_role(rehearsal: Rehearsal, name: str) -> str:
-    """Create a role that Lambda may assume, as functions need one; return its ARN."""
+def create_function(rehearsal: Rehearsal, name: str, source: str, **settings: Any) -> str:
+    """Create a function of one file, ``app.py``, with a role of the same name; return its ARN."""
     allow = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
     policy = json.dumps({"Statement": [allow]})
-    created = rehearsal.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=policy)
-    return str(created["Role"]["Arn"])
+    role = rehearsal.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=policy)["Role"]["Arn"]
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("app.py", source)
+    created = rehearsal.client("lambda").create_function(
+        FunctionName=name,
+        Runtime="python3.13",
+        Handler="app.lambda_handler",
+        Role=role,
+        Code={"ZipFile": package.getvalue()},
+        **settings,
+    )
+    return str(created["FunctionArn"])
 
 
 def deploy_endpoint(

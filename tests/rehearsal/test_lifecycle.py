@@ -1,13 +1,11 @@
 """The rehearsal leaves nothing behind, however it ends, and never pretends."""
 
-import io
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 
 from rehearsal.gaps import GAPS, RehearsalError, replace
 from rehearsal.lifecycle import Running, credentials, down, find, processes, up
-from tests.stack import REPOSITORY, Rehearsal, create_role, wait_for
+from tests.stack import REPOSITORY, Rehearsal, create_function, wait_for
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,20 +46,9 @@ def test_up_status_exec_down(tmp_path: Path) -> None:
 def start_busy_function(running: Running) -> None:
     """Deploy a function that sleeps, and leave it running."""
     rehearsal = Rehearsal(running)
-    role = create_role(rehearsal, "busy")
-    package = io.BytesIO()
-    with zipfile.ZipFile(package, "w") as archive:
-        archive.writestr("app.py", "import time\ndef lambda_handler(event, context):\n    time.sleep(600)\n")
-    client = rehearsal.client("lambda")
-    client.create_function(
-        FunctionName="busy",
-        Runtime="python3.13",
-        Handler="app.lambda_handler",
-        Role=role,
-        Timeout=900,
-        Code={"ZipFile": package.getvalue()},
-    )
-    client.invoke(FunctionName="busy", InvocationType="Event", Payload=b"{}")
+    source = "import time\ndef lambda_handler(event, context):\n    time.sleep(600)\n"
+    create_function(rehearsal, "busy", source, Timeout=900)
+    rehearsal.client("lambda").invoke(FunctionName="busy", InvocationType="Event", Payload=b"{}")
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "server", "all"])

@@ -1,17 +1,15 @@
 """Functions in the rehearsal fail as they do in Lambda."""
 
 import base64
-import io
 import json
 import textwrap
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.stack import Rehearsal, create_role, wait_for
+from tests.stack import Rehearsal, create_function, wait_for
 
 MEGABYTE = 1024 * 1024
 SOURCE = textwrap.dedent(
@@ -46,19 +44,7 @@ SOURCE = textwrap.dedent(
 @pytest.fixture(scope="module")
 def invoke(rehearsal: Rehearsal) -> Callable[..., Any]:
     client = rehearsal.client("lambda")
-    role = create_role(rehearsal, "sandbox")
-    package = io.BytesIO()
-    with zipfile.ZipFile(package, "w") as archive:
-        archive.writestr("app.py", SOURCE)
-    client.create_function(
-        FunctionName="sandbox",
-        Runtime="python3.13",
-        Handler="app.lambda_handler",
-        Role=role,
-        Timeout=2,
-        MemorySize=128,
-        Code={"ZipFile": package.getvalue()},
-    )
+    create_function(rehearsal, "sandbox", SOURCE, Timeout=2, MemorySize=128)
 
     def run(do: str, kind: str = "RequestResponse", **event: Any) -> tuple[Any, str | None, str]:
         answer = client.invoke(

@@ -1,8 +1,6 @@
 """The workflow's definition in the real interpreter, around functions that fail as a script says."""
 
-import io
 import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack import REPOSITORY, ROLE, Rehearsal, create_role, wait_for
+from tests.stack import REPOSITORY, ROLE, Rehearsal, create_function, wait_for
 
 FUNCTIONS = ("serialize", "classify", "filter")
 EVENT = {
@@ -77,22 +75,12 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(rehearsal: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     attempts = tmp_path_factory.mktemp("attempts")
-    package = io.BytesIO()
-    with zipfile.ZipFile(package, "w") as archive:
-        archive.write(Path(__file__).parent / "scripted" / "app.py", "app.py")
-    create_role(rehearsal, ROLE.rsplit("/")[-1])
+    source = (Path(__file__).parent / "scripted" / "app.py").read_text()
     functions = {}
     for role in FUNCTIONS:
-        functions[role] = rehearsal.client("lambda").create_function(
-            FunctionName=f"scripted-{role}",
-            Runtime="python3.13",
-            Handler="app.lambda_handler",
-            Role=ROLE,
-            Timeout=10,
-            MemorySize=256,
-            Code={"ZipFile": package.getvalue()},
-            Environment={"Variables": {"ROLE": role, "ATTEMPTS": str(attempts)}},
-        )["FunctionArn"]
+        environment = {"Variables": {"ROLE": role, "ATTEMPTS": str(attempts)}}
+        settings = {"Timeout": 10, "MemorySize": 256, "Environment": environment}
+        functions[role] = create_function(rehearsal, f"scripted-{role}", source, **settings)
     sqs, events = rehearsal.client("sqs"), rehearsal.client("events")
     results, reviews = (sqs.create_queue(QueueName=f"scripted-{name}")["QueueUrl"] for name in ("results", "reviews"))
     arn = sqs.get_queue_attributes(QueueUrl=results, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
