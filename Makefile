@@ -43,7 +43,7 @@ test-training: .venv-training/.installed  ## run the tests that need torch
 lint: setup  ## check style, types and templates
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy src rehearsal training demo tests benchmarks
+	@$(BIN)/mypy src rehearsal training monitoring demo tests benchmarks
 	@$(BIN)/cfn-lint template.yaml
 	@$(BIN)/sam validate --lint
 

@@ -1,0 +1,1 @@
+"""Watch what the endpoint sees and says, and let people correct it."""

@@ -1,0 +1,235 @@
+"""``python -m monitoring``: baseline, check, report."""
+
+import argparse
+import datetime
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monitoring.capture import CaptureReader
+from training.errors import CommandError
+
+if TYPE_CHECKING:
+    from monitoring.baseline import Baseline
+    from monitoring.check import Check
+    from monitoring.window import Window
+
+MODEL = Path("training/model/model.onnx")
+BASELINE = "build/baseline"
+CHECK = "build/check"
+#: Exit code of a check that found violations, apart from 1 (failed) and 2 (not understood).
+VIOLATED = 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 failed, 2 not understood, or what the command's help says."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except CommandError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    except OSError as error:
+        return _fail(str(error))
+    except Exception as error:
+        # Imported late: a folder can be checked without AWS.
+        if type(error).__module__.split(".")[0] in ("botocore", "boto3"):
+            return _fail(f"AWS: {error}")
+        raise
+
+
+def _fail(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m monitoring",
+        description="See drift and degraded performance before users do, and let people correct them. An ADDRESS is a "
+        "folder or s3://BUCKET/PREFIX.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    baseline = commands.add_parser(
+        "baseline",
+        help="say what is normal",
+        description="Measure captures of a good time, or images that the model has not learned from, and write "
+        "statistics.json and constraints.json.",
+    )
+    source = baseline.add_mutually_exclusive_group(required=True)
+    source.add_argument("--captures", metavar="ADDRESS", help="captured data of a time that was good")
+    source.add_argument(
+        "--images", type=Path, metavar="DIR", help="class folders; of a staged folder the test images are taken"
+    )
+    baseline.add_argument("--model", type=Path, default=MODEL, help="what answers to --images (default: %(default)s)")
+    baseline.add_argument(
+        "--labels", default="bicycle,motorcycle", help="of the model behind --captures, in order (default: %(default)s)"
+    )
+    baseline.add_argument("--threshold", type=_share, default=0.70, help="the stack's Threshold (default: %(default)s)")
+    baseline.add_argument("--output", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
+    _add_range(baseline, None)
+    baseline.set_defaults(run=_baseline)
+
+    check = commands.add_parser(
+        "check",
+        help="compare a time range with the baseline; exit code 3 if it violates it",
+        description="Compare captures with the baseline; write statistics.json, constraint_violations.json and "
+        "report.html. Exit code: 0 nothing found, 3 violations found, 1 failed.",
+    )
+    check.add_argument("--captures", required=True, metavar="ADDRESS", help="captured data")
+    check.add_argument("--baseline", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
+    check.add_argument("--output", default=CHECK, metavar="ADDRESS", help="default: %(default)s")
+    check.add_argument("--namespace", help="put CloudWatch metrics into this namespace (needs --endpoint-name)")
+    check.add_argument("--exit-zero", action="store_true", help="end with 0 where violations are found, too")
+    _add_range(check, 24)
+    check.set_defaults(run=_check)
+
+    report = commands.add_parser(
+        "report",
+        help="make one page of a time range: pictures, outcomes, drift",
+        description="Write one HTML file that needs no network.",
+    )
+    report.add_argument("--captures", required=True, metavar="ADDRESS", help="captured data")
+    report.add_argument("--baseline", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
+    report.add_argument("--output", default="build/monitoring.html", metavar="ADDRESS", help="default: %(default)s")
+    _add_range(report, 24)
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _add_range(command: argparse.ArgumentParser, hours: float | None) -> None:
+    """Add the options that choose captures."""
+    command.add_argument("--endpoint-name", help="default: all endpoints below --captures")
+    default = "default: %(default)s" if hours else "default: everything"
+    command.add_argument("--hours", type=_positive, default=hours, help=f"length of the time range ({default})")
+    command.add_argument(
+        "--end", type=_time, metavar="TIME", help="end of the range, as 2026-11-23T12:00:00+00:00 (default: now)"
+    )
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # not-a-number is refused too
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _time(text: str) -> datetime.datetime:
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 2026-11-23T12:00:00+00:00") from error
+    return time if time.tzinfo else time.astimezone()
+
+
+def _captures(options: argparse.Namespace) -> CaptureReader:
+    end = options.end or datetime.datetime.now(datetime.UTC)
+    start = end - datetime.timedelta(hours=options.hours) if options.hours else None
+    return CaptureReader(options.captures, start, end, options.endpoint_name)
+
+
+def _baseline(options: argparse.Namespace) -> None:
+    from monitoring.check import captures_of_images, write_baseline
+    from monitoring.features import Model
+    from monitoring.window import read_window
+    from training.staging import parse_labels
+
+    if options.images:
+        captures, labels = captures_of_images(options.images, options.model)
+        window = read_window(captures, model := Model(labels, options.threshold))
+    else:
+        window = read_window(_captures(options), model := Model(parse_labels(options.labels), options.threshold))
+    _say_unreadable(window)
+    write_baseline(window.features, model, options.output)
+    print(f"baseline of {len(window.features)} captures in {options.output}")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from monitoring.baseline import load_baseline
+    from monitoring.check import check, put_metrics, write_check
+
+    if options.namespace and not options.endpoint_name:
+        raise CommandError("--namespace needs --endpoint-name: metrics are kept by endpoint")
+    baseline = load_baseline(options.baseline)
+    window = _window(options, baseline)
+    result = check(window, baseline)
+    write_check(result, window, options.output)
+    _write_report(options.output.rstrip("/") + "/report.html", window, baseline, result)
+    if options.namespace:
+        put_metrics(result, options.namespace, options.endpoint_name)
+    _print(result, window)
+    print(f"wrote {options.output.rstrip('/')}/report.html, constraint_violations.json and statistics.json")
+    return VIOLATED if result.violations and not options.exit_zero else 0
+
+
+def _report(options: argparse.Namespace) -> None:
+    from monitoring.baseline import load_baseline
+    from monitoring.check import check
+
+    baseline = load_baseline(options.baseline)
+    window = _window(options, baseline)
+    _write_report(options.output, window, baseline, check(window, baseline))
+    print(f"wrote {options.output}")
+
+
+def _window(options: argparse.Namespace, baseline: "Baseline") -> "Window":
+    from monitoring.window import read_window
+
+    window = read_window(_captures(options), baseline.model)
+    _say_unreadable(window)
+    return window
+
+
+def _write_report(address: str, window: "Window", baseline: "Baseline", result: "Check") -> None:
+    from monitoring import storage
+    from monitoring.report import render
+
+    storage.write(address, render(window, baseline, result).encode(), "text/html; charset=utf-8")
+
+
+def _say_unreadable(window: "Window") -> None:
+    for reason, count in window.unreadable.most_common():
+        print(f"left out {count}: {reason}", file=sys.stderr)
+
+
+def _print(result: "Check", window: "Window") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from monitoring.drift import LEAST_CAPTURES
+
+    if not result.findings:
+        print(f"{result.captures} captures are too few to compare; at least {LEAST_CAPTURES} are needed")
+    else:
+        table = Table("feature", "test", box=None, pad_edge=False)
+        for heading in ("statistic", "p", "PSI"):
+            table.add_column(heading, justify="right")
+        table.add_column("")
+        for finding in result.findings:
+            numbers = (f"{finding.statistic:.3f}", f"{finding.p_value:.1e}", f"{finding.psi:.2f}")
+            table.add_row(finding.feature, finding.test, *numbers, "DRIFT" if finding.drifted else "")
+        Console(highlight=False).print(table)
+    for violation in result.violations:
+        print(f"violation ({violation['constraint_check_type']}): {violation['description']}")
+    if result.findings and not result.violations:
+        span = f"{window.records[0].time:%Y-%m-%d %H:%M} to {window.records[-1].time:%Y-%m-%d %H:%M} UTC"
+        print(f"no violation in {result.captures} captures, {span}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

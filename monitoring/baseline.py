@@ -1,0 +1,183 @@
+"""What is normal: features as ``statistics.json`` and ``constraints.json``, in Model Monitor's format, and back.
+
+Formats: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-byoc-statistics.html and
+https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-byoc-constraints.html
+"""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from monitoring import storage
+from monitoring.drift import LEAST_PSI, SIGNIFICANCE
+from monitoring.features import CATEGORICAL, NEITHER, NUMERIC, PASSES, UNSURE, Features, Model
+from training.errors import CommandError
+
+STATISTICS, CONSTRAINTS, VIOLATIONS = "statistics.json", "constraints.json", "constraint_violations.json"
+#: Least share of the captures of a window that must be readable.
+COMPLETENESS = 0.95
+#: What the format calls a sketch holds as many values as they are, before it halves them.
+_SKETCH_SIZE = 2048
+_BUCKETS = 10
+# Not what the format knows of, so at a place of its own.
+_OWN = "image_classifier"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a window is compared with, and how strictly."""
+
+    features: Features
+    model: Model
+    significance: float
+    least_psi: float
+    completeness: float
+
+
+def statistics(features: Features) -> dict[str, Any]:
+    """Describe features in the format of ``statistics.json``."""
+    missing = sum(features.unreadable.values())
+    common = {"num_present": len(features), "num_missing": missing}
+    described: list[dict[str, Any]] = []
+    for name, column in features.numeric.items():
+        values = np.array(column)
+        counts, edges = np.histogram(values, _BUCKETS)
+        buckets = [
+            {"lower_bound": float(lower), "upper_bound": float(upper), "count": float(count)}
+            for lower, upper, count in zip(edges[:-1], edges[1:], counts, strict=True)
+        ]
+        sketch = {"parameters": {"c": 0.64, "k": float(_SKETCH_SIZE)}, "data": _sketch(values)}
+        described.append(
+            {
+                "name": name,
+                "inferred_type": "Fractional",
+                "numerical_statistics": {
+                    "common": common,
+                    "mean": float(values.mean()),
+                    "sum": float(values.sum()),
+                    "std_dev": float(values.std()),
+                    "min": float(values.min()),
+                    "max": float(values.max()),
+                    "distribution": {"kll": {"buckets": buckets, "sketch": sketch}},
+                },
+            }
+        )
+    for name, texts in features.categorical.items():
+        counted = [{"value": value, "count": count} for value, count in sorted(Counter(texts).items())]
+        described.append(
+            {
+                "name": name,
+                "inferred_type": "String",
+                "string_statistics": {
+                    "common": common,
+                    "distinct_count": float(len(counted)),
+                    "distribution": {"categorical": {"buckets": counted}},
+                },
+            }
+        )
+    return {"version": 0.0, "dataset": {"item_count": len(features) + missing}, "features": described}
+
+
+def _sketch(values: np.ndarray[Any, Any]) -> list[list[float]]:
+    """Return the values, sorted, as a KLL sketch: those at level n of it stand for 2**n each.
+
+    Karnin, Lang and Liberty 2016 (https://arxiv.org/abs/1603.05346); with all values at hand, whole levels are
+    halved at once, by leaving out every other value in their order.
+    """
+    kept, level = np.sort(values), 0
+    while len(kept) > _SKETCH_SIZE:
+        kept, level = kept[level % 2 :: 2], level + 1
+    return [*([] for _ in range(level)), [float(f"{value:.7g}") for value in kept]]
+
+
+def constraints(model: Model, significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI) -> dict[str, Any]:
+    """Say what a window must keep to, in the format of ``constraints.json``.
+
+    ``comparison_threshold`` is the least population stability index of what counts as drift. Significance, labels
+    and the threshold are additions to the format.
+    """
+    domains = {"answer": [*model.labels, NEITHER], "outcome": [PASSES, UNSURE]}
+    features: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "inferred_type": "Fractional",
+            "completeness": COMPLETENESS,
+            "num_constraints": {"is_non_negative": name not in ("sharpness", "blockiness")},  # logarithms
+        }
+        for name in NUMERIC
+    ]
+    features += [
+        {
+            "name": name,
+            "inferred_type": "String",
+            "completeness": COMPLETENESS,
+            "string_constraints": {"domains": domains[name]},
+        }
+        for name in CATEGORICAL
+    ]
+    return {
+        "version": 0.0,
+        "features": features,
+        "monitoring_config": {
+            "evaluate_constraints": "Enabled",
+            "emit_metrics": "Enabled",
+            "datatype_check_threshold": 1.0,
+            "domain_content_threshold": 1.0,
+            "distribution_constraints": {
+                "perform_comparison": "Enabled",
+                "comparison_threshold": least_psi,
+                "comparison_method": "Robust",
+            },
+        },
+        _OWN: {**asdict(model), "significance": significance},
+    }
+
+
+def load_baseline(address: str) -> Baseline:
+    """Read a baseline from a folder or ``s3://`` prefix that holds both files.
+
+    Raises
+    ------
+    CommandError
+        A file is missing or is not one that ``python -m monitoring baseline`` wrote.
+    """
+    try:
+        described = json.loads(storage.read(storage.join(address, STATISTICS)))
+        kept = json.loads(storage.read(storage.join(address, CONSTRAINTS)))
+    except CommandError as error:
+        raise CommandError(f"{error}; make a baseline with: python -m monitoring baseline") from error
+    except ValueError as error:
+        raise CommandError(f"the baseline in {address} is not JSON: {error}") from error
+    try:
+        own = kept[_OWN]
+        features = Features()
+        for each in described["features"]:
+            _restore(features, each)
+        missing = [name for name, column in (features.numeric | features.categorical).items() if not column]
+        if missing:
+            raise KeyError(f"features {', '.join(missing)}")
+        return Baseline(
+            features,
+            Model([str(label) for label in own["labels"]], float(own["threshold"])),
+            float(own["significance"]),
+            float(kept["monitoring_config"]["distribution_constraints"]["comparison_threshold"]),
+            min(float(each["completeness"]) for each in kept["features"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CommandError(
+            f"the baseline in {address} lacks {error}; make it again with: python -m monitoring baseline"
+        ) from error
+
+
+def _restore(features: Features, described: dict[str, Any]) -> None:
+    name = described["name"]
+    if name in features.numeric:
+        levels = described["numerical_statistics"]["distribution"]["kll"]["sketch"]["data"]
+        for level, values in enumerate(levels):
+            features.numeric[name] += [float(value) for value in values for _ in range(2**level)]
+    elif name in features.categorical:
+        for bucket in described["string_statistics"]["distribution"]["categorical"]["buckets"]:
+            features.categorical[name] += [str(bucket["value"])] * int(bucket["count"])

@@ -1,0 +1,157 @@
+"""Read what SageMaker's data capture wrote: JSON Lines by endpoint, variant and hour."""
+
+import base64
+import binascii
+import datetime
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from monitoring import storage
+from training.errors import CommandError
+
+_HOUR = datetime.timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One request to the endpoint and its answer.
+
+    ``time`` is aware and in UTC. ``inference_id`` is the workflow execution's name, where the request came from it.
+    ``probabilities`` are in label order, and sum to at most one.
+    """
+
+    event_id: str
+    time: datetime.datetime
+    endpoint: str
+    variant: str
+    inference_id: str | None
+    content_type: str
+    image: bytes
+    probabilities: list[float]
+
+
+class UnreadableRecord(ValueError):
+    """A line is no complete record of an image and its probabilities; the message says what is missing."""
+
+
+class CaptureReader:
+    """Iterate over captures, oldest hour first within an endpoint's variant, one file at a time.
+
+    Parameters
+    ----------
+    source : str
+        A folder or ``s3://bucket/prefix`` that holds ``{endpoint}/{variant}/yyyy/mm/dd/hh/*.jsonl``.
+    start, end : datetime.datetime or None
+        Aware times; captures with ``start <= time < end`` are read. None is no limit.
+    endpoint : str or None
+        None reads all endpoints.
+
+    Attributes
+    ----------
+    unreadable : collections.Counter
+        How many records could not be read, by reason. A line that was cut off is one of them.
+
+    Raises
+    ------
+    CommandError
+        While iterating: if there is no such endpoint below ``source``, or nothing at all.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        start: datetime.datetime | None = None,
+        end: datetime.datetime | None = None,
+        endpoint: str | None = None,
+    ) -> None:
+        self._source, self._start, self._end, self._endpoint = source, start, end, endpoint
+        self.unreadable: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Capture]:
+        found = storage.folders(self._source)
+        wanted = [name for name in found if self._endpoint in (None, name)]
+        if not wanted:
+            missing = f"captures of endpoint {self._endpoint}" if self._endpoint else "captures"
+            there = f"; there are {', '.join(found)}" if found else ""
+            raise CommandError(f"{self._source} holds no {missing}{there}. Is data capture on?")
+        # A request belongs to the hour in which it was answered, its file perhaps to the next one.
+        after = f"{self._start.astimezone(datetime.UTC) - _HOUR:%Y/%m/%d/%H}" if self._start else ""
+        until = f"{self._end.astimezone(datetime.UTC) + 2 * _HOUR:%Y/%m/%d/%H}" if self._end else "\uffff"
+        for endpoint in wanted:
+            for variant in storage.folders(storage.join(self._source, endpoint)):
+                base = storage.join(self._source, f"{endpoint}/{variant}")
+                for name in storage.files(base, after, until):
+                    if name.endswith(".jsonl"):
+                        yield from self._read(storage.join(base, name), endpoint, variant)
+
+    def _read(self, address: str, endpoint: str, variant: str) -> Iterator[Capture]:
+        for line in storage.lines(address):
+            if not line.strip():
+                continue
+            try:
+                capture = parse_record(line, endpoint, variant)
+            except UnreadableRecord as error:
+                self.unreadable[str(error)] += 1
+                continue
+            if (self._start is None or self._start <= capture.time) and (self._end is None or capture.time < self._end):
+                yield capture
+
+
+def parse_record(line: bytes, endpoint: str, variant: str) -> Capture:
+    """Turn one line of a capture file into a capture.
+
+    Layout: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html
+
+    Raises
+    ------
+    UnreadableRecord
+        The line is cut off or lacks a part.
+    """
+    try:
+        record = json.loads(line)
+    except ValueError as error:  # of which a wrong encoding is one
+        raise UnreadableRecord("not JSON, perhaps cut off") from error
+    try:
+        data, metadata = record["captureData"], record["eventMetadata"]
+        event_id = str(metadata["eventId"])
+        time = datetime.datetime.fromisoformat(metadata["inferenceTime"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableRecord("no captured data, event id or time") from error
+    if time.tzinfo is None:
+        raise UnreadableRecord("a time without a zone")
+    image = _body(data, "endpointInput")
+    try:
+        probabilities = json.loads(_body(data, "endpointOutput"))
+    except ValueError as error:
+        raise UnreadableRecord("an answer that is not JSON") from error
+    if not isinstance(probabilities, list) or not all(_is_probability(value) for value in probabilities):
+        raise UnreadableRecord("an answer that is not a list of probabilities")
+    return Capture(
+        event_id,
+        time.astimezone(datetime.UTC),
+        endpoint,
+        variant,
+        metadata.get("inferenceId"),
+        str(data["endpointInput"].get("observedContentType", "")),
+        image,
+        [float(value) for value in probabilities],
+    )
+
+
+def _is_probability(value: Any) -> bool:
+    # A comparison with NaN is false, and JSON's true would pass for 1.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _body(data: Any, part: str) -> bytes:
+    """Return the captured bytes of one part of a record."""
+    try:
+        text, encoding = data[part]["data"], data[part]["encoding"]
+        return base64.b64decode(text, validate=True) if encoding == "BASE64" else text.encode()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UnreadableRecord(f"no {part}") from error
+    except (binascii.Error, ValueError) as error:
+        raise UnreadableRecord(f"{part} that is not base64") from error

@@ -1,0 +1,161 @@
+"""Make a baseline, and check a window of captures against it."""
+
+import datetime
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from PIL import Image
+
+from monitoring import storage
+from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, Baseline, constraints, statistics
+from monitoring.capture import Capture
+from monitoring.drift import LEAST_CAPTURES, Finding, compare
+from monitoring.features import Features, Model
+from monitoring.window import Window
+from training.answers import find_sets, load_model
+from training.container.preprocess import ImageError, decode, preprocess
+from training.errors import CommandError
+from training.progress import progress
+
+# What the endpoint is sent, as the stack's defaults have it: the longest side in pixels (MaxEdge), and the size in
+# bytes from which a picture travels as JPEG.
+_SENT_EDGE, _SENT_PNG_BYTES, _SENT_QUALITY = 224, 64 * 1024, 90
+
+
+@dataclass(frozen=True)
+class Check:
+    """A window's comparison; ``findings`` is empty where there were too few captures to compare."""
+
+    findings: list[Finding]
+    violations: list[dict[str, str]]
+    captures: int
+    unreadable: int
+
+
+def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], list[str]]:
+    """Show images to a model as the endpoint would see them; return captures of that, and the model's labels.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of class folders, at least one of them named as a label; of a staged folder the test images are taken. The
+        model must not have learned from them: on what it has seen, it is surer than it will be.
+    model_path : pathlib.Path
+        The ONNX file.
+
+    Raises
+    ------
+    CommandError
+        As `training.answers.load_model` and `training.answers.find_sets`.
+    """
+    network, _ = load_model(model_path)
+    (images,) = find_sets([str(folder)], network.labels).values()
+    now = datetime.datetime.now(datetime.UTC)
+    captures = []
+    with progress("ask the model", len(images), "images") as advance:
+        for image in images:
+            try:
+                content = _as_sent(image.path.read_bytes())
+                probabilities = network.probabilities(preprocess(content, network.input_size))
+            except ImageError as error:
+                raise CommandError(f"{image.path}: {error}") from error
+            captures.append(Capture(image.name, now, "", "", None, "image/png", content, probabilities))
+            advance(1)
+    return captures, network.labels
+
+
+def _as_sent(content: bytes) -> bytes:
+    """Shrink and encode an image file as the workflow does before the endpoint sees it."""
+    picture = decode(content, 2 * _SENT_EDGE)
+    picture.thumbnail((_SENT_EDGE, _SENT_EDGE), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    if file.tell() > _SENT_PNG_BYTES:
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=_SENT_QUALITY)
+    return file.getvalue()
+
+
+def write_baseline(features: Features, model: Model, address: str) -> None:
+    """Write ``statistics.json`` and ``constraints.json``.
+
+    Raises
+    ------
+    CommandError
+        If there are fewer than `LEAST_CAPTURES` observations.
+    """
+    if len(features) < LEAST_CAPTURES:
+        raise CommandError(
+            f"{len(features)} captures are no baseline; at least {LEAST_CAPTURES} are needed, some hundreds are better"
+        )
+    _write_json(address, STATISTICS, statistics(features))
+    _write_json(address, CONSTRAINTS, constraints(model))
+
+
+def check(window: Window, baseline: Baseline) -> Check:
+    """Compare a window with a baseline, and name what it violates."""
+    read, unreadable = len(window.features), sum(window.unreadable.values())
+    findings: list[Finding] = []
+    violations = []
+    if read + unreadable and read < baseline.completeness * (read + unreadable):
+        reasons = ", ".join(f"{count} times {reason}" for reason, count in window.unreadable.most_common(3))
+        violations.append(
+            _violation(
+                "capture",
+                "completeness_check",
+                f"{unreadable} of {read + unreadable} captures could not be read ({reasons}); "
+                f"at least {baseline.completeness:.0%} must be",
+            )
+        )
+    if read >= LEAST_CAPTURES:
+        findings = compare(baseline.features, window.features, baseline.significance, baseline.least_psi)
+        violations += [
+            _violation(finding.feature, "baseline_drift_check", finding.description)
+            for finding in findings
+            if finding.drifted
+        ]
+    return Check(findings, violations, read, unreadable)
+
+
+def _violation(feature: str, check_type: str, description: str) -> dict[str, str]:
+    # https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-byoc-constraint-violations.html
+    return {"feature_name": feature, "constraint_check_type": check_type, "description": description}
+
+
+def write_check(result: Check, window: Window, address: str) -> None:
+    """Write ``constraint_violations.json``, and ``statistics.json`` where there is anything to describe."""
+    if result.captures:
+        _write_json(address, STATISTICS, statistics(window.features))
+    _write_json(address, VIOLATIONS, {"violations": result.violations})
+
+
+def _write_json(address: str, name: str, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    storage.write(storage.join(address, name), text.encode(), "application/json")
+
+
+def put_metrics(result: Check, namespace: str, endpoint: str) -> None:
+    """Put what was found into CloudWatch: the number of violations, and how far each feature is from its baseline."""
+    of_endpoint = {"Name": "Endpoint", "Value": endpoint}
+    data: list[Any] = [
+        {"MetricName": name, "Dimensions": [of_endpoint], "Unit": "Count", "Value": value}
+        for name, value in (
+            ("DriftViolations", len(result.violations)),
+            ("CapturesRead", result.captures),
+            ("CapturesUnreadable", result.unreadable),
+        )
+    ]
+    data += [
+        {
+            "MetricName": "DriftPSI",
+            "Dimensions": [of_endpoint, {"Name": "Feature", "Value": finding.feature}],
+            "Unit": "None",
+            "Value": finding.psi,
+        }
+        for finding in result.findings
+    ]
+    boto3.client("cloudwatch").put_metric_data(Namespace=namespace, MetricData=data)

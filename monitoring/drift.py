@@ -1,0 +1,165 @@
+"""Compare a window of captures with the baseline, feature by feature."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from monitoring.features import CATEGORICAL, NUMERIC, Features
+
+#: Probability of any false alarm in one check of a window that has not drifted, over all features together.
+SIGNIFICANCE = 0.001
+#: Least population stability index that counts as drift, however certain the difference is: the customary bounds are
+#: 0.1 for "look at it" and 0.25 for "act" (Siddiqi 2006, "Credit Risk Scorecards").
+LEAST_PSI = 0.2
+#: Fewer captures than this tell nothing.
+LEAST_CAPTURES = 30
+
+_BINS = 10
+# Below this many expected in a cell, chi-square is no approximation (Cochran 1954).
+_LEAST_EXPECTED = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One feature, compared.
+
+    ``statistic`` is Kolmogorov and Smirnov's D, or chi-square. ``p_value`` is corrected for the number of features.
+    ``baseline`` and ``window`` say what is typical: a median, or shares.
+    """
+
+    feature: str
+    test: str
+    statistic: float
+    p_value: float
+    psi: float
+    baseline: str
+    window: str
+    drifted: bool
+
+    @property
+    def description(self) -> str:
+        """Say in a sentence what was found."""
+        return (
+            f"{self.feature}: {self.window} in the window, {self.baseline} in the baseline "
+            f"({self.test} {self.statistic:.3f}, corrected p {self.p_value:.1e}; PSI {self.psi:.2f})"
+        )
+
+
+def compare(
+    baseline: Features, window: Features, significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI
+) -> list[Finding]:
+    """Test every feature; one has drifted if the difference is both certain and large.
+
+    Numeric features are tested with Kolmogorov and Smirnov's two-sample test, categorical ones with chi-square.
+    Holm's procedure (1979, "A simple sequentially rejective multiple test procedure") keeps the probability of any
+    false alarm at ``significance``, whatever the features have to do with each other.
+
+    Parameters
+    ----------
+    baseline, window : Features
+        At least one observation each; a window of fewer than `LEAST_CAPTURES` has little power.
+    significance : float
+        0 to 1.
+    least_psi : float
+        Least population stability index of what counts as drift.
+
+    Returns
+    -------
+    list of Finding
+        One per feature, in the order of `NUMERIC` and `CATEGORICAL`.
+    """
+    tested: list[tuple[str, str, float, float, float, str, str]] = []
+    for name in NUMERIC:
+        before, now = np.array(baseline.numeric[name]), np.array(window.numeric[name])
+        result: Any = stats.ks_2samp(before, now)
+        psi = population_stability_index(*numeric_bins(before, now))
+        typical = (f"median {np.median(before):.4g}", f"median {np.median(now):.4g}")
+        tested.append((name, "KS", float(result.statistic), float(result.pvalue), psi, *typical))
+    for name in CATEGORICAL:
+        categories, counts = categorical_counts(baseline.categorical[name], window.categorical[name])
+        chi_square, p_value = _chi_square(counts)
+        psi = population_stability_index(*counts)
+        typical = (_shares(categories, counts[0]), _shares(categories, counts[1]))
+        tested.append((name, "chi-square", chi_square, p_value, psi, *typical))
+    corrected = holm([each[3] for each in tested])
+    return [
+        Finding(name, test, statistic, p, psi, before, now, p < significance and psi >= least_psi)
+        for (name, test, statistic, _, psi, before, now), p in zip(tested, corrected, strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for testing all of them at once, in the same order.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6.
+    """
+    order = np.argsort(p_values)
+    factors = len(p_values) - np.arange(len(p_values))
+    corrected = np.minimum(np.maximum.accumulate(np.array(p_values)[order] * factors), 1)
+    return [float(corrected[rank]) for rank in np.argsort(order)]
+
+
+def numeric_bins(
+    baseline: npt.NDArray[np.floating], window: npt.NDArray[np.floating]
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+    """Count both samples in bins that each hold a tenth of the baseline, and in one below and one above all of it.
+
+    Where the baseline has few different values, bins that would be the same are one.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        The baseline's counts and the window's, of equal shape (bins,).
+    """
+    lowest = np.nextafter(baseline.min(), -np.inf)
+    edges = np.unique([lowest, *np.quantile(baseline, np.linspace(0, 1, _BINS + 1)[1:], method="inverted_cdf")])
+    bins = len(edges) + 1
+    before, now = (np.bincount(np.searchsorted(edges, sample), minlength=bins) for sample in (baseline, window))
+    return before, now
+
+
+def population_stability_index(baseline: npt.NDArray[np.integer], window: npt.NDArray[np.integer]) -> float:
+    """Measure how far two distributions over the same bins are apart; 0 is not at all.
+
+    The sum of (q - p) ln(q / p) over the bins' shares p and q (Siddiqi 2006, "Credit Risk Scorecards"), half a
+    count being added to every bin so that an empty one is no infinity.
+
+    Parameters
+    ----------
+    baseline, window : numpy.ndarray
+        Shape (bins,), counts.
+    """
+    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (baseline, window))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def categorical_counts(
+    baseline: Sequence[str], window: Sequence[str]
+) -> tuple[list[str], tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]]:
+    """Count both samples in every category that either of them has."""
+    counted = Counter(baseline), Counter(window)
+    categories = sorted(set(baseline) | set(window))
+    before, now = (np.array([counts[category] for category in categories]) for counts in counted)
+    return categories, (before, now)
+
+
+def _chi_square(counts: tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]) -> tuple[float, float]:
+    """Return the statistic and its p-value, categories that are too rare to be tested being taken together."""
+    table = np.stack(counts)
+    expected = stats.contingency.expected_freq(table)
+    rare = expected.min(axis=0) < _LEAST_EXPECTED
+    table = np.column_stack([table[:, ~rare], table[:, rare].sum(axis=1)]) if rare.any() else table
+    table = table[:, table.sum(axis=0) > 0]
+    if table.shape[1] < 2:
+        return 0.0, 1.0
+    result: Any = stats.chi2_contingency(table)
+    return float(result.statistic), float(result.pvalue)
+
+
+def _shares(categories: list[str], counts: npt.NDArray[np.integer]) -> str:
+    return ", ".join(f"{name} {count / counts.sum():.0%}" for name, count in zip(categories, counts, strict=True))

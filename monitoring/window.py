@@ -1,0 +1,111 @@
+"""The captures of a time range: their features, what became of each, and the pictures worth looking at."""
+
+import datetime
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from monitoring.capture import Capture, CaptureReader
+from monitoring.features import NEITHER, Features, Model, Observation, observe_all
+from training.progress import progress
+
+#: How many pictures are kept, of the least confident and of the newest each.
+PICTURES = 24
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one capture; ``answer`` is a label or "neither", ``label`` the most probable label."""
+
+    event_id: str
+    inference_id: str | None
+    time: datetime.datetime
+    endpoint: str
+    variant: str
+    label: str
+    answer: str
+    outcome: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A record with its image, and the probability of every label."""
+
+    record: Record
+    image: bytes
+    probabilities: list[float]
+
+
+@dataclass
+class Window:
+    """All readable captures of a time range.
+
+    ``unreadable`` counts, by reason, what could not be read or measured. ``records`` are sorted by time,
+    ``newest`` from the newest on; ``least_confident`` are those in which a label is the answer, the least confident
+    first.
+    """
+
+    features: Features = field(default_factory=Features)
+    unreadable: Counter[str] = field(default_factory=Counter)
+    records: list[Record] = field(default_factory=list)
+    newest: list[Picture] = field(default_factory=list)
+    least_confident: list[Picture] = field(default_factory=list)
+
+
+def read_window(captures: Iterable[Capture], model: Model) -> Window:
+    """Read and measure captures, showing progress; memory holds their features and a few pictures.
+
+    Parameters
+    ----------
+    captures : iterable of Capture
+        Of a `CaptureReader`, what it could not read is counted as well.
+    model : Model
+        Labels and threshold.
+    """
+    window = Window()
+    newest: list[tuple[datetime.datetime, int, Picture]] = []
+    unsure: list[tuple[float, int, Picture]] = []
+    with progress("read captures", None, "captures") as advance:
+        for number, (capture, observed) in enumerate(observe_all(captures, model, advance)):
+            window.features.add(observed)
+            if isinstance(observed, str):
+                continue
+            record = _record(capture, observed, model)
+            window.records.append(record)
+            picture = Picture(record, capture.image, capture.probabilities)
+            _keep(newest, (capture.time, number, picture))
+            if observed.answer != NEITHER:
+                _keep(unsure, (-record.confidence, -number, picture))
+    if isinstance(captures, CaptureReader):
+        window.unreadable += captures.unreadable
+    window.unreadable += window.features.unreadable
+    window.records.sort(key=lambda record: record.time)
+    window.newest = [picture for *_, picture in sorted(newest, reverse=True, key=lambda each: each[:2])]
+    window.least_confident = [picture for *_, picture in sorted(unsure, reverse=True, key=lambda each: each[:2])]
+    return window
+
+
+def _keep(heap: list[Any], item: tuple[Any, int, Picture]) -> None:
+    """Add an item to a heap that keeps the `PICTURES` largest; its number decides between equals."""
+    if len(heap) < PICTURES:
+        heapq.heappush(heap, item)
+    else:
+        heapq.heappushpop(heap, item)
+
+
+def _record(capture: Capture, observed: Observation, model: Model) -> Record:
+    confidence = observed.numeric["confidence"]
+    return Record(
+        capture.event_id,
+        capture.inference_id,
+        capture.time,
+        capture.endpoint,
+        capture.variant,
+        model.labels[capture.probabilities.index(confidence)],
+        observed.answer,
+        observed.outcome,
+        confidence,
+    )
