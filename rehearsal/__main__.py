@@ -34,7 +34,7 @@ def main() -> int:
 def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     if arguments.command == "gaps":
-        from rehearsal import endpoints, functions, stacks  # noqa: F401  (each enters its gaps)
+        from rehearsal import endpoints, functions, signals, stacks  # noqa: F401  (each enters its gaps)
 
         for entry in GAPS:
             print(f"{entry.name}\n    {entry.reason}")
@@ -80,6 +80,8 @@ def _print_status(running: Running, folder: Path) -> None:
         print(f"function  {function['FunctionName']}  {function['MemorySize']} MB, {function['Timeout']} s")
     for endpoint in boto3.client("sagemaker").list_endpoints()["Endpoints"]:
         print(f"endpoint  {endpoint['EndpointName']}  {endpoint['EndpointStatus']}")
+    for alarm in boto3.client("cloudwatch").describe_alarms()["MetricAlarms"]:
+        print(f"alarm     {alarm['AlarmName']}  {alarm['StateValue']}  {alarm['StateReason']}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,18 @@
 """Alarms, embedded metrics, processing jobs and schedules in the rehearsal do what they do on AWS."""
 
+import datetime
 import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
-from tests.stack import Rehearsal
+from rehearsal.signals import _parse, calculate
+from tests.stack import Rehearsal, create_function, wait_for
 
 
 def deploy(rehearsal: Rehearsal, name: str, resources: dict[str, Any], kind: str = "CREATE", **rest: Any) -> str:
@@ -112,3 +119,200 @@ def test_what_its_api_refuses_fails_the_stack(rehearsal: Rehearsal, name: str, p
     resources = resources_of_monitoring()
     resources[name]["Properties"] |= properties
     assert deploy(rehearsal, f"refused-{name}".lower(), resources) == "ROLLBACK_COMPLETE"
+
+
+@pytest.fixture(scope="module")
+def topic(rehearsal: Rehearsal) -> Iterator[str]:
+    """Return a topic whose messages arrive in the queue ``signals``."""
+    sqs, sns = rehearsal.client("sqs"), rehearsal.client("sns")
+    sqs.create_queue(QueueName="signals")
+    arn = str(sns.create_topic(Name="signals")["TopicArn"])
+    sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint="arn:aws:sqs:us-east-1:123456789012:signals")
+    yield arn
+    names = [alarm["AlarmName"] for alarm in rehearsal.client("cloudwatch").describe_alarms()["MetricAlarms"]]
+    rehearsal.client("cloudwatch").delete_alarms(AlarmNames=names)
+
+
+def put_metric(rehearsal: Rehearsal, name: str, value: float, seconds_ago: float = 0, **dimensions: str) -> None:
+    datum = {
+        "MetricName": name,
+        "Value": value,
+        "Timestamp": datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds_ago),
+        "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions.items()],
+    }
+    rehearsal.client("cloudwatch").put_metric_data(Namespace="Test", MetricData=[datum])
+
+
+def wait_for_state(rehearsal: Rehearsal, name: str, state: str) -> dict[str, Any]:
+    def look() -> Any:
+        (alarm,) = rehearsal.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
+        return alarm["StateValue"] == state and alarm
+
+    return dict(wait_for(look, 15))
+
+
+def test_an_alarm_comes_and_goes_and_tells_a_queue_each_time(rehearsal: Rehearsal, topic: str) -> None:
+    cloudwatch = rehearsal.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName="faults",
+        AlarmDescription="Look at the queue of faults.",
+        Namespace="Test",
+        MetricName="Faults",
+        Dimensions=[{"Name": "Endpoint", "Value": "a"}],
+        Statistic="Sum",
+        Period=10,
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanOrEqualToThreshold",
+        TreatMissingData="notBreaching",
+        AlarmActions=[topic],
+        OKActions=[topic],
+    )
+    wait_for_state(rehearsal, "faults", "OK")
+    put_metric(rehearsal, "Faults", 5, Endpoint="b")
+    put_metric(rehearsal, "Faults", 2, seconds_ago=7, Endpoint="a")
+    alarmed = wait_for_state(rehearsal, "faults", "ALARM")
+    assert "[2.0] was greater than or equal to the threshold (1" in alarmed["StateReason"]
+    wait_for_state(rehearsal, "faults", "OK")  # once the data point is older than the period
+    sqs = rehearsal.client("sqs")
+    queue = sqs.get_queue_url(QueueName="signals")["QueueUrl"]
+    received: list[dict[str, Any]] = []
+
+    def told() -> bool:
+        for message in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", []):
+            envelope = json.loads(message["Body"])
+            received.append({**json.loads(envelope["Message"]), "Subject": envelope["Subject"]})
+        return len(received) == 3
+
+    wait_for(told)
+    received.sort(key=lambda message: message["StateChangeTime"])
+    changes = [(message["OldStateValue"], message["NewStateValue"]) for message in received]
+    assert changes == [("INSUFFICIENT_DATA", "OK"), ("OK", "ALARM"), ("ALARM", "OK")]
+    assert received[1]["AlarmDescription"] == "Look at the queue of faults." and "faults" in received[1]["Subject"]
+    history = cloudwatch.describe_alarm_history(AlarmName="faults", HistoryItemType="StateUpdate")
+    summaries = [item["HistorySummary"] for item in history["AlarmHistoryItems"]]
+    assert summaries[:2] == ["Alarm updated from ALARM to OK", "Alarm updated from OK to ALARM"]
+    folder = Path(f"/proc/{rehearsal.running.supervisor}/cmdline").read_text().split("\0")[3]
+    assert "faults  OK" in rehearsal.run(sys.executable, "-m", "rehearsal", "--folder", folder, "status").stdout
+
+
+def share_alarm(topic: str, expression: str, **properties: Any) -> dict[str, Any]:
+    """Return an alarm on an expression of the metrics ``Unsure`` (u) and ``Accepted`` (a)."""
+
+    def metric(name: str) -> dict[str, Any]:
+        asked = {"Metric": {"Namespace": "Test", "MetricName": name}, "Period": 10, "Stat": "Sum"}
+        return {"Id": name[0].lower(), "MetricStat": asked, "ReturnData": False}
+
+    share = {"Id": "share", "Expression": expression, "Label": "share", "ReturnData": True}
+    basics = {"EvaluationPeriods": 1, "Threshold": 0.4, "ComparisonOperator": "GreaterThanThreshold"}
+    return {**basics, "AlarmActions": [topic], "Metrics": [metric("Unsure"), metric("Accepted"), share], **properties}
+
+
+def test_an_alarm_on_a_share_of_two_metrics(rehearsal: Rehearsal, topic: str) -> None:
+    cloudwatch = rehearsal.client("cloudwatch")
+    expression = "IF(SUM([u, a]) >= 10, FILL(u, 0) / (FILL(u, 0) + FILL(a, 0)), 0)"
+    cloudwatch.put_metric_alarm(AlarmName="share", **share_alarm(topic, expression))
+    wait_for_state(rehearsal, "share", "INSUFFICIENT_DATA")
+    put_metric(rehearsal, "Unsure", 6)
+    wait_for_state(rehearsal, "share", "OK")  # too few for a share
+    put_metric(rehearsal, "Accepted", 4)
+    described = wait_for_state(rehearsal, "share", "ALARM")
+    assert "[0.6]" in described["StateReason"]
+    assert described["Metrics"][2]["Expression"] == expression
+    put_metric(rehearsal, "Accepted", 30)
+    wait_for_state(rehearsal, "share", "OK")
+    cloudwatch.put_metric_alarm(AlarmName="share", **share_alarm(topic, expression, Threshold=0.9))
+    assert wait_for_state(rehearsal, "share", "OK")["Threshold"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("expression", "more"),
+    [
+        ("ANOMALY_DETECTION_BAND(u)", {}),
+        ("u +", {}),
+        ("u / missing", {}),
+        ("u.__class__", {}),
+        ("u / a", {"ComparisonOperator": "LessThanLowerThreshold"}),
+        ("u / a", {"AlarmActions": ["arn:aws:lambda:us-east-1:123456789012:function:f"]}),
+    ],
+)
+def test_an_alarm_that_cannot_be_evaluated_is_refused(
+    rehearsal: Rehearsal, topic: str, expression: str, more: dict[str, Any]
+) -> None:
+    cloudwatch = rehearsal.client("cloudwatch")
+    with pytest.raises(ClientError) as caught:
+        cloudwatch.put_metric_alarm(AlarmName="impossible", **{**share_alarm(topic, expression), **more})
+    assert caught.value.response["Error"]["Code"] == "ValidationError"
+    assert cloudwatch.describe_alarms(AlarmNames=["impossible"])["MetricAlarms"] == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("-(a + 2) * 3 / 4 - 1", -4),
+        ("a / zero", None),
+        ("a + gone", None),
+        ("FILL(gone, 7)", 7),
+        ("FILL(a, 7)", 2),
+        ("IF(a > 1, 10, 20) + IF(a != 2, 1, 0)", 10),
+        ("IF(gone > 1, 10, 20)", None),
+        ("MAX([a, gone, 5]) + MIN([a, 5]) + SUM([a, a]) + AVG([a, 4])", 14),
+        ("MAX([gone])", None),
+    ],
+)
+def test_metric_math(expression: str, value: float | None) -> None:
+    points = {"a": 2.0, "zero": 0.0, "gone": None}
+    assert calculate(_parse(expression), points.__getitem__) == value
+
+
+def test_a_queue_that_fills_raises_its_alarm(rehearsal: Rehearsal, topic: str) -> None:
+    sqs = rehearsal.client("sqs")
+    queue = sqs.create_queue(QueueName="of-faults")["QueueUrl"]
+    rehearsal.client("cloudwatch").put_metric_alarm(
+        AlarmName="depth",
+        Namespace="AWS/SQS",
+        MetricName="ApproximateNumberOfMessagesVisible",
+        Dimensions=[{"Name": "QueueName", "Value": "of-faults"}],
+        Statistic="Maximum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=0,
+        ComparisonOperator="GreaterThanThreshold",
+        AlarmActions=[topic],
+    )
+    wait_for_state(rehearsal, "depth", "OK")
+    sqs.send_message(QueueUrl=queue, MessageBody="a fault")
+    wait_for_state(rehearsal, "depth", "ALARM")
+
+
+def test_a_function_s_embedded_metrics_are_metrics(rehearsal: Rehearsal) -> None:
+    source = textwrap.dedent(
+        """
+        import json, time
+
+        def lambda_handler(event, context):
+            metrics = [{"Name": "Accepted", "Unit": "Count"}, {"Name": "Confidence", "Unit": "None"}]
+            directive = {"Namespace": "Test/Embedded", "Dimensions": [["service"], []], "Metrics": metrics}
+            line = {"_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}}
+            print(json.dumps({**line, "service": "filter", "Accepted": 1, "Confidence": [0.25, 0.75], "id": "x"}))
+            print(json.dumps({**line, "service": "filter", "Accepted": "no number"}))
+        """
+    )
+    create_function(rehearsal, "embedded", source)
+    rehearsal.client("lambda").invoke(FunctionName="embedded")
+    now = datetime.datetime.now(datetime.UTC)
+
+    def values(name: str, dimensions: list[dict[str, str]]) -> Any:
+        asked = {"Namespace": "Test/Embedded", "MetricName": name, "Dimensions": dimensions}
+        statistics = rehearsal.client("cloudwatch").get_metric_statistics(
+            **asked,
+            StartTime=now - datetime.timedelta(seconds=60),
+            EndTime=now + datetime.timedelta(seconds=60),
+            Period=120,
+            Statistics=["Sum", "SampleCount"],
+        )["Datapoints"]
+        return statistics and (statistics[0]["Sum"], statistics[0]["SampleCount"])
+
+    dimensions = [{"Name": "service", "Value": "filter"}]
+    assert wait_for(lambda: values("Accepted", dimensions)) == (1, 1)
+    assert values("Confidence", dimensions) == (1, 2)
