@@ -1,6 +1,6 @@
 """How fast the endpoint's server answers: ``python benchmarks/endpoint.py``.
 
-One worker of ``training/container/serve.py``, a handler that does nothing behind the same server, and the same model
+One worker of ``python -m training.container.serve``, a handler that does nothing behind the same server, and the same model
 behind Flask and gunicorn (``requirements/bench.txt``) take turns in short rounds, so that a noisy machine is noisy to
 all of them. Figures are medians over the rounds; comparisons are made within a round, and then the median is taken.
 Servers share one CPU, the client has another. Afterwards hostile and slow clients try to take the server down.
@@ -174,7 +174,7 @@ def running(kind: str, model_dir: Path, cpu: int | None, **settings: str) -> Ite
         "OMP_NUM_THREADS": "1",
     }
     if kind == "endpoint":
-        command = [str(ROOT / "training/container/serve.py"), "serve"]
+        command = ["-m", "training.container.serve", "serve"]
     elif kind in ("gthread", "sync"):
         command = ["-m", "gunicorn", "endpoint:flask_app()", "--bind", f"{HOST}:{port}", "--workers", "1"]
         command += ["--worker-class", kind, "--threads", "4" if kind == "gthread" else "1", "--log-level", "error"]

@@ -35,7 +35,8 @@ from rehearsal.lifecycle import free_port
 
 log = logging.getLogger("rehearsal")
 
-SERVER = Path(__file__).parents[1] / "training" / "container" / "serve.py"
+#: What the container image holds.
+PROGRAM = Path(__file__).parents[1]
 #: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html#API_runtime_InvokeEndpoint_RequestBody
 MAX_BODY_BYTES = 6 * 1024 * 1024
 RESPONSE_SECONDS = 60
@@ -67,10 +68,11 @@ class ModelServer:
         self._output = folder.with_suffix(".log")
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, str(SERVER), "serve"],
+                [sys.executable, "-m", "training.container.serve", "serve"],
                 env={
                     **os.environ,
                     **environment,
+                    "PYTHONPATH": str(PROGRAM),
                     "HOST": "127.0.0.1",
                     "PORT": str(self.port),
                     "MODEL_DIR": str(folder),
@@ -191,7 +193,7 @@ class Endpoints:
             raise InvokeError(
                 400,
                 "ValidationException",
-                f"The rehearsal runs the image image-classifier, whose code is in training/container, not {repository}",
+                f"The rehearsal runs the image image-classifier, of training/container/Dockerfile, not {repository}",
             )
         name = endpoint.endpoint_name
         server = ModelServer(

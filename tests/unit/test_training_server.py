@@ -224,8 +224,8 @@ def test_a_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 )
 def test_serve_says_why_it_does_not_start(settings: dict[str, str], reason: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, REPOSITORY / "training/container/serve.py", "serve"],
-        env={"PATH": os.environ["PATH"], **settings},
+        [sys.executable, "-m", "training.container.serve", "serve"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **settings},
         cwd=tmp_path,
         capture_output=True,
         text=True,

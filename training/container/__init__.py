@@ -1,1 +1,1 @@
-"""The endpoint's serving code; copied flat into the container, imported as a package by training."""
+"""The endpoint's serving code, which training and monitoring share."""

@@ -27,14 +27,12 @@ def main() -> int:
         workers = _number("WEB_CONCURRENCY", os.cpu_count() or 1)
     except ValueError as error:
         return _fail(str(error))
-    # A path, so that the working directory does not matter.
-    target = f"{Path(__file__).resolve().parent / 'server.py'}:app_from_environment"
-    serve(target, os.environ.get("HOST", "0.0.0.0"), port, workers)
+    serve("training.container.server:app_from_environment", os.environ.get("HOST", "0.0.0.0"), port, workers)
     return 0
 
 
 def serve(target: str, host: str, port: int, workers: int) -> None:
-    """Serve the WSGI application that ``target``, ``path:factory``, makes, until SIGTERM."""
+    """Serve the WSGI application that ``target``, ``module:factory`` or ``path:factory``, makes, until SIGTERM."""
     server = Granian(
         target=target,
         factory=True,

@@ -19,16 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-# The container holds these files in one flat folder; the repository holds them as a package.
-if __package__:
-    from .preprocess import MAX_BYTES, ImageError, ImageTooLarge, preprocess
-else:
-    from preprocess import (  # type: ignore[import-not-found,no-redef]
-        MAX_BYTES,
-        ImageError,
-        ImageTooLarge,
-        preprocess,
-    )
+from .preprocess import MAX_BYTES, ImageError, ImageTooLarge, preprocess
 
 MODEL_FILE = "model.onnx"
 CONTENT_TYPES = ("image/png", "image/jpeg", "image/webp", "application/x-image")
