@@ -28,8 +28,14 @@ runtime = boto3.client(
 SUM_TOLERANCE = 1e-3
 #: InvokeEndpoint's limit for an inference id, in characters.
 MAX_INFERENCE_ID = 64
-#: The endpoint says which labels it answers for in this header's ``labels=`` part, if it says so at all.
+#: What identifies an image in logs, traces and metrics.
+IDENTITY = ("execution_id", "s3_bucket", "s3_key", "endpoint", "variant", "model")
+#: X-Ray's limit for the value of an annotation, in characters.
+MAX_ANNOTATION = 1000
+#: In the custom attributes of its answer the endpoint says which labels it answers for, if it says so at all …
 LABELS_ATTRIBUTE = "labels="
+#: … and which model it runs, by the first digits of the model's hash.
+MODEL_ATTRIBUTE = re.compile(r"(?:^|;)model=([0-9a-f]{12})(?=;|$)")
 
 
 class ClassifyError(Exception):
@@ -62,9 +68,9 @@ class InvalidInference(ClassifyError):
 
 @logger.inject_lambda_context(clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False)
-@metrics.log_metrics(capture_cold_start_metric=True)
+@metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Replace the image by ``inferences``, ``label``, ``confidence``, ``endpoint`` and ``variant``.
+    """Replace the image by ``inferences``, ``label``, ``confidence``, ``endpoint``, ``variant`` and ``model``.
 
     Parameters
     ----------
@@ -85,18 +91,21 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     """
     labels = os.environ["LABELS"].split(",")
     endpoint = os.environ["ENDPOINT_NAME"]
-    logger.append_keys(**identity(event))
+    identify(event)
+    identify({"endpoint": endpoint})
     try:
         carried, image = parse_event(event)
-        answer, variant = invoke(endpoint, image, event["content_type"], labels, inference_id(carried))
+        answer, variant, attributes = invoke(endpoint, image, event["content_type"], inference_id(carried))
+        model = announced_model(attributes)
+        identify({"variant": variant, "model": model})
+        check_labels(endpoint, attributes, labels)
         inferences = parse_inferences(answer, labels)
-    except ClassifyError as error:
-        logger.error(str(error), error=type(error).__name__)
-        metrics.add_metric(type(error).__name__, MetricUnit.Count, 1)
+    except Exception as error:
+        report(error)
         raise
     confidence = max(inferences)
     label = labels[inferences.index(confidence)]
-    logger.info("Classified", label=label, confidence=confidence, endpoint=endpoint, variant=variant)
+    logger.info("Classified", label=label, confidence=confidence)
     return {
         **carried,
         "inferences": inferences,
@@ -104,13 +113,25 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         "confidence": confidence,
         "endpoint": endpoint,
         "variant": variant,
+        "model": model,
     }
 
 
-def identity(event: Any) -> dict[str, Any]:
-    """Return what identifies an event in the logs: its execution and its S3 address, where present."""
-    names = ("execution_id", "s3_bucket", "s3_key")
-    return {name: event[name] for name in names if name in event} if isinstance(event, dict) else {}
+def identify(event: Any) -> None:
+    """Put what identifies an image on every log line, on the trace and on the metrics' line: one id finds all."""
+    for name in IDENTITY:
+        value = event.get(name) if isinstance(event, dict) else None
+        if isinstance(value, str) and value:
+            logger.append_keys(**{name: value})
+            tracer.put_annotation(name, value[:MAX_ANNOTATION])
+            metrics.add_metadata(name, value)
+
+
+def report(error: Exception) -> None:
+    """Log an error and count it under its name; one that is not of the event contract comes with its stack."""
+    named = isinstance(error, ClassifyError)
+    logger.error(str(error), error=type(error).__name__, exc_info=not named)
+    metrics.add_metric(type(error).__name__ if named else "UnexpectedError", MetricUnit.Count, 1)
 
 
 def parse_event(event: Any) -> tuple[dict[str, Any], bytes]:
@@ -141,13 +162,13 @@ def inference_id(carried: dict[str, Any]) -> str:
 
 
 @tracer.capture_method(capture_response=False)
-def invoke(endpoint: str, image: bytes, content_type: str, labels: list[str], request_id: str) -> tuple[bytes, str]:
+def invoke(endpoint: str, image: bytes, content_type: str, request_id: str) -> tuple[bytes, str, str]:
     """Send an image to the endpoint.
 
     Returns
     -------
-    tuple of (bytes, str)
-        The answer's body, and the production variant that gave it.
+    tuple of (bytes, str, str)
+        The answer's body, the production variant that gave it, and the endpoint's custom attributes.
 
     Raises
     ------
@@ -168,12 +189,7 @@ def invoke(endpoint: str, image: bytes, content_type: str, labels: list[str], re
     except BotoCoreError as error:
         raise EndpointUnavailable(f"Endpoint {endpoint} did not answer: {error}") from error
     metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, (time.perf_counter() - started) * 1000)
-    attributes = response.get("CustomAttributes", "")
-    if attributes.startswith(LABELS_ATTRIBUTE):
-        announced = attributes.removeprefix(LABELS_ATTRIBUTE).split(";")[0]
-        if announced != json.dumps(labels, separators=(",", ":")):
-            raise InvalidInference(f"Endpoint {endpoint} answers for the labels {announced:.200}, not {labels}")
-    return answer, response["InvokedProductionVariant"]
+    return answer, response["InvokedProductionVariant"], response.get("CustomAttributes", "")
 
 
 def _endpoint_error(error: ClientError, endpoint: str) -> ClassifyError:
@@ -193,6 +209,26 @@ def _endpoint_error(error: ClientError, endpoint: str) -> ClassifyError:
     if code in ("ValidationError", "ValidationException") and "not found" in message.lower():
         return EndpointNotFound(f"Endpoint {endpoint} does not exist ({said}); create it, or set EndpointName")
     return EndpointRefused(f"Endpoint {endpoint} refused the request ({said}); may this function invoke it?")
+
+
+def announced_model(attributes: str) -> str:
+    """Return the model that an endpoint announces in its custom attributes, empty where it announces none."""
+    found = MODEL_ATTRIBUTE.search(attributes)
+    return found[1] if found else ""
+
+
+def check_labels(endpoint: str, attributes: str, labels: list[str]) -> None:
+    """Compare the labels that an endpoint announces in its custom attributes, if it does, with ours.
+
+    Raises
+    ------
+    InvalidInference
+        If they are others, or stand in another order.
+    """
+    if attributes.startswith(LABELS_ATTRIBUTE):
+        announced = attributes.removeprefix(LABELS_ATTRIBUTE).split(";")[0]
+        if announced != json.dumps(labels, separators=(",", ":")):
+            raise InvalidInference(f"Endpoint {endpoint} answers for the labels {announced:.200}, not {labels}")
 
 
 def parse_inferences(answer: bytes, labels: list[str]) -> list[float]:

@@ -12,6 +12,11 @@ logger = Logger()
 metrics = Metrics()
 tracer = Tracer(auto_patch=False)
 
+#: What identifies an image in logs, traces and metrics.
+IDENTITY = ("execution_id", "s3_bucket", "s3_key", "endpoint", "variant", "model")
+#: X-Ray's limit for the value of an annotation, in characters.
+MAX_ANNOTATION = 1000
+
 
 class FilterError(Exception):
     """An error of this function whose class name is part of the event contract."""
@@ -35,7 +40,7 @@ class ThresholdNotMet(FilterError):
 
 @logger.inject_lambda_context(clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
-@metrics.log_metrics(capture_cold_start_metric=True)
+@metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Return the event unchanged if its confidence reaches ``THRESHOLD``.
 
@@ -58,32 +63,47 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     FilterError
         One of its other subclasses; the name says what was wrong.
     """
-    logger.append_keys(**identity(event))
+    identify(event)
     try:
         threshold = parse_threshold(os.environ.get("THRESHOLD", ""))
         confidence = parse_event(event)
-        if confidence < threshold:
-            raise ThresholdNotMet(
-                f"{event['label']} has probability {confidence:.4f}, below the threshold {threshold}: "
-                f"s3://{event['s3_bucket']}/{event['s3_key']} needs a review"
-            )
-    except ThresholdNotMet as unsure:
-        logger.warning(str(unsure), error="ThresholdNotMet", label=event["label"], confidence=confidence)
-        metrics.add_metric("Unsure", MetricUnit.Count, 1)
+    except Exception as error:
+        report(error)
         raise
-    except FilterError as error:
-        logger.error(str(error), error=type(error).__name__)
-        metrics.add_metric(type(error).__name__, MetricUnit.Count, 1)
-        raise
-    metrics.add_metric("Accepted", MetricUnit.Count, 1)
-    logger.info("Accepted", label=event["label"], confidence=confidence)
+    label = event["label"]
+    accepted = confidence >= threshold
+    # CloudWatch refuses dimensions with other characters than ASCII, and the whole line with them.
+    metrics.add_dimensions(service=metrics.service, label=label.encode("ascii", "backslashreplace").decode())
+    metrics.add_metric("Confidence", MetricUnit.NoUnit, confidence)
+    # Each outcome counts the other one as 0, so that shares can be had from any period with traffic.
+    metrics.add_metric("Accepted", MetricUnit.Count, accepted)
+    metrics.add_metric("Unsure", MetricUnit.Count, not accepted)
+    if not accepted:
+        unsure = ThresholdNotMet(
+            f"{label} has probability {confidence:.4f}, below the threshold {threshold}: "
+            f"s3://{event['s3_bucket']}/{event['s3_key']} needs a review"
+        )
+        logger.warning(str(unsure), error="ThresholdNotMet", label=label, confidence=confidence)
+        raise unsure
+    logger.info("Accepted", label=label, confidence=confidence)
     return event
 
 
-def identity(event: Any) -> dict[str, Any]:
-    """Return what identifies an event in the logs: its execution and its S3 address, where present."""
-    names = ("execution_id", "s3_bucket", "s3_key")
-    return {name: event[name] for name in names if name in event} if isinstance(event, dict) else {}
+def identify(event: Any) -> None:
+    """Put what identifies an image on every log line, on the trace and on the metrics' line: one id finds all."""
+    for name in IDENTITY:
+        value = event.get(name) if isinstance(event, dict) else None
+        if isinstance(value, str) and value:
+            logger.append_keys(**{name: value})
+            tracer.put_annotation(name, value[:MAX_ANNOTATION])
+            metrics.add_metadata(name, value)
+
+
+def report(error: Exception) -> None:
+    """Log an error and count it under its name; one that is not of the event contract comes with its stack."""
+    named = isinstance(error, FilterError)
+    logger.error(str(error), error=type(error).__name__, exc_info=not named)
+    metrics.add_metric(type(error).__name__ if named else "UnexpectedError", MetricUnit.Count, 1)
 
 
 def parse_threshold(text: str) -> float:

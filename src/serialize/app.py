@@ -37,6 +37,10 @@ MAX_PIXELS = 50_000_000
 #: Above this a JPEG of the same picture is several times smaller and looks the same to a classifier.
 MAX_PNG_BYTES = 64 * 1024
 JPEG_QUALITY = 90
+#: What identifies an image in logs, traces and metrics.
+IDENTITY = ("execution_id", "s3_bucket", "s3_key")
+#: X-Ray's limit for the value of an annotation, in characters.
+MAX_ANNOTATION = 1000
 #: What makes an image upright, by its EXIF orientation.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -79,7 +83,7 @@ class StorageUnavailable(SerializeError):
 
 @logger.inject_lambda_context(clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False)
-@metrics.log_metrics(capture_cold_start_metric=True)
+@metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Add ``image_data``, ``content_type``, ``source`` and ``statistics`` to the S3 address.
 
@@ -100,18 +104,19 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     SerializeError
         One of its subclasses; the name says what was wrong.
     """
-    logger.append_keys(**identity(event))
+    identify(event)
     try:
         address = parse_event(event)
         data, source = fetch(address["s3_bucket"], address["s3_key"])
         image, image_format, size = decode(data, max_edge=int(os.environ["MAX_EDGE"]))
         encoded, content_type = encode(image, original=data)
-    except SerializeError as error:
-        logger.error(str(error), error=type(error).__name__)
-        metrics.add_metric(type(error).__name__, MetricUnit.Count, 1)
+        statistics = image_statistics(image)
+    except Exception as error:
+        report(error)
         raise
-    statistics = image_statistics(image)
     metrics.add_metric("ImageBytes", MetricUnit.Bytes, len(data))
+    for name, value in statistics.items():
+        metrics.add_metric(name.title(), MetricUnit.NoUnit, value)
     logger.info("Serialized", format=image_format, width=size[0], height=size[1], encoded_bytes=len(encoded))
     return {
         **address,
@@ -122,10 +127,21 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     }
 
 
-def identity(event: Any) -> dict[str, Any]:
-    """Return what identifies an event in the logs: its execution and its S3 address, where present."""
-    names = ("execution_id", "s3_bucket", "s3_key")
-    return {name: event[name] for name in names if name in event} if isinstance(event, dict) else {}
+def identify(event: Any) -> None:
+    """Put what identifies an image on every log line, on the trace and on the metrics' line: one id finds all."""
+    for name in IDENTITY:
+        value = event.get(name) if isinstance(event, dict) else None
+        if isinstance(value, str) and value:
+            logger.append_keys(**{name: value})
+            tracer.put_annotation(name, value[:MAX_ANNOTATION])
+            metrics.add_metadata(name, value)
+
+
+def report(error: Exception) -> None:
+    """Log an error and count it under its name; one that is not of the event contract comes with its stack."""
+    named = isinstance(error, SerializeError)
+    logger.error(str(error), error=type(error).__name__, exc_info=not named)
+    metrics.add_metric(type(error).__name__ if named else "UnexpectedError", MetricUnit.Count, 1)
 
 
 def parse_event(event: Any) -> dict[str, str]:

@@ -74,6 +74,7 @@ def test_the_answer_joins_the_event_and_the_image_leaves_it(answer: Any) -> None
         "confidence": 0.75,
         "endpoint": "image-classifier",
         "variant": "AllTraffic",
+        "model": "",
     }
 
 
@@ -108,6 +109,21 @@ def test_probabilities_may_leave_room_for_neither(answer: Any) -> None:
 def test_an_unbelievable_answer_is_invalid(answer: Any, body: bytes | str) -> None:
     with pytest.raises(app.InvalidInference):
         answer(body)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "model"),
+    [
+        ('labels=["bicycle","motorcycle"];model=0123456789ab', "0123456789ab"),
+        ("model=0123456789ab;more=1", "0123456789ab"),
+        ('labels=["bicycle","motorcycle"]', ""),
+        ("trace=1", ""),
+        ("model=not a hash", ""),
+        ("supermodel=0123456789ab", ""),
+    ],
+)
+def test_the_model_is_the_one_that_the_endpoint_announces(answer: Any, attributes: str, model: str) -> None:
+    assert answer("[0.8, 0.1]", CustomAttributes=attributes)["model"] == model
 
 
 def test_labels_that_the_endpoint_announces_must_be_ours(answer: Any) -> None:

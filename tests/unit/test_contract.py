@@ -31,6 +31,7 @@ AFTER_CLASSIFY = {
     "confidence": float,
     "endpoint": str,
     "variant": str,
+    "model": str,
 }
 
 
@@ -96,5 +97,5 @@ def test_the_review_message_takes_fields_that_exist(chain: list[dict[str, Any]])
     states = json.loads((ROOT / "statemachine" / "classify.asl.json").read_text())["States"]
     body = states["Ask for review"]["Parameters"]["MessageBody"]
     wanted = {path.removeprefix("$.") for path in body.values() if not path.startswith("$$")}
-    assert wanted <= set(chain[1])
-    assert {"s3_bucket", "s3_key", "inferences", "confidence", "label"} <= wanted
+    assert wanted | {"execution_id"} == set(chain[1])
+    assert body["execution_id.$"] == "$$.Execution.Id"

@@ -59,12 +59,27 @@ def test_exactly_the_errors_that_can_succeed_later_are_retried(function: str) ->
     assert {"Lambda.TooManyRequestsException", "Lambda.ServiceException"} <= set(retry["ErrorEquals"])
 
 
-def test_only_an_unsure_answer_is_caught_and_it_still_fails() -> None:
-    caught = {name: state["Catch"] for name, state in STATES.items() if "Catch" in state}
-    assert list(caught) == ["Filter"]
-    (catcher,) = caught["Filter"]
-    assert catcher["ErrorEquals"] == ["ThresholdNotMet"]
-    assert STATES[STATES[catcher["Next"]]["Next"]]["Type"] == "Fail"
+def test_an_unsure_answer_waits_for_review_and_still_fails() -> None:
+    unsure, _ = STATES["Filter"]["Catch"]
+    assert unsure["ErrorEquals"] == ["ThresholdNotMet"]
+    assert STATES[STATES[unsure["Next"]]["Next"]]["Type"] == "Fail"
+
+
+@pytest.mark.parametrize("name", [name for name, state in STATES.items() if state["Type"] == "Task"])
+def test_whatever_else_fails_is_kept_under_its_own_name(name: str) -> None:
+    catcher = STATES[name]["Catch"][-1]
+    assert catcher["ErrorEquals"] == ["States.ALL"]
+    if name == "Keep fault":
+        assert (catcher["Next"], catcher["ResultPath"]) == ("Failed", None), "the first error is the one to report"
+    else:
+        assert catcher["Next"] == "Keep fault"
+        # The image would come along, and the state could become too large, which nothing can catch.
+        assert "ResultPath" not in catcher
+
+
+def test_only_an_unsure_answer_is_no_fault() -> None:
+    catchers = [catcher for state in STATES.values() for catcher in state.get("Catch", [])]
+    assert {error for catcher in catchers for error in catcher["ErrorEquals"]} == {"ThresholdNotMet", "States.ALL"}
 
 
 def test_names_come_from_the_template_alone() -> None:

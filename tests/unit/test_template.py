@@ -59,7 +59,7 @@ def test_every_permission_names_its_resource(template: dict[str, Any]) -> None:
         "sagemaker:InvokeEndpoint": {"Fn::Sub": f"{prefix % 'sagemaker'}endpoint/${{EndpointName}}"},
         "lambda:InvokeFunction": [arn("Serialize"), arn("Classify"), arn("Filter")],
         "events:PutEvents": arn("ResultBus"),
-        "sqs:SendMessage": arn("ReviewQueue"),
+        "sqs:SendMessage": [arn("ReviewQueue"), arn("FaultQueue")],
     }
     seen = set()
     for name, role in of_type(template, "AWS::IAM::Role").items():
@@ -82,6 +82,24 @@ def test_only_the_upload_rule_may_fill_the_queue_of_the_undelivered(template: di
     (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
     assert statement["Resource"] == arn("UndeliveredQueue")
     assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": arn("WorkflowImageUploaded")}}
+
+
+def test_only_alarms_of_this_account_may_publish_on_the_topic(template: dict[str, Any]) -> None:
+    (policy,) = of_type(template, "AWS::SNS::TopicPolicy").values()
+    (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+    assert (statement["Principal"], statement["Action"]) == ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish")
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+
+
+def test_faults_are_kept_for_two_weeks(template: dict[str, Any]) -> None:
+    assert template["Resources"]["FaultQueue"]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
+
+
+def test_without_an_address_nobody_is_subscribed(template: dict[str, Any]) -> None:
+    (subscription,) = of_type(template, "AWS::SNS::Subscription").values()
+    condition = template["Conditions"][subscription["Condition"]]
+    assert condition == {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]}
+    assert template["Parameters"]["AlarmEmail"]["Default"] == ""
 
 
 def test_the_workflow_is_traced_and_logged_without_images(template: dict[str, Any]) -> None:
@@ -112,7 +130,7 @@ def test_the_bucket_is_closed(template: dict[str, Any]) -> None:
 
 def test_every_queue_is_encrypted(template: dict[str, Any]) -> None:
     queues = of_type(template, "AWS::SQS::Queue")
-    assert len(queues) == 3
+    assert len(queues) == 4
     assert all(queue["Properties"]["SqsManagedSseEnabled"] is True for queue in queues.values())
 
 

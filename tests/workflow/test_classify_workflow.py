@@ -19,6 +19,7 @@ EVENT = {
     "inferences": [0.41, 0.12],
     "endpoint": "image-classifier",
     "variant": "AllTraffic",
+    "model": "0123456789ab",
     "source": {"etag": "0"},
     "statistics": {"brightness": 0.5},
 }
@@ -40,12 +41,13 @@ FATAL = [
 
 @dataclass
 class Stage:
-    """The workflow with scripted functions, a result bus with a listener, and a review queue."""
+    """The workflow with scripted functions, a result bus with a listener, a review and a fault queue."""
 
     rehearsal: Rehearsal
     workflow: str
     results: str
     reviews: str
+    faults: str
     attempts: Path
     functions: dict[str, str]
     definition: str
@@ -60,10 +62,14 @@ class Stage:
 
     def messages(self, queue: str, execution: str) -> list[dict[str, Any]]:
         """Return the messages about an execution; the others stay visible."""
-        received = self.rehearsal.client("sqs").receive_message(
-            QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=0
-        )
-        bodies = [json.loads(message["Body"]) for message in received.get("Messages", [])]
+        # moto hands out the same first ten again and again, so those of others are put aside until all were seen.
+        sqs = self.rehearsal.client("sqs")
+        received: list[dict[str, Any]] = []
+        while some := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=60).get("Messages"):
+            received += some
+        for message in received:
+            sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
+        bodies = [json.loads(message["Body"]) for message in received]
         return [body for body in bodies if execution in json.dumps(body)]
 
     def variant(self, name: str, text: str) -> str:
@@ -82,7 +88,8 @@ def stage(rehearsal: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> Ite
         settings = {"Timeout": 10, "MemorySize": 256, "Environment": environment}
         functions[role] = create_function(rehearsal, f"scripted-{role}", source, **settings)
     sqs, events = rehearsal.client("sqs"), rehearsal.client("events")
-    results, reviews = (sqs.create_queue(QueueName=f"scripted-{name}")["QueueUrl"] for name in ("results", "reviews"))
+    names = ("results", "reviews", "faults")
+    results, reviews, faults = (sqs.create_queue(QueueName=f"scripted-{name}")["QueueUrl"] for name in names)
     arn = sqs.get_queue_attributes(QueueUrl=results, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     events.create_event_bus(Name="scripted")
     events.put_rule(
@@ -91,10 +98,15 @@ def stage(rehearsal: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> Ite
     events.put_targets(Rule="all", EventBusName="scripted", Targets=[{"Id": "queue", "Arn": arn}])
     text = (REPOSITORY / "statemachine" / "classify.asl.json").read_text()
     values = {f"{role.title()}FunctionArn": arn for role, arn in functions.items()}
-    for name, value in {**values, "ResultBusName": "scripted", "ReviewQueueUrl": reviews}.items():
+    for name, value in {
+        **values,
+        "ResultBusName": "scripted",
+        "ReviewQueueUrl": reviews,
+        "FaultQueueUrl": faults,
+    }.items():
         text = text.replace(f"${{{name}}}", value)
     assert "${" not in text
-    stage = Stage(rehearsal, "", results, reviews, attempts, functions, text)
+    stage = Stage(rehearsal, "", results, reviews, faults, attempts, functions, text)
     stage.workflow = stage.variant("scripted", text)
     yield stage
 
@@ -120,6 +132,7 @@ def test_an_unsure_answer_waits_for_review_and_fails_by_name(stage: Stage) -> No
     (message,) = wait_for(lambda: stage.messages(stage.reviews, execution))
     assert message == {**EVENT, "execution_id": execution}
     assert not stage.messages(stage.results, execution)
+    assert not stage.messages(stage.faults, execution), "a result is no fault"
     assert stage.attempts_of(execution)["filter"] == 1, "a result is not retried"
 
 
@@ -141,6 +154,13 @@ def test_what_cannot_succeed_fails_at_once_under_its_own_name(stage: Stage) -> N
         later = FUNCTIONS[FUNCTIONS.index(function) + 1 :]
         assert not set(later) & set(stage.attempts_of(execution)), "nothing runs after a failure"
         assert not stage.messages(stage.results, execution) and not stage.messages(stage.reviews, execution)
+        (kept,) = stage.messages(stage.faults, execution)
+        assert kept == {
+            "execution_id": execution,
+            "input": {**EVENT, "script": {function: [name]}},
+            "error": name,
+            "cause": outcome["cause"],
+        }
 
 
 def test_a_throttled_function_is_tried_again(stage: Stage) -> None:
@@ -170,29 +190,60 @@ def test_when_every_attempt_fails_the_execution_fails_by_that_name(stage: Stage)
     execution = stage.rehearsal.execute(workflow, {**EVENT, "script": script})
     outcome = stage.rehearsal.outcome(execution)
     assert (outcome["status"], outcome["error"]) == ("FAILED", "EndpointThrottled")
+    (kept,) = stage.messages(stage.faults, execution)
+    assert kept["error"] == "EndpointThrottled"
+
+
+def test_a_step_that_takes_too_long_is_kept_without_a_cause(stage: Stage) -> None:
+    definition = json.loads(stage.definition)
+    definition["States"]["Filter"]["TimeoutSeconds"] = 1
+    execution = stage.rehearsal.execute(
+        stage.variant("hasty", json.dumps(definition)), {**EVENT, "script": {"filter": ["sleep"]}}
+    )
+    # The interpreter's Fail state refuses names that begin with States.: the error of the execution says nothing here.
+    assert stage.rehearsal.outcome(execution)["status"] == "FAILED"
+    (kept,) = stage.messages(stage.faults, execution)
+    assert (kept["error"], kept["cause"]) == ("States.Timeout", "")
+
+
+def test_a_fault_that_cannot_be_kept_still_fails_under_its_own_name(stage: Stage) -> None:
+    definition = json.loads(stage.definition)
+    keep = definition["States"]["Keep fault"]
+    keep["Parameters"]["QueueUrl"] = "http://localhost/123456789012/no-such-queue"
+    keep["Retry"][0]["MaxAttempts"] = 0
+    workflow = stage.variant("forgetful", json.dumps(definition))
+    outcome = stage.rehearsal.outcome(
+        stage.rehearsal.execute(workflow, {**EVENT, "script": {"serialize": ["ImageTooLarge"]}})
+    )
+    assert (outcome["status"], outcome["error"]) == ("FAILED", "ImageTooLarge")
+    assert json.loads(outcome["cause"])["errorMessage"] == "attempt 0"
 
 
 @pytest.mark.parametrize(
-    ("state", "script", "broken"),
+    ("state", "script", "broken", "cause"),
     [
-        ("Publish result", {}, {"EventBusName": "no-such-bus"}),
+        ("Publish result", {}, {"EventBusName": "no-such-bus"}, "Event bus no-such-bus does not exist"),
         (
             "Ask for review",
             {"filter": ["ThresholdNotMet"]},
             {"QueueUrl": "http://localhost/123456789012/no-such-queue"},
+            "The specified queue does not exist",
         ),
     ],
 )
 def test_a_result_that_cannot_be_handed_on_is_no_success(
-    stage: Stage, state: str, script: dict[str, list[str]], broken: dict[str, str]
+    stage: Stage, state: str, script: dict[str, list[str]], broken: dict[str, str], cause: str
 ) -> None:
     definition = json.loads(stage.definition)
     parameters = definition["States"][state]["Parameters"]
     (parameters["Entries"][0] if "Entries" in parameters else parameters).update(broken)
     definition["States"][state]["Retry"][0]["MaxAttempts"] = 0
     workflow = stage.variant(f"broken-{state.split()[0]}", json.dumps(definition))
-    outcome = stage.rehearsal.outcome(stage.rehearsal.execute(workflow, {**EVENT, "script": script}))
+    execution = stage.rehearsal.execute(workflow, {**EVENT, "script": script})
+    outcome = stage.rehearsal.outcome(execution)
     assert outcome["status"] == "FAILED" and outcome["error"] != "ThresholdNotMet"
+    (kept,) = stage.messages(stage.faults, execution)
+    assert kept["error"] != "ThresholdNotMet" and cause in kept["cause"]
 
 
 def test_extra_keys_of_the_original_design_are_accepted(stage: Stage) -> None:

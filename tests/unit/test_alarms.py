@@ -1,0 +1,181 @@
+"""Alarms and dashboards: each says what to do, has its page, and looks at metrics that somebody emits."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text())
+RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+ALARMS = {name: body["Properties"] for name, body in RESOURCES.items() if body["Type"] == "AWS::CloudWatch::Alarm"}
+DASHBOARDS = {name: body for name, body in RESOURCES.items() if body["Type"] == "AWS::CloudWatch::Dashboard"}
+OWN = "ImageClassifier/${AWS::StackName}"
+#: What AWS emits, by namespace: dimensions, and those names of metrics that the stack uses.
+#: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/aws-services-cloudwatch-metrics.html
+OF_AWS: dict[str, tuple[set[str], set[str]]] = {
+    "AWS/Lambda": ({"FunctionName"}, {"Duration", "Errors", "Throttles"}),
+    "AWS/States": (
+        {"StateMachineArn"},
+        {
+            *("ExecutionsStarted", "ExecutionsSucceeded", "ExecutionsFailed", "ExecutionsTimedOut"),
+            *("ExecutionsAborted", "ExecutionThrottled", "ExecutionTime"),
+        },
+    ),
+    "AWS/SQS": (
+        {"QueueName"},
+        {"NumberOfMessagesSent", "ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"},
+    ),
+    "AWS/SageMaker": (
+        {"EndpointName", "VariantName"},
+        {"Invocations", "Invocation4XXErrors", "Invocation5XXErrors", "ModelLatency"},
+    ),
+    "/aws/sagemaker/Endpoints": ({"EndpointName", "VariantName"}, {"CPUUtilization", "MemoryUtilization"}),
+}
+#: What the drift check emits, with its dimensions.
+OF_THE_CHECK = {
+    "DriftViolations": {"Endpoint"},
+    "DriftPSI": {"Endpoint", "Feature"},
+    "CapturesRead": {"Endpoint"},
+    "CapturesUnreadable": {"Endpoint"},
+}
+
+
+def emitted(function: str) -> set[str]:
+    """Return the names of metrics that a function's source adds, its named errors included."""
+    tree = ast.parse((ROOT / "src" / function / "app.py").read_text())
+    errors = {node.name for node in tree.body if isinstance(node, ast.ClassDef)} - {f"{function.title()}Error"}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and "add_metric" in ast.dump(node.func)]
+    literals = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    # The statistics' names are made of the event's fields: tests/unit/test_live_signals.py sees them emitted.
+    statistics = {"Brightness", "Contrast", "Sharpness"} if function == "serialize" else set()
+    return {str(name) for name in literals} | errors | statistics
+
+
+def text(value: Any) -> str:
+    """Return a value of the template without its intrinsic function."""
+    return str(next(iter(value.values()))) if isinstance(value, dict) else str(value)
+
+
+def check(namespace: str, name: str, dimensions: dict[str, str]) -> None:
+    """Fail if nothing emits a metric of this name with these dimensions."""
+    if namespace != OWN:
+        known, names = OF_AWS[namespace]
+        assert set(dimensions) == known and name in names, f"{namespace} {name} {dimensions}"
+    elif "service" in dimensions:
+        assert set(dimensions) == {"service"}, dimensions
+        assert name in emitted(dimensions["service"]), f"{dimensions['service']} emits no {name}"
+    else:
+        assert set(dimensions) == OF_THE_CHECK[name], dimensions
+
+
+def metrics_of(alarm: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, str]]]:
+    listed = [query["MetricStat"]["Metric"] for query in alarm.get("Metrics", []) if "MetricStat" in query]
+    for metric in listed or [alarm]:
+        dimensions = {dimension["Name"]: text(dimension["Value"]) for dimension in metric["Dimensions"]}
+        yield text(metric["Namespace"]), metric["MetricName"], dimensions
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_says_what_to_do_and_has_a_section_of_its_name(name: str) -> None:
+    description = ALARMS[name]["AlarmDescription"]
+    assert 100 < len(description) <= 1024, "CloudWatch takes 1,024 characters"
+    assert description.endswith("See docs/operations.md.")
+    assert f"\n### {name}\n" in (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_no_section_tells_of_an_alarm_that_is_not_there() -> None:
+    assert set(re.findall(r"^### (\w+Alarm)$", (ROOT / "docs" / "operations.md").read_text(), re.M)) == set(ALARMS)
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_tells_when_it_begins_and_when_it_ends(name: str) -> None:
+    assert ALARMS[name]["AlarmActions"] == ALARMS[name]["OKActions"] == [{"Ref": "AlarmTopic"}]
+    assert ALARMS[name]["TreatMissingData"] in ("notBreaching", "ignore"), "no traffic is no reason to wake anybody"
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_looks_at_metrics_that_somebody_emits(name: str) -> None:
+    seen = list(metrics_of(ALARMS[name]))
+    assert seen
+    for namespace, metric, dimensions in seen:
+        check(namespace, metric, dimensions)
+
+
+@pytest.mark.parametrize("name", [name for name in ALARMS if "Metrics" in ALARMS[name]])
+def test_an_alarms_formula_uses_exactly_its_metrics(name: str) -> None:
+    queries = ALARMS[name]["Metrics"]
+    (formula,) = [query["Expression"] for query in queries if "Expression" in query]
+    used = {node.id for node in ast.walk(ast.parse(formula)) if isinstance(node, ast.Name)} - {"FILL", "IF"}
+    assert used == {query["Id"] for query in queries if "MetricStat" in query}
+    assert len({query["MetricStat"]["Period"] for query in queries if "MetricStat" in query}) == 1
+
+
+def test_an_unsure_answer_is_no_fault() -> None:
+    assert not {name for _, name, _ in metrics_of(ALARMS["FaultAlarm"])} & {"Unsure", "Errors", "ExecutionsFailed"}
+
+
+def widgets(name: str) -> list[dict[str, Any]]:
+    """Return a dashboard's widgets; names of the template stay as they are."""
+    body = DASHBOARDS[name]["Properties"]["DashboardBody"]["Fn::Sub"]
+    return list(json.loads(body)["widgets"])
+
+
+def rows(widget: dict[str, Any]) -> Iterator[list[Any]]:
+    """Return a widget's metrics with the parts that a dot repeats from the row before."""
+    before: list[Any] = []
+    for row in widget["properties"]["metrics"]:
+        parts = [part for part in row if isinstance(part, str)]
+        parts = [before[place] if part == "." else part for place, part in enumerate(parts)]
+        yield [*parts, *[part for part in row if isinstance(part, dict)]]
+        before = parts or before
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_shows_metrics_that_somebody_emits(name: str) -> None:
+    charts = [widget for widget in widgets(name) if widget["type"] == "metric"]
+    for row in [row for widget in charts for row in rows(widget)]:
+        if isinstance(row[0], str):
+            namespace, metric, *pairs = [part for part in row if isinstance(part, str)]
+            check(namespace, metric, dict(zip(pairs[::2], pairs[1::2], strict=True)))
+        elif found := re.search(r"SEARCH\('{\"([^\"]+)\",([\w,]+)} MetricName=\"(\w+)\"", row[0]["expression"]):
+            namespace, dimensions, metric = found.groups()
+            assert namespace == OWN
+            by_label = metric in emitted("filter") and set(dimensions.split(",")) == {"service", "label"}
+            assert by_label or set(dimensions.split(",")) == OF_THE_CHECK[metric], row
+        else:
+            assert row[0]["expression"] == "unsure / (accepted + unsure)"
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboards_widgets_do_not_cover_each_other(name: str) -> None:
+    taken: set[tuple[int, int]] = set()
+    for widget in widgets(name):
+        across = range(widget["x"], widget["x"] + widget["width"])
+        area = {(x, y) for x in across for y in range(widget["y"], widget["y"] + widget["height"])}
+        assert not area & taken and max(across) < 24, widget["properties"]["title"]
+        taken |= area
+
+
+def test_every_alarm_is_on_a_dashboard() -> None:
+    shown = {
+        alarm for name in DASHBOARDS for widget in widgets(name) for alarm in widget["properties"].get("alarms", ())
+    }
+    assert shown == {f"${{{name}.Arn}}" for name in ALARMS}
+
+
+def test_dashboards_name_what_the_template_has() -> None:
+    known = set(RESOURCES) | set(TEMPLATE["Parameters"]) | {"AWS::StackName", "AWS::Region"}
+    for dashboard in DASHBOARDS.values():
+        body = dashboard["Properties"]["DashboardBody"]["Fn::Sub"]
+        assert {name.split(".")[0] for name in re.findall(r"\${([^}]+)}", body)} <= known
+
+
+def test_two_stacks_of_an_account_do_not_mix_their_metrics() -> None:
+    variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    assert variables["POWERTOOLS_METRICS_NAMESPACE"] == {"Fn::Sub": OWN}
