@@ -38,11 +38,15 @@ def draw_workflow(definition: dict[str, Any], entered: Counter[str], path: Path)
         if "Next" in state:
             _arrow(draw, (x + BOX[0] // 2, y + BOX[1]), (x + BOX[0] // 2, corners[state["Next"]][1]))
         for catcher in state.get("Catch", []):
+            if catcher["Next"] == state["Next"]:
+                continue
             there = corners[catcher["Next"]]
             middle = y + BOX[1] // 2
             draw.line([(x + BOX[0], middle), (there[0] + BOX[0] // 2, middle)], INK, 2)
             _arrow(draw, (there[0] + BOX[0] // 2, middle), (there[0] + BOX[0] // 2, there[1]))
-            draw.text((x + BOX[0] + 8, middle - 20), ", ".join(catcher["ErrorEquals"]), INK, ImageFont.load_default(13))
+            if catcher["ErrorEquals"] != ["States.ALL"]:
+                names = ", ".join(catcher["ErrorEquals"])
+                draw.text((x + BOX[0] + 8, middle - 20), names, INK, ImageFont.load_default(13))
     for name, (x, y) in corners.items():
         kind = states[name]["Type"]
         fill = COLOURS["accepted"] if kind == "Succeed" else COLOURS["unsure"] if kind == "Fail" else (232, 240, 254)
@@ -54,14 +58,15 @@ def draw_workflow(definition: dict[str, Any], entered: Counter[str], path: Path)
 
 
 def _place(states: dict[str, Any], name: str, column: int, row: int, places: dict[str, tuple[int, int]]) -> None:
-    """Put the main path into one column, and each caught error's path into the next one."""
+    """Put the main path into one column, each caught error's path into the next, and that of all others beyond it."""
     if name in places:
         return
     places[name] = (column, row)
     if "Next" in states[name]:
         _place(states, states[name]["Next"], column, row + 1, places)
-    for number, catcher in enumerate(states[name].get("Catch", []), 1):
-        _place(states, catcher["Next"], column + number, row + 1, places)
+    for catcher in states[name].get("Catch", []):
+        aside = 2 if catcher["ErrorEquals"] == ["States.ALL"] else 1
+        _place(states, catcher["Next"], column + aside, row + 1, places)
 
 
 def _arrow(draw: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int]) -> None:
