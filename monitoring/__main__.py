@@ -1,7 +1,10 @@
-"""``python -m monitoring``: baseline, check, report."""
+"""``python -m monitoring``: baseline, check, report, trace, review, replay."""
 
 import argparse
 import datetime
+import getpass
+import heapq
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +15,7 @@ from training.errors import CommandError
 if TYPE_CHECKING:
     from monitoring.baseline import Baseline
     from monitoring.check import Check
+    from monitoring.features import Model
     from monitoring.window import Window
 
 MODEL = Path("training/model/model.onnx")
@@ -96,6 +100,44 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--output", default="build/monitoring.html", metavar="ADDRESS", help="default: %(default)s")
     _add_range(report, 24)
     report.set_defaults(run=_report)
+
+    trace = commands.add_parser(
+        "trace",
+        help="tell the story of one image by its execution",
+        description="Print what happened to one image, in order of time: the workflow's states, log lines of the "
+        "functions, the object in S3, the captured record, the review.",
+    )
+    trace.add_argument("execution", metavar="EXECUTION", help="ARN or name of an execution")
+    trace.add_argument("--stack-name", required=True, help="as in samconfig.toml")
+    trace.add_argument("--json", action="store_true", help="print one JSON object instead")
+    trace.set_defaults(run=_trace)
+
+    review = commands.add_parser(
+        "review",
+        help="label what the model is not sure of, on a local page",
+        description="Serve a page on this machine that shows the images of the review queue one by one, and writes "
+        "their labels to S3. It can be stopped at any time: what is not labelled stays in the queue.",
+    )
+    review.add_argument("--stack-name", required=True, help="as in samconfig.toml")
+    review.add_argument("--reviewer", help="who labels, for the records (default: your name on this machine)")
+    review.add_argument("--labels-uri", metavar="ADDRESS", help="default: labels/ in the bucket of captured data")
+    review.add_argument("--port", type=_port, default=0, help="default: a free one")
+    review.add_argument("--no-browser", action="store_true", help="only print the page's address")
+    review.set_defaults(run=_review)
+
+    replay = commands.add_parser(
+        "replay",
+        help="send an image, or all faults, through the workflow again",
+        description="Start the workflow again with an execution's image, or with what lies in the fault queue. "
+        "Exit code of the former: 0 accepted, 3 the model is not sure, 1 failed.",
+    )
+    what = replay.add_mutually_exclusive_group(required=True)
+    what.add_argument("execution", nargs="?", metavar="EXECUTION", help="ARN or name of an execution")
+    what.add_argument("--faults", action="store_true", help="start everything in the fault queue again")
+    replay.add_argument("--image", type=Path, metavar="FILE", help="a corrected image for EXECUTION")
+    replay.add_argument("--limit", type=_count, metavar="N", help="of --faults, take at most N")
+    replay.add_argument("--stack-name", required=True, help="as in samconfig.toml")
+    replay.set_defaults(run=_replay)
     return parser
 
 
@@ -104,6 +146,7 @@ def _add_range(command: argparse.ArgumentParser, hours: float | None) -> None:
     command.add_argument("--endpoint-name", help="default: all endpoints below --captures")
     default = "default: %(default)s" if hours else "default: everything"
     command.add_argument("--hours", type=_positive, default=hours, help=f"length of the time range ({default})")
+    command.add_argument("--newest", type=_count, help="of these, take so many newest captures (default: all)")
     command.add_argument(
         "--end", type=_time, metavar="TIME", help="end of the range, as 2026-11-23T12:00:00+00:00 (default: now)"
     )
@@ -129,18 +172,24 @@ def _positive(text: str) -> float:
     return value
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port's number")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
 def _time(text: str) -> datetime.datetime:
     try:
         time = datetime.datetime.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time like 2026-11-23T12:00:00+00:00") from error
     return time if time.tzinfo else time.astimezone()
-
-
-def _captures(options: argparse.Namespace) -> CaptureReader:
-    end = options.end or datetime.datetime.now(datetime.UTC)
-    start = end - datetime.timedelta(hours=options.hours) if options.hours else None
-    return CaptureReader(options.captures, start, end, options.endpoint_name)
 
 
 def _baseline(options: argparse.Namespace) -> None:
@@ -153,8 +202,7 @@ def _baseline(options: argparse.Namespace) -> None:
         captures, labels = captures_of_images(options.images, options.model)
         window = read_window(captures, model := Model(labels, options.threshold))
     else:
-        window = read_window(_captures(options), model := Model(parse_labels(options.labels), options.threshold))
-    _say_unreadable(window)
+        window = _window(options, model := Model(parse_labels(options.labels), options.threshold))
     write_baseline(window.features, model, options.output)
     print(f"baseline of {len(window.features)} captures in {options.output}")
 
@@ -166,7 +214,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.namespace and not options.endpoint_name:
         raise CommandError("--namespace needs --endpoint-name: metrics are kept by endpoint")
     baseline = load_baseline(options.baseline)
-    window = _window(options, baseline)
+    window = _window(options, baseline.model)
     result = check(window, baseline)
     write_check(result, window, options.output)
     _write_report(options.output.rstrip("/") + "/report.html", window, baseline, result)
@@ -182,15 +230,49 @@ def _report(options: argparse.Namespace) -> None:
     from monitoring.check import check
 
     baseline = load_baseline(options.baseline)
-    window = _window(options, baseline)
+    window = _window(options, baseline.model)
     _write_report(options.output, window, baseline, check(window, baseline))
     print(f"wrote {options.output}")
 
 
-def _window(options: argparse.Namespace, baseline: "Baseline") -> "Window":
+def _trace(options: argparse.Namespace) -> None:
+    from monitoring.stack import find_stack
+    from monitoring.trace import collect, show
+
+    story = collect(find_stack(options.stack_name), options.execution)
+    print(json.dumps(story, indent=1)) if options.json else show(story)
+
+
+def _review(options: argparse.Namespace) -> None:
+    from monitoring.review import review
+
+    reviewer = options.reviewer or getpass.getuser()
+    review(options.stack_name, reviewer, options.labels_uri, options.port, not options.no_browser)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from monitoring.replay import replay, replay_faults
+    from monitoring.stack import find_stack
+
+    if options.image and options.faults:
+        raise CommandError("--image corrects one EXECUTION; it does not go with --faults")
+    if options.limit and not options.faults:
+        raise CommandError("--limit goes with --faults")
+    stack = find_stack(options.stack_name)
+    if options.faults:
+        return replay_faults(stack, options.limit)
+    return replay(stack, options.execution, options.image)
+
+
+def _window(options: argparse.Namespace, model: "Model") -> "Window":
     from monitoring.window import read_window
 
-    window = read_window(_captures(options), baseline.model)
+    end = options.end or datetime.datetime.now(datetime.UTC)
+    start = end - datetime.timedelta(hours=options.hours) if options.hours else None
+    reader = CaptureReader(options.captures, start, end, options.endpoint_name)
+    newest = heapq.nlargest(options.newest, reader, lambda capture: capture.time) if options.newest else reader
+    window = read_window(newest, model)
+    window.unreadable += reader.unreadable
     _say_unreadable(window)
     return window
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from monitoring.capture import Capture, CaptureReader
+from monitoring.capture import Capture
 from monitoring.features import NEITHER, Features, Model, Observation, observe_all
 from training.progress import progress
 
@@ -61,7 +61,7 @@ def read_window(captures: Iterable[Capture], model: Model) -> Window:
     Parameters
     ----------
     captures : iterable of Capture
-        Of a `CaptureReader`, what it could not read is counted as well.
+        Any number of them, in any order.
     model : Model
         Labels and threshold.
     """
@@ -79,8 +79,6 @@ def read_window(captures: Iterable[Capture], model: Model) -> Window:
             _keep(newest, (capture.time, number, picture))
             if observed.answer != NEITHER:
                 _keep(unsure, (-record.confidence, -number, picture))
-    if isinstance(captures, CaptureReader):
-        window.unreadable += captures.unreadable
     window.unreadable += window.features.unreadable
     window.records.sort(key=lambda record: record.time)
     window.newest = [picture for *_, picture in sorted(newest, reverse=True, key=lambda each: each[:2])]
