@@ -96,10 +96,10 @@ def test_faults_are_kept_for_two_weeks(template: dict[str, Any]) -> None:
 
 
 def test_without_an_address_nobody_is_subscribed(template: dict[str, Any]) -> None:
-    (subscription,) = of_type(template, "AWS::SNS::Subscription").values()
-    condition = template["Conditions"][subscription["Condition"]]
-    assert condition == {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]}
-    assert template["Parameters"]["AlarmEmail"]["Default"] == ""
+    condition, given, otherwise = template["Resources"]["AlarmTopic"]["Properties"]["Subscription"]["Fn::If"]
+    assert template["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]}
+    assert given == [{"Protocol": "email", "Endpoint": {"Ref": "AlarmEmail"}}]
+    assert otherwise == {"Ref": "AWS::NoValue"} and template["Parameters"]["AlarmEmail"]["Default"] == ""
 
 
 def test_the_workflow_is_traced_and_logged_without_images(template: dict[str, Any]) -> None:
