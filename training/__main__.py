@@ -14,6 +14,7 @@ from .sources import DEFAULT_SOURCE, open_source
 
 MODEL = Path("training/model/model.onnx")
 STAGED = Path("build/staged")
+LABELS = "bicycle,motorcycle"
 EVALUATION = Path("build/evaluation")
 
 
@@ -63,7 +64,13 @@ def _parser() -> argparse.ArgumentParser:
         "there. A URL needs its checksum: URL#sha256=HEX. May be repeated. Default: the CIFAR-100 binary "
         "archive from its home page",
     )
-    stage.add_argument("--labels", default="bicycle,motorcycle", help="classes to learn (default: %(default)s)")
+    stage.add_argument(
+        "--labels",
+        action="append",
+        metavar="LABELS",
+        help=f"classes to learn (default: {LABELS}); or a folder or s3://BUCKET/PREFIX of reviewed images, which "
+        "become training data under the label that a person gave them. May be repeated",
+    )
     stage.add_argument("--out", type=Path, default=STAGED, help="folder to write (default: %(default)s)")
     stage.add_argument(
         "--neither-limit",
@@ -188,15 +195,22 @@ def _wanted(text: str) -> float:
 
 
 def _stage(options: argparse.Namespace) -> None:
+    from .reviewed import ReviewedSource
     from .staging import parse_labels, stage
 
-    labels = parse_labels(options.labels)
+    # A list of labels has a comma and no slash.
+    places = [text for text in options.labels or [] if "/" in text or ("," not in text and Path(text).is_dir())]
+    lists = [text for text in options.labels or [] if text not in places] or [LABELS]
+    if len(lists) > 1:
+        raise CommandError(f"the classes to learn are given twice, as {' and as '.join(lists)}; write them as one list")
+    labels = parse_labels(lists[0])
     if options.s3:
         from .upload import parse_s3, upload
 
         bucket, prefix = parse_s3(options.s3)
     sources = [open_source(text, options.cache) for text in options.source or [DEFAULT_SOURCE]]
-    manifest = stage(sources, labels, options.out, options.neither_limit)
+    reviewed = [ReviewedSource(place) for place in places]
+    manifest = stage(sources, labels, options.out, options.neither_limit, reviewed)
     for split, counts in manifest.counts.items():
         print(f"{split}: " + ", ".join(f"{count} {label}" for label, count in counts.items()))
     if manifest.duplicates:

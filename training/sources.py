@@ -41,7 +41,7 @@ class SourceImage:
     """One image of a source.
 
     ``content`` is a whole image file, or an array (height, width, 3) of uint8. ``stem`` names it inside its
-    class, ``origin`` inside its source.
+    class, ``origin`` inside its source. ``reviewed``: a person has said of just this image what it shows.
     """
 
     class_name: str
@@ -49,6 +49,7 @@ class SourceImage:
     stem: str
     origin: str
     content: bytes | npt.NDArray[np.uint8]
+    reviewed: bool = False
 
 
 class Source:

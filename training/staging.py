@@ -17,6 +17,7 @@ from PIL import Image
 from .container.preprocess import ImageError, decode
 from .errors import CommandError
 from .progress import progress
+from .reviewed import ReviewedSource
 from .sources import SPLITS, Source, SourceImage
 
 NEITHER = "neither"
@@ -72,11 +73,18 @@ def parse_labels(text: str) -> list[str]:
     return labels
 
 
-def stage(sources: Sequence[Source], labels: list[str], out: Path, neither_limit: int | None = None) -> Manifest:
+def stage(
+    sources: Sequence[Source],
+    labels: list[str],
+    out: Path,
+    neither_limit: int | None = None,
+    reviewed: Sequence[ReviewedSource] = (),
+) -> Manifest:
     """Write every image of the sources to ``OUT/{train,test}/{label or neither}/NAME.png``.
 
     An image that occurs twice is kept once, in the test split if it is in both: what is tested on must not be
-    trained on. A second run with the same sources verifies what is there and changes nothing.
+    trained on. Of two labels for the same training image, a person's counts. A second run with the same sources
+    verifies what is there and changes nothing.
 
     Parameters
     ----------
@@ -87,7 +95,10 @@ def stage(sources: Sequence[Source], labels: list[str], out: Path, neither_limit
     out : pathlib.Path
         Created when missing.
     neither_limit : int or None
-        Keep at most this many "neither" images per split, drawn evenly by a hash of where they come from.
+        Keep at most this many "neither" images per split, drawn evenly by a hash of where they come from. Reviewed
+        ones are kept beside them.
+    reviewed : sequence of ReviewedSource
+        Images that join the training split under the label that a person gave them.
 
     Returns
     -------
@@ -97,11 +108,18 @@ def stage(sources: Sequence[Source], labels: list[str], out: Path, neither_limit
     Raises
     ------
     CommandError
-        A label that no source has, or a label without training images.
+        A label that no source has, a label without training images, or a reviewed label that is none of `labels`.
     """
-    _check_labels(labels, set().union(*(source.classes() for source in sources)))
+    every: list[Source | ReviewedSource] = [*reviewed, *sources]
+    _check_labels(labels, set().union(*(source.classes() for source in every)))
+    for reviews in reviewed:
+        if unknown := reviews.classes() - {*labels, NEITHER}:
+            raise CommandError(
+                f"{reviews.name} has reviews that say {', '.join(sorted(unknown))}; the labels are "
+                f"{', '.join(labels)}, and {NEITHER}. Name every label, in the order that the stack has"
+            )
     described = [
-        {"name": source.name, "split": source.split or "as in source", "sha256": source.sha256()} for source in sources
+        {"name": source.name, "split": source.split or "as in source", "sha256": source.sha256()} for source in every
     ]
     before = read_manifest(out) if (out / MANIFEST).is_file() else None
     asked = (labels, neither_limit, described)
@@ -112,10 +130,13 @@ def stage(sources: Sequence[Source], labels: list[str], out: Path, neither_limit
     (out / MANIFEST).unlink(missing_ok=True)
     writer = _Writer(out, labels, neither_limit)
     with progress("stage", None, "images") as advance:
-        for source in sources:
+        # Reviewed ones first: of what occurs twice in the training split, the first is kept.
+        for source in every:
             for image in source.images():
                 writer.add(image)
                 advance(1)
+    for reviews in reviewed:
+        writer.unreadable += reviews.left_out
     entries = sorted(writer.entries.values(), key=lambda entry: entry.path)
     staged = Counter((entry.split, entry.label) for entry in entries)
     manifest = Manifest(
@@ -177,7 +198,7 @@ class _Writer:
 
     def add(self, image: SourceImage) -> None:
         label = image.class_name if image.class_name in self.labels else NEITHER
-        limited = label == NEITHER and self.neither_limit is not None
+        limited = label == NEITHER and self.neither_limit is not None and not image.reviewed
         rank = -int(hashlib.sha256(image.origin.encode()).hexdigest()[:15], 16)
         drawn = self._drawn[image.split]
         if limited and len(drawn) == self.neither_limit and (not drawn or rank < drawn[0][0]):
@@ -194,7 +215,7 @@ class _Writer:
             if not (known.split == "train" and image.split == "test"):
                 return
             self._drop(known)
-        stem = image.stem if label != NEITHER else f"{image.class_name}_{image.stem}"
+        stem = image.stem if label != NEITHER or image.reviewed else f"{image.class_name}_{image.stem}"
         base = f"{image.split}/{label}/" + re.sub(r"[^A-Za-z0-9_-]", "-", stem)
         path = f"{base}.png" if f"{base}.png" not in self._paths else f"{base}_{digest[:12]}.png"
         _write_if_different(self.out / path, png)

@@ -8,12 +8,15 @@ import pickle
 import tarfile
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
+from moto import mock_aws
 from PIL import Image
 
 from training.__main__ import main
 from training.errors import CommandError
+from training.reviewed import ReviewedSource
 from training.sources import open_source
 from training.staging import Manifest, parse_labels, read_manifest, stage
 
@@ -60,9 +63,26 @@ def write_folder(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-def run(out: Path, *sources: str | Path, labels: str = "bicycle,motorcycle", limit: int | None = None) -> Manifest:
+def write_review(folder: Path, label: str, content: bytes, suffix: str = "png", **changed: str) -> str:
+    """Write an image and its record as the review does; return the hash that names them."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    name = sha256[:16]
+    record = {"label": label, "image": f"{name}.{suffix}", "sha256": sha256, "reviewed_at": "2026-11-23T12:00:00+00:00"}
+    files = {f"{name}.{suffix}": content, f"{name}.json": json.dumps({**record, **changed}).encode()}
+    write_folder(folder, files)
+    return name
+
+
+def run(
+    out: Path,
+    *sources: str | Path,
+    labels: str = "bicycle,motorcycle",
+    limit: int | None = None,
+    reviews: str | Path | None = None,
+) -> Manifest:
     opened = [open_source(str(source), out / "no-cache") for source in sources]
-    return stage(opened, parse_labels(labels), out, limit)
+    reviewed = [ReviewedSource(str(reviews))] if reviews else []
+    return stage(opened, parse_labels(labels), out, limit, reviewed)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -271,3 +291,125 @@ def test_the_command_prints_counts_and_one_line_errors(tmp_path: Path, capsys: p
         assert error.startswith("error: ")
         assert reason in error
         assert error.count("\n") == 1
+
+
+def test_reviewed_images_become_training_data_under_their_label(tmp_path: Path) -> None:
+    archive, reviews = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
+    bicycle = write_review(reviews, "bicycle", png(50))
+    neither = write_review(reviews, "neither", png(51))
+    write_folder(reviews, {"dismissed/x.json": b"{}", "notes.txt": b"not a review"})
+    manifest = run(tmp_path / "out", archive, limit=0, reviews=reviews)
+    assert manifest.counts["train"] == {"bicycle": 4, "motorcycle": 3, "neither": 1}
+    staged = {entry.path: entry.source for entry in manifest.images}
+    assert staged[f"train/bicycle/reviewed-{bicycle}.png"] == f"labels/{bicycle}.png"
+    assert staged[f"train/neither/reviewed-{neither}.png"] == f"labels/{neither}.png"
+    assert manifest.sources[0]["name"] == "labels" and manifest.unreadable == []
+
+
+def test_staging_reviews_again_changes_nothing_until_there_is_a_new_one(tmp_path: Path) -> None:
+    archive, reviews, out = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels", tmp_path / "out"
+    write_review(reviews, "bicycle", png(50))
+    run(out, archive, reviews=reviews)
+    before, of_reviews = snapshot(out), snapshot(reviews)
+    run(out, archive, reviews=reviews)
+    assert snapshot(out) == before and snapshot(reviews) == of_reviews
+    name = write_review(reviews, "motorcycle", png(50))
+    assert f"train/motorcycle/reviewed-{name}.png" in {
+        entry.path for entry in run(out, archive, reviews=reviews).images
+    }
+
+
+def test_a_review_wins_over_the_source_but_never_over_the_test_split(tmp_path: Path) -> None:
+    files = {
+        "train/bicycle/wrong.png": png(1),
+        "train/bicycle/a.png": png(2),
+        "train/motorcycle/b.png": png(3),
+        "test/bicycle/held-back.png": png(4),
+    }
+    source, reviews = write_folder(tmp_path / "in", files), tmp_path / "labels"
+    write_review(reviews, "motorcycle", png(1))
+    write_review(reviews, "motorcycle", png(4))
+    manifest = run(tmp_path / "out", source, reviews=reviews)
+    assert manifest.counts == {
+        "train": {"bicycle": 1, "motorcycle": 2, "neither": 0},
+        "test": {"bicycle": 1, "motorcycle": 0, "neither": 0},
+    }
+    assert manifest.duplicates == 2
+
+
+def test_of_two_reviews_of_the_same_picture_the_newest_counts(tmp_path: Path) -> None:
+    archive, reviews = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
+    old, new = png(50), io.BytesIO()
+    Image.open(io.BytesIO(old)).save(new, "WEBP", lossless=True)
+    write_review(reviews, "bicycle", old, reviewed_at="2026-11-23T09:00:00+00:00")
+    # By the clock on the wall it looks the older one.
+    write_review(reviews, "motorcycle", new.getvalue(), "webp", reviewed_at="2026-11-23T08:30:00-05:00")
+    counts = run(tmp_path / "out", archive, reviews=reviews).counts["train"]
+    assert (counts["bicycle"], counts["motorcycle"]) == (3, 4)
+
+
+def test_every_format_that_the_workflow_reads_can_be_staged(tmp_path: Path) -> None:
+    archive, reviews = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
+    for seed, (suffix, name) in enumerate({"jpg": "JPEG", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF"}.items()):
+        file = io.BytesIO()
+        Image.open(io.BytesIO(png(60 + seed))).save(file, name)
+        write_review(reviews, "bicycle", file.getvalue(), suffix)
+    manifest = run(tmp_path / "out", archive, reviews=reviews)
+    assert manifest.counts["train"]["bicycle"] == 7 and manifest.unreadable == []
+    # train.py knows by the origin's ending which images carry the marks of compression.
+    assert sorted(e.source[-4:] for e in manifest.images if "reviewed" in e.path) == [".bmp", ".gif", ".jpg", "tiff"]
+
+
+def test_reviews_that_cannot_be_trusted_are_left_out_and_named(tmp_path: Path) -> None:
+    archive, reviews = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
+    changed = write_review(reviews, "bicycle", png(50))
+    (reviews / f"{changed}.png").write_bytes(png(51))
+    lost = write_review(reviews, "bicycle", png(52))
+    (reviews / f"{lost}.png").unlink()
+    outside = write_review(reviews, "bicycle", png(53), image="../../etc/passwd")
+    write_folder(reviews, {f"{'0' * 16}.json": b"[]", f"{'1' * 16}.json": b'{"label": "bicy'})
+    manifest = run(tmp_path / "out", archive, reviews=reviews)
+    assert manifest.counts["train"]["bicycle"] == 3
+    left_out = "\n".join(manifest.unreadable)
+    assert f"{changed}.png: it is not the image that was reviewed" in left_out
+    assert f"{lost}.png: there is a review of it, but no image" in left_out
+    assert all(f"{name}.json" in left_out for name in (outside, "0" * 16, "1" * 16))
+
+
+def test_reviews_with_a_label_that_nobody_learns_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, reviews = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
+    write_review(reviews, "pickup_truck", png(50))
+    command = ["stage", "--source", str(archive), "--out", str(tmp_path / "out"), "--labels", str(reviews)]
+    assert main(command) == 1
+    assert "pickup_truck; the labels are bicycle, motorcycle, and neither" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*command, "--labels", "bicycle,motorcycle,pickup_truck"]) == 0
+    assert "4 pickup_truck" in capsys.readouterr().out
+
+
+def test_reviews_are_read_from_s3_and_left_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    archive, folder = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
+    names = [write_review(folder, "motorcycle", png(seed)) for seed in range(50, 70)]
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="images")
+        for path in folder.iterdir():
+            s3.put_object(Bucket="images", Key=f"labels/{path.name}", Body=path.read_bytes())
+        s3.put_object(Bucket="images", Key="labels/dismissed/0123456789abcdef.json", Body=b"{}")
+        before = {item["Key"]: item["LastModified"] for item in s3.list_objects_v2(Bucket="images")["Contents"]}
+        manifest = run(tmp_path / "out", archive, reviews="s3://images/labels")
+        run(tmp_path / "out", archive, reviews="s3://images/labels/")
+        assert {i["Key"]: i["LastModified"] for i in s3.list_objects_v2(Bucket="images")["Contents"]} == before
+        with pytest.raises(CommandError, match="s3://images/nothing holds no reviews"):
+            ReviewedSource("s3://images/nothing")
+    assert manifest.counts["train"]["motorcycle"] == 23
+    origins = {entry.source for entry in manifest.images if "reviewed" in entry.path}
+    assert origins == {f"s3://images/labels/{name}.png" for name in names}
+
+
+def test_the_classes_are_given_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stage", "--labels", "bicycle,motorcycle", "--labels", "bicycle,apple"]) == 1
+    assert "given twice" in capsys.readouterr().err
