@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import boto3
 from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult
+from moto.core.utils import utcnow
 from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
@@ -52,6 +53,23 @@ class InvokeError(JsonRESTError):
         super().__init__(error, message)
         self.code = status
         self.description = json.dumps({"__type": error, "Message": message, "message": message, **details})
+
+
+def check_image(image: str) -> None:
+    """Refuse an image whose code is not in this repository.
+
+    Raises
+    ------
+    InvokeError
+        If the image's repository is not ``image-classifier``.
+    """
+    repository = image.rsplit("/", 1)[-1].split(":")[0].split("@")[0]
+    if repository != "image-classifier":
+        raise InvokeError(
+            400,
+            "ValidationException",
+            f"The rehearsal runs the image image-classifier, whose code is in training/container, not {repository}",
+        )
 
 
 class ModelServer:
@@ -188,13 +206,7 @@ class Endpoints:
         """Start a server for a configuration without waiting; the endpoint's status tells how that went."""
         model = backend.describe_model(config["ProductionVariants"][0]["ModelName"]).response_object
         container = model.get("PrimaryContainer") or model["Containers"][0]
-        repository = container["Image"].rsplit("/", 1)[-1].split(":")[0].split("@")[0]
-        if repository != "image-classifier":
-            raise InvokeError(
-                400,
-                "ValidationException",
-                f"The rehearsal runs the image image-classifier, of training/container/Dockerfile, not {repository}",
-            )
+        check_image(container["Image"])
         name = endpoint.endpoint_name
         server = ModelServer(
             self._folder / uuid.uuid4().hex, container.get("ModelDataUrl"), container.get("Environment") or {}
@@ -212,6 +224,8 @@ class Endpoints:
                 endpoint.endpoint_config_name = config["EndpointConfigName"]
                 endpoint.data_capture_config = config.get("DataCaptureConfig") or {}
                 endpoint.production_variants = endpoint._process_production_variants(config["ProductionVariants"])
+                image = {"SpecifiedImage": container["Image"], "ResolutionTime": utcnow()}
+                endpoint.production_variants[0]["DeployedImages"] = [image]
                 if old:
                     old.close()
             else:
@@ -278,6 +292,30 @@ def endpoints_have_a_server() -> None:
 
     replace(SageMakerModelBackend, "create_endpoint", creating)
     replace(SageMakerModelBackend, "delete_endpoint", deleting)
+
+
+@gap(
+    "DescribeEndpoint gives data capture's configuration where AWS gives its state, and an empty one where none is set"
+)
+def endpoints_describe_their_capture() -> None:
+    """Answer with the summary that AWS documents; its images are entered when the server is in service."""
+
+    def describing(original: Any) -> Any:
+        def describe_endpoint(backend: SageMakerModelBackend, endpoint_name: str) -> dict[str, Any]:
+            described: dict[str, Any] = original(backend, endpoint_name)
+            config = described.pop("DataCaptureConfig", None)
+            if config:
+                described["DataCaptureConfig"] = {
+                    "EnableCapture": config.get("EnableCapture", False),
+                    "CaptureStatus": "Started" if config.get("EnableCapture") else "Stopped",
+                    "CurrentSamplingPercentage": config["InitialSamplingPercentage"],
+                    "DestinationS3Uri": config["DestinationS3Uri"],
+                }
+            return described
+
+        return describe_endpoint
+
+    replace(SageMakerModelBackend, "describe_endpoint", describing)
 
 
 @gap("UpdateEndpoint is not implemented")

@@ -29,12 +29,13 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    from rehearsal import endpoints, functions, signals, stacks  # noqa: F401  (each enters its gaps)
+    from rehearsal import endpoints, functions, jobs, signals, stacks  # noqa: F401  (each enters its gaps)
     from rehearsal.gaps import fill_gaps
 
     fill_gaps()
     functions.start(folder / "functions")
     endpoints.start(folder / "endpoints")
+    jobs.start(folder / "jobs")
     signals.start()
     # Containers (sam local invoke) reach this machine by another address than the loopback one.
     application = DomainDispatcherApplication(create_backend_app)

@@ -1,0 +1,354 @@
+"""SageMaker processing jobs as processes, the workflow states that wait for them, and the schedules that start them."""
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import boto3
+from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
+from jsonpath_ng.ext import parse
+from moto.core.responses import ActionResult
+from moto.core.utils import utcnow
+from moto.logs.models import logs_backends
+from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
+from moto.sagemaker.models import SageMakerModelBackend
+from moto.sagemaker.responses import SageMakerResponse
+from moto.scheduler.exceptions import ValidationException
+from moto.scheduler.models import EventBridgeSchedulerBackend, Schedule, scheduler_backends
+from moto.stepfunctions.parser.api import HistoryEventType, TaskFailedEventDetails
+from moto.stepfunctions.parser.asl.component.common.error_name.error_name import ErrorName
+from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import (
+    FailureEvent,
+    FailureEventException,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task import state_task_factory
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_aws_sdk
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import ResourceCondition
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
+    StateTaskServiceCallback,
+)
+from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
+from moto.stepfunctions.parser.asl.utils import json_path
+from moto.stepfunctions.parser.models import stepfunctions_parser_backends
+
+from rehearsal.endpoints import check_image
+from rehearsal.gaps import gap, replace
+from rehearsal.lifecycle import MARK
+
+log = logging.getLogger("rehearsal")
+
+REPOSITORY = Path(__file__).parents[1]
+LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeProcessingJob.html
+MAX_EXIT_MESSAGE = 1024
+#: SageMaker's own limit where a job names none: one day.
+DEFAULT_RUNTIME_SECONDS = 24 * 60 * 60
+SCHEDULE_SECONDS = 1.0
+
+_folder: Path
+
+
+def start(folder: Path) -> None:
+    """Make this process able to run jobs, each in a folder of its own in ``folder``, and start what is scheduled."""
+    global _folder
+    _folder = folder
+    threading.Thread(target=_fire_for_ever, daemon=True).start()
+
+
+class Job:
+    """One processing job's process."""
+
+    def __init__(self, backend: SageMakerModelBackend, described: Any, argv: list[str]) -> None:
+        self._described = described
+        self._work = _folder / uuid.uuid4().hex
+        self._work.mkdir(parents=True)
+        self._logs = logs_backends[backend.account_id][backend.region_name]
+        self._stream = f"{described.processing_job_name}/algo-1-{int(time.time())}"
+        self._logs.ensure_log_group(LOG_GROUP)
+        self._logs.create_log_stream(LOG_GROUP, self._stream)
+        given = {**os.environ, **described.environment, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable if argv[0] in ("python", "python3") else argv[0], *argv[1:]],
+            env={**given, MARK: os.environ[MARK]},
+            cwd=self._work,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        """Ship the output as it comes; when it ends, say how it went."""
+        described, said = self._described, ""
+        seconds = (described.stopping_condition or {}).get("MaxRuntimeInSeconds", DEFAULT_RUNTIME_SECONDS)
+        limit = threading.Timer(seconds, self.stop)
+        limit.start()
+        assert self._process.stdout is not None
+        for raw in self._process.stdout:
+            line = raw.decode("utf-8", "replace").rstrip()
+            said = f"{said}{line}\n"[-MAX_EXIT_MESSAGE:]
+            if line:
+                event = {"timestamp": int(time.time() * 1000), "message": line}
+                self._logs.put_log_events(LOG_GROUP, self._stream, [event])
+        code = self._process.wait()
+        limit.cancel()
+        shutil.rmtree(self._work, ignore_errors=True)
+        described.exit_message = said.strip()
+        described.processing_end_time = described.last_modified_time = utcnow()
+        if described.processing_job_status == "Stopping":
+            described.processing_job_status = "Stopped"
+        elif code:
+            described.failure_reason = f"AlgorithmError: See job logs for more information, exit code: {code}"
+            described.processing_job_status = "Failed"
+        else:
+            described.processing_job_status = "Completed"
+
+    def stop(self) -> None:
+        """End the job's processes."""
+        self._described.processing_job_status = "Stopping"
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+@gap("processing jobs are completed at once, and nothing runs")
+def processing_jobs_run() -> None:
+    """Run the command in a process on this machine, if the image is the project's own."""
+
+    def creating(original: Any) -> Any:
+        def create_processing_job(response: SageMakerResponse) -> ActionResult:
+            backend, application = response.sagemaker_backend, response._get_param("AppSpecification")
+            name = response._get_param("ProcessingJobName")
+            if name in backend.processing_jobs:
+                arn = backend.processing_jobs[name].arn
+                raise ResourceInUseException(f"Job name must be unique within an AWS account and region: {arn}")
+            check_image(application["ImageUri"])
+            outputs = (response._get_param("ProcessingOutputConfig") or {}).get("Outputs")
+            if outputs or response._get_param("ProcessingInputs"):
+                raise ValidationError("The rehearsal's jobs read and write S3 themselves, without inputs and outputs")
+            argv = [*application.get("ContainerEntrypoint", []), *application.get("ContainerArguments", [])]
+            if not application.get("ContainerEntrypoint"):
+                raise ValidationError("The rehearsal needs a ContainerEntrypoint: the image's own one is the server")
+            answer: ActionResult = original(response)
+            job: Any = backend.processing_jobs[name]
+            job.environment = response._get_param("Environment") or {}
+            job.processing_resources = response._get_param("ProcessingResources")
+            job.processing_job_status, job.processing_end_time = "InProgress", None
+            job.processing_start_time = utcnow()
+            try:
+                _jobs[job.arn] = Job(backend, job, argv)
+            except OSError as error:
+                job.failure_reason = f"AlgorithmError: {error}"
+                job.processing_job_status, job.processing_end_time = "Failed", utcnow()
+            return answer
+
+        return create_processing_job
+
+    def stop_processing_job(backend: SageMakerModelBackend, processing_job_name: str) -> None:
+        backend.describe_processing_job(processing_job_name)
+        job = backend.processing_jobs[processing_job_name]
+        if job.processing_job_status != "InProgress":
+            raise ValidationError(f"The request was rejected because the job is in status {job.processing_job_status}")
+        _jobs[job.arn].stop()
+
+    replace(SageMakerResponse, "create_processing_job", creating)
+    replace(SageMakerModelBackend, "stop_processing_job", lambda original: stop_processing_job)
+
+
+_jobs: dict[str, Job] = {}
+
+
+class SageMakerTask(StateTaskServiceCallback):
+    """The workflow state ``sagemaker:createProcessingJob``, with or without ``.sync``."""
+
+    def __init__(self) -> None:
+        # moto's waiting breaks without a token's endpoint; _get_supported_parameters refuses waitForTaskToken.
+        super().__init__({ResourceCondition("sync"), ResourceCondition("waitForTaskToken")})
+
+    def _get_supported_parameters(self) -> set[str] | None:
+        # None refuses the state; names would have moto drop all others in silence; no names leave it to the client.
+        known = self.resource.api_action.lower() == "createprocessingjob"
+        return set() if known and self.resource.condition in (None, ResourceCondition.Sync) else None
+
+    def _failure(self, env: Any, error: str, cause: str) -> FailureEvent:
+        details = TaskFailedEventDetails(
+            resource=self._get_sfn_resource(), resourceType=self._get_sfn_resource_type(), error=error, cause=cause
+        )
+        event = EventDetails(taskFailedEventDetails=details)  # type: ignore[typeddict-item]
+        return FailureEvent(env, ErrorName(error), HistoryEventType.TaskFailed, event)
+
+    def _from_error(self, env: Any, ex: Exception) -> FailureEvent:
+        if isinstance(ex, ClientError):
+            code = ex.response["Error"]["Code"]
+            name = "AmazonSageMakerException" if code == "ValidationException" else f"{code}Exception"
+            return self._failure(env, f"SageMaker.{name}", ex.response["Error"]["Message"])
+        return super()._from_error(env, ex)
+
+    def _eval_service_task(
+        self, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
+    ) -> None:
+        # moto's own clients check no parameters; a misspelt one must not be dropped in silence.
+        client = boto3.client("sagemaker", region_name=resource_runtime_part.region)
+        answer = client.create_processing_job(**normalised_parameters)
+        env.stack.append({"ProcessingJobArn": answer["ProcessingJobArn"]})
+
+    def _build_sync_resolver(
+        self, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
+    ) -> Callable[[], Any]:
+        env.stack.pop()
+        client = boto3.client("sagemaker", region_name=resource_runtime_part.region)
+
+        def resolve() -> dict[str, Any] | None:
+            job = dict(client.describe_processing_job(ProcessingJobName=normalised_parameters["ProcessingJobName"]))
+            if job["ProcessingJobStatus"] in ("InProgress", "Stopping"):
+                return None
+            job.pop("ResponseMetadata")
+            # This integration gives times in milliseconds, unlike those of the SDK.
+            result: dict[str, Any] = _plain(job, lambda moment: int(moment.timestamp() * 1000))
+            if job["ProcessingJobStatus"] != "Completed":
+                raise FailureEventException(self._failure(env, "States.TaskFailed", json.dumps(result)))
+            return result
+
+        return resolve
+
+
+def _plain(value: Any, write: Callable[[datetime.datetime], Any]) -> Any:
+    """Return an API's answer as JSON has it."""
+    if isinstance(value, dict):
+        return {name: _plain(item, write) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, write) for item in value]
+    if isinstance(value, StreamingBody):
+        return value.read().decode()
+    return write(value) if isinstance(value, datetime.datetime) else value
+
+
+@gap("workflows know no SageMaker tasks")
+def workflows_wait_for_jobs() -> None:
+    """Let a state create a processing job and wait for its end."""
+
+    def choosing(original: Any) -> Any:
+        return lambda service_name: SageMakerTask() if service_name == "sagemaker" else original(service_name)
+
+    replace(state_task_factory, "state_task_service_for", choosing)
+
+
+@gap("a workflow's aws-sdk tasks fail later on where a result holds a date, and their errors have lower-case names")
+def results_of_the_sdk_are_json() -> None:
+    """Write dates in ISO 8601 and bodies as text."""
+    task = state_task_service_aws_sdk.StateTaskServiceAwsSdk
+    state_task_service_aws_sdk._SERVICE_ERROR_NAMES.update(s3="S3", sagemaker="SageMaker")
+
+    def writing(original: Any) -> Any:
+        def _eval_service_task(self: Any, env: Any, *rest: Any, **more: Any) -> None:
+            original(self, env, *rest, **more)
+            env.stack.append(_plain(env.stack.pop(), lambda m: f"{m.astimezone(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"))
+
+        return _eval_service_task
+
+    replace(task, "_eval_service_task", writing)
+
+
+@gap("a workflow's path such as $.a[0].b gives a list of the one value, where AWS gives the value")
+def definite_paths_give_one_value() -> None:
+    """Unpack what a path can find only once: one without wildcards, slices, unions, filters and descents."""
+    original = json_path.extract_json
+
+    def extract_json(path: str, data: Any) -> Any:
+        found = original(path, data)
+        definite = not re.search(r"\.\.|\.\*|\[[^'\"\]]*[*?:,]", path)
+        return parse(path).find(data)[0].value if definite and re.search(r"\[\d+\]", path) else found
+
+    for module in [*sys.modules.values()]:  # each has imported it by name
+        if getattr(module, "extract_json", None) is original:
+            replace(module, "extract_json", lambda _: extract_json)
+
+
+@gap("schedules never start anything")
+def schedules_fire() -> None:
+    """Start executions of state machines, at a rate or at a time; refuse what would not fire."""
+
+    def setting(original: Any) -> Any:
+        def set_schedule(backend: EventBridgeSchedulerBackend, **properties: Any) -> Schedule:
+            due = _first_run(properties)
+            if ":stateMachine:" not in properties["target"]["Arn"]:
+                raise ValidationException("The rehearsal's schedules start state machines only")
+            schedule: Schedule = original(backend, **properties)
+            schedule.due = due  # type: ignore[attr-defined]
+            return schedule
+
+        return set_schedule
+
+    replace(EventBridgeSchedulerBackend, "create_schedule", setting)
+    replace(EventBridgeSchedulerBackend, "update_schedule", setting)
+
+
+def _interval(expression: str) -> datetime.timedelta | None:
+    found = re.fullmatch(r"rate\(([1-9]\d*) (minute|hour|day)s?\)", expression)
+    return datetime.timedelta(**{f"{found[2]}s": int(found[1])}) if found else None
+
+
+def _first_run(properties: dict[str, Any]) -> datetime.datetime:
+    # https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html: without a start date, a rate begins
+    # at once.
+    now = datetime.datetime.now(datetime.UTC)
+    expression = properties["schedule_expression"]
+    if _interval(expression):
+        given = properties.get("start_date")
+        return max(now, datetime.datetime.fromtimestamp(float(given), datetime.UTC)) if given else now
+    found = re.fullmatch(r"at\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\)", expression)
+    if not found:
+        raise ValidationException(f"The rehearsal's schedules are rate(...) and at(...), not {expression}")
+    zone = ZoneInfo(properties.get("schedule_expression_timezone") or "UTC")
+    return datetime.datetime.fromisoformat(found[1]).replace(tzinfo=zone)
+
+
+def _fire_for_ever() -> None:
+    while True:
+        time.sleep(SCHEDULE_SECONDS)
+        now = datetime.datetime.now(datetime.UTC)
+        for backend in [backend for regions in [*scheduler_backends.values()] for backend in [*regions.values()]]:
+            for group in [*backend.schedule_groups.values()]:
+                for schedule in [*group.schedules.values()]:
+                    due, end = schedule.due, schedule.end_date  # type: ignore[attr-defined]
+                    if due is None or due > now or (end and float(end) < now.timestamp()):
+                        continue
+                    interval = _interval(schedule.schedule_expression)
+                    schedule.due = due + ((now - due) // interval + 1) * interval if interval else None  # type: ignore[attr-defined]
+                    if schedule.state == "ENABLED":
+                        _fire(backend, schedule, due)
+                    if not interval and schedule.action_after_completion == "DELETE":
+                        group.schedules.pop(schedule.name, None)
+
+
+def _fire(backend: EventBridgeSchedulerBackend, schedule: Schedule, due: datetime.datetime) -> None:
+    execution, target = str(uuid.uuid4()), schedule.target["Arn"]
+    text = schedule.target.get("Input", "{}")
+    # https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-schedule-context-attributes.html
+    for name, value in {
+        "schedule-arn": schedule.arn,
+        "scheduled-time": f"{due.astimezone(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "execution-id": execution,
+        "attempt-number": "1",
+    }.items():
+        text = text.replace(f"<aws.scheduler.{name}>", value)
+    try:
+        states = stepfunctions_parser_backends[backend.account_id][backend.region_name]
+        states.start_execution(target, execution, text)
+    except Exception:
+        log.exception("Schedule %s could not start %s with %s", schedule.name, target, text)
