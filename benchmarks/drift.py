@@ -6,14 +6,15 @@ its baseline as ``python -m monitoring check`` does. Beside it stands what watch
 """
 
 import argparse
+import datetime
 import io
-import json
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from monitoring.capture import Capture  # noqa: E402
 from monitoring.drift import SIGNIFICANCE, compare  # noqa: E402
-from monitoring.features import Features, Model, Observation, UnreadableImage, observe  # noqa: E402
+from monitoring.features import Features, Model, Observation, observe  # noqa: E402
 from training.answers import ImageFile, find_sets, load_model  # noqa: E402
 from training.container.preprocess import preprocess  # noqa: E402
 from training.container.server import Model as Network  # noqa: E402
@@ -36,6 +37,9 @@ from training.progress import progress  # noqa: E402
 MAX_EDGE = 224
 #: Share of the first label in a window with another mix.
 MIX = 0.8
+MIXED = f"labels {MIX:.0%}:{1 - MIX:.0%}"
+#: What is wanted: drift of a middle strength is found, clean windows raise no alarm, in these shares of the windows.
+WANTED_SHARE, ALLOWED_SHARE = 0.98, 0.03
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class Damage:
     name: str
     unit: str
     strengths: tuple[float, float, float]
+
+    def named(self, strength: float) -> str:
+        """Name one strength for people."""
+        return f"{self.name} {self.unit}{strength:g}"
 
 
 DAMAGES = (
@@ -87,21 +95,18 @@ def look(images: list[ImageFile], network: Network) -> dict[str, list[Observatio
             states = {"clean": picture}
             for each in DAMAGES:
                 for strength in each.strengths:
-                    states[f"{each.name} {each.unit}{strength:g}"] = damage(picture, each.name, strength, random)
+                    states[each.named(strength)] = damage(picture, each.name, strength, random)
             for name, state in states.items():
                 file = io.BytesIO()
                 state.save(file, "PNG")
                 answer = network.probabilities(preprocess(file.getvalue(), network.input_size))
-                capture = Capture("", _NEVER, "", "", None, "image/png", file.getvalue(), answer)
+                capture = Capture("", datetime.datetime.min, "", "", None, "image/png", file.getvalue(), answer)
                 observed.setdefault(name, []).append(observe(capture, model))
             advance(1)
     return observed
 
 
-_NEVER = __import__("datetime").datetime.min
-
-
-def gather(observations: list[Observation], which: np.ndarray) -> Features:
+def gather(observations: list[Observation], which: npt.NDArray[np.integer]) -> Features:
     """Put some observations into columns."""
     features = Features()
     for i in which:
@@ -111,42 +116,96 @@ def gather(observations: list[Observation], which: np.ndarray) -> Features:
 
 @dataclass
 class Result:
-    """Of one kind of window: in how many it was found, by which features, and by mean confidence alone."""
+    """Of one kind of window: in how many a drift was found, by which features, and by mean confidence alone."""
 
-    windows: int
-    found: int
-    confidence_alone: int
-    features: dict[str, int]
+    found: int = 0
+    confidence_alone: int = 0
+    features: Counter[str] = field(default_factory=Counter)
+
+    def count(self, baseline: Features, window: Features) -> None:
+        """Compare a window with its baseline."""
+        drifted = [finding.feature for finding in compare(baseline, window) if finding.drifted]
+        self.found += bool(drifted)
+        self.features.update(drifted)
+        before, now = baseline.numeric["confidence"], window.numeric["confidence"]
+        # Welch 1947: two means, variances unknown and unequal.
+        self.confidence_alone += bool(stats.ttest_ind(before, now, equal_var=False).pvalue < SIGNIFICANCE)
 
 
 def measure(
-    images: list[ImageFile], observed: dict[str, list[Observation]], size: int, windows: int, labels: list[str]
+    labelled: npt.NDArray[np.bool_], observed: dict[str, list[Observation]], size: int, windows: int
 ) -> dict[str, Result]:
-    """Draw windows and their baselines, and count in how many a drift is found."""
-    classes = np.array([image.class_name for image in images])
-    members = {label: np.flatnonzero(classes == label) for label in labels}
-    results = {name: Result(windows, 0, 0, {}) for name in [*observed, f"labels {MIX:.0%}:{1 - MIX:.0%}"]}
+    """Draw windows and their baselines, and count in how many a drift is found.
+
+    Parameters
+    ----------
+    labelled : numpy.ndarray
+        Shape (images,), whether an image shows the first label.
+    observed : dict
+        What `look` returned.
+    size, windows : int
+        Images in a window, and how many windows are drawn.
+    """
+    results = {name: Result() for name in [*observed, MIXED]}
     random = np.random.default_rng(1)
+    everything = np.arange(len(labelled))
     with progress("compare windows", windows, "windows") as advance:
         for _ in range(windows):
-            order = random.permutation(len(images))
-            window, rest = order[:size], order[size:]
-            baseline = gather(observed["clean"], rest)
+            window = random.choice(everything, size, replace=False)
+            baseline = gather(observed["clean"], np.setdiff1d(everything, window))
             for name, state in observed.items():
-                _count(results[name], baseline, gather(state, window))
-            # The first label's share grows at the cost of the others, of images that are no label's as well.
-            first = random.permutation(members[labels[0]])[: round(MIX * size)]
-            others = random.permutation(np.setdiff1d(np.arange(len(images)), members[labels[0]]))[: size - len(first)]
-            mixed = np.concatenate([first, others])
-            baseline = gather(observed["clean"], np.setdiff1d(order, mixed))
-            _count(results[f"labels {MIX:.0%}:{1 - MIX:.0%}"], baseline, gather(observed["clean"], mixed))
+                results[name].count(baseline, gather(state, window))
+            first = random.choice(everything[labelled], round(MIX * size), replace=False)
+            rest = random.choice(everything[~labelled], size - len(first), replace=False)
+            mixed = np.concatenate([first, rest])
+            baseline = gather(observed["clean"], np.setdiff1d(everything, mixed))
+            results[MIXED].count(baseline, gather(observed["clean"], mixed))
             advance(1)
     return results
 
 
-def _count(result: Result, baseline: Features, window: Features) -> None:
-    drifted = [finding.feature for finding in compare(baseline, window) if finding.drifted]
-    result.found += bool(drifted)
-    result.features = dict(Counter(result.features) + Counter(drifted))
-    before, now = baseline.numeric["confidence"], window.numeric["confidence"]
-    result.confidence_alone += bool(stats.ttest_ind(before, now, equal_var=False).pvalue < SIGNIFICANCE)
+def main() -> int:
+    """Print what was found; return 1 if it is less than what is wanted of the middle strengths and of clean windows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", required=True, help="images in class folders, named as the model's labels or otherwise"
+    )
+    parser.add_argument(
+        "--model", type=Path, default=ROOT / "training/model/model.onnx", help="default: the committed one"
+    )
+    parser.add_argument("--size", type=int, default=100, help="images in a window (default: %(default)s)")
+    parser.add_argument("--windows", type=int, default=100, help="windows of each kind (default: %(default)s)")
+    options = parser.parse_args()
+    try:
+        network, _ = load_model(options.model)
+        (images,) = find_sets([options.data], network.labels).values()
+    except CommandError as error:
+        raise SystemExit(f"drift.py: {error}") from error
+    labelled = np.array([image.class_name == network.labels[0] for image in images])
+    if min(labelled.sum(), (~labelled).sum(), len(images) - options.size) < options.size:
+        raise SystemExit(
+            f"drift.py: windows of {options.size} need at least as many images of each kind, and a baseline"
+        )
+    results = measure(labelled, look(images, network), options.size, options.windows)
+
+    title = f"{options.windows} windows of {options.size}, baselines of {len(images) - options.size} images"
+    table = Table("window", title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("drift found", "by mean confidence alone"):
+        table.add_column(heading, justify="right")
+    table.add_column("features, and how often")
+    for name, result in results.items():
+        features = ", ".join(f"{feature} {count}" for feature, count in result.features.most_common(4))
+        table.add_row(name, str(result.found), str(result.confidence_alone), features)
+    Console(highlight=False, width=120).print(table)
+
+    middle = [MIXED, *(each.named(each.strengths[1]) for each in DAMAGES)]
+    missed = [name for name in middle if results[name].found < WANTED_SHARE * options.windows]
+    alarms = results["clean"].found
+    print(f"\nfalse alarms: {alarms} of {options.windows} (at most {ALLOWED_SHARE:.0%} are wanted)")
+    found = f"{len(middle) - len(missed)} of {len(middle)} middle strengths"
+    print(f"found in at least {WANTED_SHARE:.0%} of windows: {found}")
+    return int(bool(missed) or alarms > ALLOWED_SHARE * options.windows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

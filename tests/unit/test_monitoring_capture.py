@@ -1,0 +1,119 @@
+"""Captured data: what is read, in which time range, and what is counted instead."""
+
+import base64
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitoring.capture import Capture, CaptureReader, UnreadableRecord, parse_record
+from tests.captures import BEGIN, record, write_captures
+from training.errors import CommandError
+
+HOUR = datetime.timedelta(hours=1)
+
+
+def read(
+    source: Path,
+    start: datetime.datetime | None = None,
+    end: datetime.datetime | None = None,
+    endpoint: str | None = None,
+) -> list[Capture]:
+    return list(CaptureReader(str(source), start, end, endpoint))
+
+
+def test_a_record_has_what_was_asked_and_answered() -> None:
+    capture = parse_record(record(b"image", [0.9, 0.05], BEGIN, "execution").encode(), "endpoint", "AllTraffic")
+    assert (capture.image, capture.content_type, capture.probabilities) == (b"image", "image/png", [0.9, 0.05])
+    assert (capture.time, capture.inference_id) == (BEGIN, "execution")
+    assert (capture.endpoint, capture.variant) == ("endpoint", "AllTraffic")
+
+
+def test_an_answer_captured_as_base64_is_read() -> None:
+    line = json.loads(record(b"image", [0.25]))
+    answer = {"encoding": "BASE64", "data": base64.b64encode(b"[0.5, 0.25]").decode()}
+    line["captureData"]["endpointOutput"].update(answer)
+    assert parse_record(json.dumps(line).encode(), "", "").probabilities == [0.5, 0.25]
+
+
+def changed(path: str, value: Any) -> bytes:
+    line = json.loads(record(b"image", [0.9]))
+    *parents, last = path.split(".")
+    part = line
+    for name in parents:
+        part = part[name]
+    part[last] = value
+    return json.dumps(line).encode()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (record(b"image", [0.9]).encode()[:-40], "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[]", "no captured data"),
+        (b"7", "no captured data"),
+        (changed("eventMetadata", {"eventId": "a"}), "no captured data"),
+        (changed("eventMetadata.inferenceTime", "yesterday"), "no captured data"),
+        (changed("eventMetadata.inferenceTime", "2026-11-23T10:00:00"), "without a zone"),
+        (changed("captureData.endpointInput", None), "no endpointInput"),
+        (changed("captureData.endpointInput.data", "*"), "endpointInput that is not base64"),
+        (changed("captureData.endpointOutput.data", "0.9"), "not a list of probabilities"),
+        (changed("captureData.endpointOutput.data", "[NaN]"), "not a list of probabilities"),
+        (changed("captureData.endpointOutput.data", "[true]"), "not a list of probabilities"),
+        (changed("captureData.endpointOutput.data", "[1.5]"), "not a list of probabilities"),
+        (changed("captureData.endpointOutput.data", "{"), "not JSON"),
+    ],
+)
+def test_a_line_that_is_no_record_says_why(line: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableRecord, match=reason):
+        parse_record(line, "", "")
+
+
+def test_a_truncated_last_line_costs_that_line_only(tmp_path: Path) -> None:
+    write_captures(tmp_path, [(b"a", [0.9]), (b"b", [0.8])])
+    (file,) = tmp_path.rglob("*.jsonl")
+    file.write_text(file.read_text()[:-30] + "\n")
+    reader = CaptureReader(str(tmp_path))
+    assert [capture.image for capture in reader] == [b"a"]
+    assert dict(reader.unreadable) == {"not JSON, perhaps cut off": 1}
+
+
+def test_a_time_range_is_half_open_and_crosses_hours(tmp_path: Path) -> None:
+    write_captures(tmp_path, [(bytes([n]), [0.9]) for n in range(6)], seconds=1800)
+    times = [capture.time for capture in read(tmp_path, BEGIN + HOUR / 2, BEGIN + 2 * HOUR)]
+    assert times == [BEGIN + HOUR / 2, BEGIN + HOUR, BEGIN + HOUR * 1.5]
+
+
+def test_a_capture_in_the_next_hours_file_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "endpoint/AllTraffic/2026/11/23/11/late.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text(record(b"late", [0.9], BEGIN + datetime.timedelta(minutes=59)) + "\n")
+    assert [capture.image for capture in read(tmp_path, BEGIN, BEGIN + HOUR)] == [b"late"]
+
+
+def test_files_of_other_days_are_not_opened(tmp_path: Path) -> None:
+    write_captures(tmp_path, [(b"a", [0.9])])
+    elsewhere = tmp_path / "image-classifier/AllTraffic/2026/11/20/10/unreadable.jsonl"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_text("damaged\n")
+    reader = CaptureReader(str(tmp_path), BEGIN, BEGIN + HOUR)
+    assert len(list(reader)) == 1
+    assert not reader.unreadable
+
+
+def test_one_endpoint_is_read_of_several(tmp_path: Path) -> None:
+    write_captures(tmp_path, [(b"a", [0.9])], "one")
+    write_captures(tmp_path, [(b"b", [0.9])], "two")
+    assert [capture.image for capture in read(tmp_path, endpoint="two")] == [b"b"]
+    assert {capture.endpoint for capture in read(tmp_path)} == {"one", "two"}
+
+
+def test_an_endpoint_without_captures_is_named_with_those_that_have_some(tmp_path: Path) -> None:
+    write_captures(tmp_path, [(b"a", [0.9])], "one")
+    with pytest.raises(CommandError, match="no captures of endpoint two; there are one"):
+        read(tmp_path, endpoint="two")
+    with pytest.raises(CommandError, match="holds no captures"):
+        read(tmp_path / "nowhere")

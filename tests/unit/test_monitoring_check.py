@@ -1,0 +1,208 @@
+"""Baselines and checks on files, as the command line runs them."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+from botocore.stub import Stubber
+from PIL import Image, ImageFilter
+
+from demo import drawing
+from monitoring import check as checking
+from monitoring.__main__ import main
+from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, constraints, load_baseline, statistics
+from monitoring.drift import Finding
+from monitoring.features import CATEGORICAL, NUMERIC, PASSES, Features, Model, Observation
+from monitoring.window import PICTURES, read_window
+from tests.captures import write_captures
+from tests.unit.test_monitoring_drift import CLEAN, captured, scene
+from training.errors import CommandError
+
+MODEL = Model(["bicycle", "motorcycle"], 0.7)
+END = "2026-11-23T12:00:00+00:00"
+
+
+def made(folder: Path, images: list[Image.Image], first: int = 0) -> None:
+    """Write captures of pictures, half of them of each label, a tenth of them unsure."""
+
+    def items() -> Any:
+        for number, image in enumerate(images, first):
+            sure = 0.65 if number % 10 == 0 else 0.9 + number % 7 / 100
+            file = io.BytesIO()
+            image.save(file, "PNG")
+            yield file.getvalue(), [sure, 1 - sure] if number % 2 else [1 - sure, sure]
+
+    write_captures(folder, items())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with captures ``good`` (300), ``clean`` and ``blurred`` (100 each), and a baseline."""
+    root = tmp_path_factory.mktemp("monitoring")
+    made(root / "good", [scene(seed) for seed in range(300)])
+    made(root / "clean", CLEAN)
+    made(root / "blurred", [image.filter(ImageFilter.GaussianBlur(1.2)) for image in CLEAN])
+    assert main(["baseline", "--captures", str(root / "good"), "--output", str(root / "baseline")]) == 0
+    return root
+
+
+def run_check(folder: Path, captures: str, output: Path, *more: str) -> int:
+    arguments = ("--captures", str(folder / captures), "--baseline", str(folder / "baseline"), "--end", END)
+    return main(["check", *arguments, "--output", str(output), *more])
+
+
+def violations(output: Path) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads((output / VIOLATIONS).read_text())["violations"]
+    return found
+
+
+def test_clean_traffic_ends_with_0_and_no_violation(folder: Path, tmp_path: Path) -> None:
+    assert run_check(folder, "clean", tmp_path) == 0
+    assert violations(tmp_path) == []
+    assert json.loads((tmp_path / STATISTICS).read_text())["dataset"]["item_count"] == 100
+    assert "<html" in (tmp_path / "report.html").read_text()
+
+
+def test_drifted_traffic_ends_with_3_and_names_the_feature(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_check(folder, "blurred", tmp_path) == 3
+    found = {violation["feature_name"]: violation for violation in violations(tmp_path)}
+    assert found["sharpness"]["constraint_check_type"] == "baseline_drift_check"
+    assert "median" in found["sharpness"]["description"]
+    assert "sharpness" in capsys.readouterr().out
+    assert run_check(folder, "blurred", tmp_path, "--exit-zero") == 0
+    assert violations(tmp_path)
+
+
+def test_the_newest_captures_of_a_range_can_be_taken_alone(folder: Path, tmp_path: Path) -> None:
+    run_check(folder, "good", tmp_path, "--newest", "40")
+    assert json.loads((tmp_path / STATISTICS).read_text())["dataset"]["item_count"] == 40
+
+
+def test_too_few_captures_are_not_compared(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_check(folder, "blurred", tmp_path, "--newest", "29") == 0
+    assert "29 captures are too few" in capsys.readouterr().out
+
+
+def test_no_capture_in_the_range_is_no_failure(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--captures", str(folder / "clean"), "--baseline", str(folder / "baseline"), "--output", str(tmp_path)]
+    assert main(["check", *arguments, "--end", "2026-11-29T12:00:00+00:00"]) == 0
+    assert violations(tmp_path) == []
+
+
+def test_captures_that_cannot_be_read_are_a_violation_when_they_are_many(folder: Path, tmp_path: Path) -> None:
+    def spoil(share: int) -> list[dict[str, str]]:
+        made(tmp_path / "clean", CLEAN)
+        (file,) = (tmp_path / "clean").rglob("*.jsonl")
+        lines = file.read_text().splitlines()
+        file.write_text("".join(f"{line[:50] if i < share else line}\n" for i, line in enumerate(lines)))
+        (tmp_path / "baseline").mkdir(exist_ok=True)
+        for name in (STATISTICS, CONSTRAINTS):
+            (tmp_path / "baseline" / name).write_bytes((folder / "baseline" / name).read_bytes())
+        run_check(tmp_path, "clean", tmp_path / "check")
+        return violations(tmp_path / "check")
+
+    assert spoil(1) == []
+    (violation,) = spoil(10)
+    assert violation["constraint_check_type"] == "completeness_check"
+    assert "10 of 100 captures" in violation["description"]
+
+
+def test_a_baseline_of_images_asks_the_model_itself(tmp_path: Path) -> None:
+    for label, draw in (("bicycle", drawing.bicycle), ("motorcycle", drawing.motorcycle)):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for seed in range(16):
+            draw(320, 240, seed).save(tmp_path / "images" / label / f"{seed}.png")
+    assert main(["baseline", "--images", str(tmp_path / "images"), "--output", str(tmp_path / "baseline")]) == 0
+    baseline = load_baseline(str(tmp_path / "baseline"))
+    assert len(baseline.features) == 32
+    assert set(baseline.features.numeric["pixels"]) == {224 * 168}  # shrunk as the workflow does
+    assert baseline.model == MODEL
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["check", "--captures", "nowhere", "--baseline", "BASELINE"], "nowhere holds no captures"),
+        (["check", "--captures", "CLEAN", "--baseline", "nowhere"], "nowhere/statistics.json does not exist; make a"),
+        (["check", "--captures", "CLEAN", "--baseline", "BASELINE", "--namespace", "N"], "needs --endpoint-name"),
+        (
+            ["check", "--captures", "CLEAN", "--baseline", "BASELINE", "--endpoint-name", "x"],
+            "no captures of endpoint x",
+        ),
+        (["baseline", "--images", "nowhere"], "nowhere is not a folder"),
+        (["baseline", "--captures", "CLEAN", "--newest", "5"], "5 captures are no baseline"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    arguments: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"CLEAN": str(folder / "clean"), "BASELINE": str(folder / "baseline")}
+    assert main([places.get(argument, argument) for argument in arguments]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("count", [1, 2048, 2049, 9000])
+def test_a_baseline_survives_its_file(count: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(count)
+    before = Features()
+    for _ in range(count):
+        numeric = {name: float(random.normal(3, 1)) for name in NUMERIC}
+        before.add(Observation(numeric, str(random.choice(MODEL.labels)), PASSES))
+    (tmp_path / STATISTICS).write_text(json.dumps(statistics(before)))
+    (tmp_path / CONSTRAINTS).write_text(json.dumps(constraints(MODEL)))
+    after = load_baseline(str(tmp_path)).features
+    for name in NUMERIC:
+        a, b = np.sort(before.numeric[name]), np.sort(after.numeric[name])
+        assert len(b) == pytest.approx(len(a), abs=8)
+        levels = np.linspace(0, 1, 21)
+        assert np.quantile(b, levels[1:-1]) == pytest.approx(np.quantile(a, levels[1:-1]), abs=0.02)
+    for name in CATEGORICAL:
+        assert sorted(before.categorical[name]) == sorted(after.categorical[name])
+
+
+def test_a_damaged_baseline_is_refused(folder: Path, tmp_path: Path) -> None:
+    for name in (STATISTICS, CONSTRAINTS):
+        (tmp_path / name).write_bytes((folder / "baseline" / name).read_bytes())
+    described = json.loads((tmp_path / STATISTICS).read_text())
+    described["features"] = [each for each in described["features"] if each["name"] != "sharpness"]
+    (tmp_path / STATISTICS).write_text(json.dumps(described))
+    with pytest.raises(CommandError, match=r"lacks .*sharpness"):
+        load_baseline(str(tmp_path))
+    (tmp_path / STATISTICS).write_text("{")
+    with pytest.raises(CommandError, match="not JSON"):
+        load_baseline(str(tmp_path))
+
+
+def test_a_window_keeps_the_newest_and_the_least_confident_pictures() -> None:
+    captures = [captured(scene(0), [0.5 + number / 1000, 0.1]) for number in range(100)]
+    window = read_window(captures, MODEL)
+    assert [round(each.record.confidence, 3) for each in window.least_confident[:2]] == [0.5, 0.501]
+    assert len(window.least_confident) == len(window.newest) == PICTURES
+
+
+def test_metrics_are_put_by_endpoint_and_feature(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = boto3.client("cloudwatch")
+    finding = Finding("sharpness", "KS", 0.9, 1e-9, 2.5, "", "", True)
+    result = checking.Check([finding], [{"feature_name": "sharpness"}], 100, 2)
+    endpoint = {"Name": "Endpoint", "Value": "e"}
+    counts = {"DriftViolations": 1, "CapturesRead": 100, "CapturesUnreadable": 2}
+    data: list[dict[str, Any]] = [
+        {"MetricName": name, "Dimensions": [endpoint], "Unit": "Count", "Value": value}
+        for name, value in counts.items()
+    ]
+    feature = {"Name": "Feature", "Value": "sharpness"}
+    data.append({"MetricName": "DriftPSI", "Dimensions": [endpoint, feature], "Unit": "None", "Value": 2.5})
+    with Stubber(client) as stub:
+        stub.add_response("put_metric_data", {}, {"Namespace": "N", "MetricData": data})
+        monkeypatch.setattr(boto3, "client", lambda _: client)
+        checking.put_metrics(result, "N", "e")
+        stub.assert_no_pending_responses()
