@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import boto3
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
-from jsonpath_ng.ext import parse
+from jsonpath_ng.ext.parser import parse
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.logs.models import logs_backends

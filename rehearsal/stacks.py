@@ -310,6 +310,58 @@ def change_sets_update_their_stack() -> None:
     replace(ChangeSet, "apply", applying)
 
 
+def _mentions(part: Any) -> set[str]:
+    """Return the parameters, conditions and resources that a part of a template names."""
+    if isinstance(part, list):
+        return {name for item in part for name in _mentions(item)}
+    if not isinstance(part, dict):
+        return set()
+    found = {str(part[key]) for key in ("Ref", "Condition") if isinstance(part.get(key), str)}
+    if "Fn::If" in part:
+        found.add(part["Fn::If"][0])
+    text = part.get("Fn::Sub", "")
+    found |= set(re.findall(r"\$\{(\w+)", text if isinstance(text, str) else text[0]))
+    return found.union(*map(_mentions, part.values()))
+
+
+@gap("a changed parameter reaches resources that Ref it, not those that name it in Fn::Sub or a condition")
+def changed_parameters_reach_every_resource() -> None:
+    """Update all that depend on it, and remove those whose condition has become false."""
+
+    def differing(original: Any) -> Any:
+        def build_resource_diff(
+            resources: parsing.ResourceMap, other_template: dict[str, Any], parameters: dict[str, Any] | None = None
+        ) -> dict[str, Any]:
+            differences: dict[str, Any] = original(resources, other_template, parameters)
+            known = resources.resolved_parameters
+            changed = {name for name, value in (parameters or {}).items() if str(known.get(name)) != str(value)}
+            conditions = other_template.get("Conditions", {})
+            for _ in conditions:  # one may be made of others
+                changed |= {name for name, body in conditions.items() if _mentions(body) & changed}
+            modified = differences["Modify"]
+            for name, body in other_template["Resources"].items():
+                if name in resources._resource_json_map and name not in modified and _mentions(body) & changed:
+                    modified.append(name)
+            return differences
+
+        return build_resource_diff
+
+    def updating(original: Any) -> Any:
+        def update(name: str, resource_json: dict[str, Any], resources: parsing.ResourceMap, **rest: Any) -> Any:
+            condition = resource_json.get("Condition")
+            if condition and not resources.lazy_condition_map[condition]:
+                unwanted = resources._parsed_resources.pop(name, None)
+                if unwanted is not None:
+                    resources._delete_resource(unwanted, resource_json)
+                return None
+            return original(name, resource_json, resources, **rest)
+
+        return update
+
+    replace(parsing.ResourceMap, "build_resource_diff", differing)
+    replace(parsing, "parse_and_update_resource", updating)
+
+
 @gap("a resource that cannot be created answers HTTP 500 and leaves the stack as it is, and a deploy waits for ever")
 def failing_stacks_say_so() -> None:
     """End in a failed state, with the reason as a stack event, as ``sam deploy`` expects."""
@@ -494,3 +546,26 @@ def executions_get_a_name() -> None:
         return start_execution
 
     replace(StepFunctionsParserBackend, "start_execution", naming)
+
+
+@gap("an execution's start in the context object is no text, on which every function of the States Language fails")
+def executions_know_when_they_started() -> None:
+    """Make it the text that AWS gives, with milliseconds and in UTC."""
+
+    def making(original: Any) -> Any:
+        def environment(worker: ExecutionWorker) -> Any:
+            made = original(worker)
+            execution = made.states.context_object.context_object_data["Execution"]
+            started = execution["StartTime"].astimezone(datetime.UTC)
+            execution["StartTime"] = f"{started.isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
+            return made
+
+        return environment
+
+    replace(ExecutionWorker, "_get_evaluation_environment", making)
+
+
+@gap("a Fail state refuses to repeat an error of the States Language itself, such as States.Timeout")
+def failures_keep_their_name() -> None:
+    """Let a Fail state end with any error's name, as AWS does where it comes from ErrorPath."""
+    state_fail.CustomErrorName = ErrorName  # type: ignore[misc]

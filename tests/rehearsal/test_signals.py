@@ -107,6 +107,36 @@ def test_a_stack_makes_changes_and_removes_what_monitors(rehearsal: Rehearsal) -
     assert "onitored" not in json.dumps(left, default=str)
 
 
+def test_a_changed_parameter_reaches_conditions_and_texts(rehearsal: Rehearsal) -> None:
+    client, sns, cloudwatch = (rehearsal.client(name) for name in ("cloudformation", "sns", "cloudwatch"))
+    mail = {"TopicArn": {"Ref": "Topic"}, "Protocol": "email", "Endpoint": {"Ref": "Email"}}
+    text = {"Fn::Sub": '{"widgets": [], "start": "-${Hours}H"}'}
+    dashboard = {"DashboardName": "of-parameters", "DashboardBody": text}
+    body = {
+        "Parameters": {name: {"Type": "String", "Default": ""} for name in ("Email", "Hours")},
+        "Conditions": {
+            "Nobody": {"Fn::Equals": [{"Ref": "Email"}, ""]},
+            "Mailed": {"Fn::Not": [{"Condition": "Nobody"}]},
+        },
+        "Resources": {
+            "Topic": {"Type": "AWS::SNS::Topic"},
+            "Mail": {"Type": "AWS::SNS::Subscription", "Condition": "Mailed", "Properties": mail},
+            "Dashboard": {"Type": "AWS::CloudWatch::Dashboard", "Properties": dashboard},
+        },
+    }
+    seen = []
+    for number, (email, hours) in enumerate([("", "1"), ("a@example.com", "1"), ("b@example.com", "2"), ("", "3")]):
+        given = [{"ParameterKey": "Email", "ParameterValue": email}, {"ParameterKey": "Hours", "ParameterValue": hours}]
+        kind, names = "UPDATE" if number else "CREATE", {"StackName": "mailing", "ChangeSetName": f"mailing-{number}"}
+        client.create_change_set(**names, ChangeSetType=kind, TemplateBody=json.dumps(body), Parameters=given)
+        client.execute_change_set(**names)
+        shown = json.loads(cloudwatch.get_dashboard(DashboardName="of-parameters")["DashboardBody"])["start"]
+        mails = [item["Endpoint"] for item in sns.list_subscriptions()["Subscriptions"] if item["Protocol"] == "email"]
+        seen.append((mails, shown))
+    client.delete_stack(StackName="mailing")
+    assert seen == [([], "-1H"), (["a@example.com"], "-1H"), (["b@example.com"], "-2H"), ([], "-3H")]
+
+
 @pytest.mark.parametrize(
     ("name", "properties"),
     [
