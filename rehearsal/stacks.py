@@ -1,5 +1,6 @@
 """CloudFormation, EventBridge and Step Functions: what an unmodified ``sam deploy`` needs beyond moto."""
 
+import datetime
 import json
 import logging
 import re
@@ -17,6 +18,9 @@ from moto.events.models import EventBus, Rule
 from moto.s3.models import FakeBucket, s3_backends
 from moto.sns.models import Topic
 from moto.stepfunctions import models as states
+from moto.stepfunctions.parser.asl.component.common.error_name.error_name import ErrorName
+from moto.stepfunctions.parser.asl.component.state.fail import state_fail
+from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfunctions_parser_backends
 from moto.utilities.utils import get_partition
 from samtranslator.translator.transform import transform
@@ -568,4 +572,4 @@ def executions_know_when_they_started() -> None:
 @gap("a Fail state refuses to repeat an error of the States Language itself, such as States.Timeout")
 def failures_keep_their_name() -> None:
     """Let a Fail state end with any error's name, as AWS does where it comes from ErrorPath."""
-    state_fail.CustomErrorName = ErrorName  # type: ignore[misc]
+    replace(state_fail, "CustomErrorName", lambda original: ErrorName)
