@@ -1,0 +1,177 @@
+"""Send an image, or what ended in a fault, through the workflow again."""
+
+import hashlib
+import json
+import re
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from monitoring.stack import Stack, find_execution, parse_object, reason
+from training.errors import CommandError
+from training.progress import progress
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
+
+#: Corrected files are kept under this prefix, one folder for each execution that they correct.
+CORRECTED = "corrected"
+#: The exit code for an image that the model is still not sure of.
+UNSURE = 3
+POLL_SECONDS = 1.0
+#: How long a fault's message is hidden from others while its execution is started.
+VISIBILITY_SECONDS = 60
+WAIT_SECONDS = 1
+#: Of an execution's name that becomes part of its replay's: with what follows, 64 characters, which is also the most
+#: that InvokeEndpoint takes as an inference id, so that captured data can be found by the whole name.
+_NAME_CHARACTERS = 47
+_REPLAY = re.compile(r"-replay-[0-9a-f]{8}$")
+
+
+def replay(stack: Stack, execution: str, file: Path | None) -> int:
+    """Start an execution's input again, wait for its end, and print what became of it.
+
+    Parameters
+    ----------
+    stack : Stack
+        Whose workflow is started.
+    execution : str
+        ARN or name of the execution that is repeated.
+    file : pathlib.Path or None
+        A corrected image, which is uploaded and classified in the place of the original one.
+
+    Returns
+    -------
+    int
+        The exit code: 0 accepted, `UNSURE`, or 1 for a fault.
+
+    Raises
+    ------
+    CommandError
+        There is no such execution, or the file cannot take its image's place.
+    """
+    described = find_execution(stack, execution)
+    text = described["input"]
+    if file:
+        text = json.dumps({**parse_object(text), **_upload(stack, described["name"], file)})
+    started = boto3.client("stepfunctions").start_execution(
+        stateMachineArn=stack.output("WorkflowArn"), name=_name(described["name"], secrets.token_hex(4)), input=text
+    )
+    print(f"started {started['executionArn']}", flush=True)
+    return _report(_wait(started["executionArn"]))
+
+
+def replay_faults(stack: Stack, limit: int | None) -> int:
+    """Start again what lies in the fault queue, and delete each message once its execution is started.
+
+    The name of an execution follows from the message's own, so that a message that could not be deleted in time
+    cannot start a second one.
+
+    Parameters
+    ----------
+    stack : Stack
+        Whose fault queue is read.
+    limit : int or None
+        The most messages to take; None takes all that lie there.
+
+    Returns
+    -------
+    int
+        The exit code: 0, or 1 if the queue holds messages that are none of the workflow's. They stay there.
+    """
+    queue, workflow = stack.output("FaultQueueUrl"), stack.output("WorkflowArn")
+    sqs = boto3.client("sqs")
+    ours: set[str] = set()
+    kept: dict[str, str] = {}
+    done = strange = 0
+    try:
+        with progress("start again", limit, "executions") as advance:
+            while limit is None or done < limit:
+                received = sqs.receive_message(
+                    QueueUrl=queue,
+                    MaxNumberOfMessages=min(10, limit - done) if limit else 10,
+                    VisibilityTimeout=VISIBILITY_SECONDS,
+                    WaitTimeSeconds=WAIT_SECONDS,
+                ).get("Messages", [])
+                # One that was kept has come back: everything has been seen.
+                if all(message["MessageId"] in kept for message in received):
+                    break
+                for message in received:
+                    fault = parse_object(message["Body"])
+                    of = fault.get("execution_id")
+                    if not isinstance(of, str) or "input" not in fault:
+                        print(f"left message {message['MessageId']}: it names no execution and input", file=sys.stderr)
+                        kept[message["MessageId"]] = message["ReceiptHandle"]
+                        strange += 1
+                    elif of in ours:
+                        # What has just failed again waits for the next call, else this one would never end.
+                        kept[message["MessageId"]] = message["ReceiptHandle"]
+                    else:
+                        arn, said = _start(workflow, of, fault["input"])
+                        ours.add(arn)
+                        sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+                        print(f"{said} {arn} ({fault.get('error')})", flush=True)
+                        done += 1
+                        advance(1)
+    finally:
+        for receipt in kept.values():
+            sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=receipt, VisibilityTimeout=0)
+    print(f"{done} started again")
+    return int(strange > 0)
+
+
+def _start(workflow: str, of: str, event: dict[str, Any]) -> tuple[str, str]:
+    """Start the replay of an execution, unless it was started before; return its ARN, and which of both it is."""
+    name = _name(of.rsplit(":", 1)[-1], hashlib.sha256(of.encode()).hexdigest()[:8])
+    try:
+        started = boto3.client("stepfunctions").start_execution(
+            stateMachineArn=workflow, name=name, input=json.dumps(event)
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ExecutionAlreadyExists":
+            raise
+        return f"{workflow.replace(':stateMachine:', ':execution:')}:{name}", "had started"
+    return started["executionArn"], "started"
+
+
+def _name(of: str, mark: str) -> str:
+    """Name the replay of an execution, or of a replay of it."""
+    return f"{_REPLAY.sub('', of)[:_NAME_CHARACTERS]}-replay-{mark}"
+
+
+def _upload(stack: Stack, name: str, file: Path) -> dict[str, str]:
+    bucket, key = stack.output("ImageBucketName"), f"{CORRECTED}/{name}/{file.name}"
+    prefix = stack.parameters["UploadPrefix"]
+    if key.startswith(prefix):
+        raise CommandError(
+            f"s3://{bucket}/{key} would start the workflow by itself, as it is below the stack's UploadPrefix {prefix}"
+        )
+    if not file.is_file():
+        raise CommandError(f"{file} is no file")
+    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
+    print(f"uploaded {file} to s3://{bucket}/{key}", flush=True)
+    return {"s3_bucket": bucket, "s3_key": key}
+
+
+def _wait(arn: str) -> "DescribeExecutionOutputTypeDef":
+    states = boto3.client("stepfunctions")
+    with progress("classify", None, "s") as advance:
+        while (described := states.describe_execution(executionArn=arn))["status"] in ("RUNNING", "PENDING_REDRIVE"):
+            time.sleep(POLL_SECONDS)
+            advance(round(POLL_SECONDS))
+    return described
+
+
+def _report(described: "DescribeExecutionOutputTypeDef") -> int:
+    if described["status"] == "SUCCEEDED":
+        event = parse_object(described.get("output"))
+        print(f"accepted: {event.get('label')}, confidence {event.get('confidence', 0):.3f}")
+        return 0
+    error = described.get("error") or described["status"]
+    print(f"{error}: {reason(described.get('cause'))}")
+    return UNSURE if error == "ThresholdNotMet" else 1

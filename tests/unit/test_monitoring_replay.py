@@ -1,0 +1,252 @@
+"""Replays against moto's workflows and queues; the workflow is a stand-in whose outcome its input chooses."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from monitoring import replay as module
+from monitoring.__main__ import main
+from monitoring.replay import replay, replay_faults
+from monitoring.stack import Stack, find_execution, find_stack
+from training.errors import CommandError
+
+BUCKET = "images"
+
+
+def choice(key: str, then: str) -> dict[str, Any]:
+    return {"Variable": "$.s3_key", "StringMatches": key, "Next": then}
+
+
+def fail(error: str, cause: str) -> dict[str, Any]:
+    return {"Type": "Fail", "Error": error, "Cause": cause}
+
+
+DEFINITION = {
+    "StartAt": "Choose",
+    "States": {
+        "Choose": {
+            "Type": "Choice",
+            "Choices": [choice("*unsure*", "Unsure"), choice("*fault*", "Fault")],
+            "Default": "Accept",
+        },
+        "Accept": {"Type": "Pass", "Result": {"label": "bicycle", "confidence": 0.9}, "End": True},
+        "Unsure": fail("ThresholdNotMet", json.dumps({"errorMessage": "bicycle has probability 0.5"})),
+        "Fault": fail("EndpointNotFound", "no endpoint"),
+    },
+}
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
+    with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        workflow = boto3.client("stepfunctions").create_state_machine(
+            name="workflow", definition=json.dumps(DEFINITION), roleArn="arn:aws:iam::123456789012:role/r"
+        )["stateMachineArn"]
+        faults = boto3.client("sqs").create_queue(QueueName="faults")["QueueUrl"]
+        outputs = {"WorkflowArn": workflow, "ImageBucketName": BUCKET, "FaultQueueUrl": faults}
+        yield Stack("classifier", outputs, {"UploadPrefix": "incoming/"})
+
+
+def execute(stack: Stack, key: str, name: str = "first") -> str:
+    """Run an execution to its end; return its ARN."""
+    states = boto3.client("stepfunctions")
+    text = json.dumps({"s3_bucket": BUCKET, "s3_key": key, "image_data": ""})
+    arn = states.start_execution(stateMachineArn=stack.output("WorkflowArn"), name=name, input=text)["executionArn"]
+    module._wait(arn)
+    return arn
+
+
+def inputs(stack: Stack) -> dict[str, dict[str, Any]]:
+    """Return the inputs of all executions by name."""
+    states = boto3.client("stepfunctions")
+    listed = states.list_executions(stateMachineArn=stack.output("WorkflowArn"))["executions"]
+    return {e["name"]: json.loads(states.describe_execution(executionArn=e["executionArn"])["input"]) for e in listed}
+
+
+def put_fault(stack: Stack, name: str, key: str = "a.png") -> None:
+    workflow = stack.output("WorkflowArn").replace(":stateMachine:", ":execution:")
+    body = {"execution_id": f"{workflow}:{name}", "input": {"s3_bucket": BUCKET, "s3_key": key}}
+    body |= {"error": "EndpointNotFound", "cause": "no endpoint"}
+    boto3.client("sqs").send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody=json.dumps(body))
+
+
+def faults(stack: Stack) -> tuple[int, int]:
+    """Count the fault queue's messages: visible ones, and hidden ones."""
+    url = stack.output("FaultQueueUrl")
+    got = boto3.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    return int(got["ApproximateNumberOfMessages"]), int(got["ApproximateNumberOfMessagesNotVisible"])
+
+
+@pytest.mark.parametrize(
+    ("key", "code", "said"),
+    [
+        ("a.png", 0, "accepted: bicycle, confidence 0.900"),
+        ("unsure.png", 3, "ThresholdNotMet: bicycle has probability 0.5\n"),
+        ("fault.png", 1, "EndpointNotFound: no endpoint"),
+    ],
+)
+def test_an_execution_is_repeated_with_its_input(
+    stack: Stack, capsys: pytest.CaptureFixture[str], key: str, code: int, said: str
+) -> None:
+    arn = execute(stack, key)
+    assert replay(stack, arn, None) == code
+    out = capsys.readouterr().out
+    assert said in out
+    (again,) = [name for name in inputs(stack) if name != "first"]
+    assert inputs(stack)[again] == inputs(stack)["first"]
+    assert f"started {arn.removesuffix('first')}{again}\n" in out
+
+
+def test_a_corrected_image_takes_the_place_of_the_original(stack: Stack, tmp_path: Path) -> None:
+    boto3.client("s3").put_object(Bucket=BUCKET, Key="incoming/unsure.png", Body=b"original")
+    execute(stack, "incoming/unsure.png")
+    (tmp_path / "better.png").write_bytes(b"corrected")
+    assert replay(stack, "first", tmp_path / "better.png") == 0
+    (again,) = [event for name, event in inputs(stack).items() if name != "first"]
+    assert again == {"s3_bucket": BUCKET, "s3_key": "corrected/first/better.png", "image_data": ""}
+    s3 = boto3.client("s3")
+    assert s3.get_object(Bucket=BUCKET, Key=again["s3_key"])["Body"].read() == b"corrected"
+    assert s3.get_object(Bucket=BUCKET, Key="incoming/unsure.png")["Body"].read() == b"original"
+
+
+def test_what_cannot_be_replayed_is_one_clear_line(stack: Stack, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="has no execution 'nobody'"):
+        replay(stack, "nobody", None)
+    with pytest.raises(CommandError, match="has no execution 'arn:aws:states"):
+        replay(stack, "arn:aws:states:us-east-1:123456789012:execution:workflow:nobody", None)
+    execute(stack, "a.png")
+    with pytest.raises(CommandError, match="is no file"):
+        replay(stack, "first", tmp_path / "nothing.png")
+    (tmp_path / "a.png").write_bytes(b"image")
+    watched = Stack(stack.name, stack.outputs, {"UploadPrefix": "c"})
+    with pytest.raises(CommandError, match="would start the workflow by itself"):
+        replay(watched, "first", tmp_path / "a.png")
+    assert boto3.client("s3").list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0 and len(inputs(stack)) == 1
+
+
+def test_an_execution_of_another_workflow_is_refused(stack: Stack) -> None:
+    arn = execute(stack, "a.png")
+    other = Stack("other", {**stack.outputs, "WorkflowArn": stack.output("WorkflowArn") + "-other"}, {})
+    with pytest.raises(CommandError, match=r"is an execution of .*:workflow, not of stack other"):
+        find_execution(other, arn)
+
+
+def test_faults_are_started_again_and_leave_the_queue(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(12):
+        put_fault(stack, f"execution-{number}", f"{number}.png")
+    assert replay_faults(stack, None) == 0
+    assert faults(stack) == (0, 0)
+    assert {event["s3_key"] for event in inputs(stack).values()} == {f"{number}.png" for number in range(12)}
+    assert all(name.startswith("execution-") and "-replay-" in name for name in inputs(stack))
+    assert "12 started again" in capsys.readouterr().out
+
+
+def test_a_limit_leaves_the_rest(stack: Stack) -> None:
+    for number in range(5):
+        put_fault(stack, str(number))
+    assert replay_faults(stack, 2) == 0
+    assert faults(stack) == (3, 0) and len(inputs(stack)) == 2
+
+
+def test_a_fault_that_was_started_before_is_not_started_twice(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    put_fault(stack, "first")
+    replay_faults(stack, None)
+    # As after a crash between the start and the deletion, or a message that SQS delivers twice.
+    put_fault(stack, "first")
+    assert replay_faults(stack, None) == 0
+    assert faults(stack) == (0, 0) and len(inputs(stack)) == 1
+    assert "had started" in capsys.readouterr().out
+
+
+def test_a_message_stays_when_its_execution_does_not_start(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_fault(stack, "first")
+    states = boto3.client("stepfunctions")
+    real = boto3.client
+    monkeypatch.setattr(boto3, "client", lambda name: states if name == "stepfunctions" else real(name))
+    with Stubber(states) as stub:
+        stub.add_client_error("start_execution", "ThrottlingException", http_status_code=400)
+        with pytest.raises(states.exceptions.ClientError):
+            replay_faults(stack, None)
+    assert sum(faults(stack)) == 1
+
+
+def test_a_replay_that_fails_again_waits_for_the_next_call(stack: Stack) -> None:
+    put_fault(stack, "first")
+    replay_faults(stack, None)
+    (again,) = inputs(stack)
+    put_fault(stack, again)
+    replay_faults(stack, None)
+    (third,) = set(inputs(stack)) - {again}
+    assert third.startswith("first-replay-") and len(third) == len(again)
+
+
+def test_what_fails_while_others_are_started_does_not_go_round(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_fault(stack, "first")
+    real = module._start
+
+    def start(workflow: str, of: str, event: dict[str, Any]) -> tuple[str, str]:
+        arn, said = real(workflow, of, event)
+        put_fault(stack, arn.rsplit(":", 1)[-1])  # it has failed at once
+        return arn, said
+
+    monkeypatch.setattr(module, "_start", start)
+    assert replay_faults(stack, None) == 0
+    assert len(inputs(stack)) == 1 and faults(stack) == (1, 0)
+
+
+def test_strange_messages_stay_and_are_named(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    boto3.client("sqs").send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody="hello")
+    put_fault(stack, "first")
+    assert replay_faults(stack, None) == 1
+    assert "names no execution and input" in capsys.readouterr().err
+    assert faults(stack) == (1, 0) and len(inputs(stack)) == 1
+
+
+def test_names_fit_both_limits(stack: Stack) -> None:
+    put_fault(stack, "x" * 80)
+    replay_faults(stack, None)
+    (name,) = inputs(stack)
+    assert len(name) == 63  # 80 of an execution, 64 of an inference id, which finds its captured data
+
+
+def test_a_stack_is_found_with_its_outputs_and_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    template = {
+        "Parameters": {"Labels": {"Type": "String", "Default": "cat,dog"}},
+        "Resources": {"Queue": {"Type": "AWS::SQS::Queue"}},
+        "Outputs": {"ModelBucketName": {"Value": "models"}},
+    }
+    with mock_aws():
+        boto3.client("cloudformation").create_stack(
+            StackName="classifier",
+            TemplateBody=json.dumps(template),
+            Parameters=[{"ParameterKey": "Labels", "ParameterValue": "cat,dog,bird"}],
+        )
+        stack = find_stack("classifier")
+        assert (stack.labels, stack.labels_uri) == (["cat", "dog", "bird"], "s3://models/labels")
+        with pytest.raises(CommandError, match="no output FaultQueueUrl"):
+            stack.output("FaultQueueUrl")
+        with pytest.raises(CommandError, match="there is no stack 'other'"):
+            find_stack("other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--faults", "--image", "a.png"], "--image corrects one EXECUTION"),
+        (["first", "--limit", "2"], "--limit goes with --faults"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", "--stack-name", "x", *arguments]) == 1
+    assert reason in capsys.readouterr().err

@@ -1,0 +1,303 @@
+"""The review session against moto's queue and bucket: what is written, and what is lost when it breaks off: nothing."""
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from moto import mock_aws
+from PIL import Image
+
+from monitoring import review as module
+from monitoring import storage
+from monitoring.review import NotOnScreen, Review
+from training.errors import CommandError
+
+BUCKET, LABELS = "images", "s3://images/labels"
+EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:workflow:one"
+
+
+@pytest.fixture(autouse=True)
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0)
+    with mock_aws():
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        boto3.client("sqs").create_queue(QueueName="review")
+        storage._s3.cache_clear()
+        yield
+        storage._s3.cache_clear()
+
+
+def queue() -> str:
+    return boto3.client("sqs").get_queue_url(QueueName="review")["QueueUrl"]
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Review]]:
+    """Return a maker of sessions that end with the test."""
+    sessions: list[Review] = []
+
+    def make(labels_uri: str = LABELS) -> Review:
+        sessions.append(Review(queue(), ["bicycle", "motorcycle"], labels_uri, "ada"))
+        return sessions[-1]
+
+    yield make
+    for session in sessions:
+        session.end()
+
+
+@pytest.fixture
+def send(png: Callable[..., bytes]) -> Callable[..., dict[str, Any]]:
+    """Return a sender: it stores an image, and puts the workflow's message about it into the queue."""
+
+    def send(key: str = "a.png", content: bytes | None = None, **changed: Any) -> dict[str, Any]:
+        content = content or png()
+        stored = boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
+        source = {"format": "PNG", "width": 32, "height": 24, "bytes": len(content), "etag": stored["ETag"].strip('"')}
+        body = {
+            "s3_bucket": BUCKET,
+            "s3_key": key,
+            "label": "bicycle",
+            "confidence": 0.5,
+            "inferences": [0.5, 0.25],
+            "endpoint": "image-classifier",
+            "variant": "AllTraffic",
+            "model": "0123456789ab",
+            "source": source,
+            "statistics": {"brightness": 0.5, "contrast": 0.1, "sharpness": 0.01},
+            "execution_id": EXECUTION,
+            **changed,
+        }
+        boto3.client("sqs").send_message(QueueUrl=queue(), MessageBody=json.dumps(body))
+        return body
+
+    return send
+
+
+def counts() -> tuple[int, int]:
+    """Count the messages that another reader would get now, and those that are held."""
+    got = boto3.client("sqs").get_queue_attributes(QueueUrl=queue(), AttributeNames=["All"])["Attributes"]
+    return int(got["ApproximateNumberOfMessages"]), int(got["ApproximateNumberOfMessagesNotVisible"])
+
+
+def waiting() -> int:
+    return counts()[0]
+
+
+def in_queue() -> int:
+    return sum(counts())
+
+
+def objects(prefix: str = "labels/") -> dict[str, bytes]:
+    s3 = boto3.client("s3")
+    found = s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+    return {item["Key"]: s3.get_object(Bucket=BUCKET, Key=item["Key"])["Body"].read() for item in found}
+
+
+def test_a_label_becomes_an_image_and_a_record_and_the_message_goes(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]], png: Callable[..., bytes]
+) -> None:
+    body = send()
+    session = start()
+    item = session.state()["item"]
+    assert item["probabilities"] == [("bicycle", 0.5), ("motorcycle", 0.25)]
+    after = session.save(item["id"], "motorcycle")
+    assert (after["item"], after["saved"], after["left"]) == (None, 1, 0)
+    sha256 = hashlib.sha256(png()).hexdigest()
+    written = objects()
+    assert written.keys() == {f"labels/{sha256[:16]}.json", f"labels/{sha256[:16]}.png"}
+    assert written[f"labels/{sha256[:16]}.png"] == png()
+    record = json.loads(written[f"labels/{sha256[:16]}.json"])
+    assert record.pop("reviewed_at").endswith("+00:00")
+    assert record == {
+        "label": "motorcycle",
+        "reviewer": "ada",
+        "image": f"{sha256[:16]}.png",
+        "sha256": sha256,
+        "s3_bucket": BUCKET,
+        "s3_key": "a.png",
+        "etag": body["source"]["etag"],
+        "execution_id": EXECUTION,
+        "endpoint": "image-classifier",
+        "variant": "AllTraffic",
+        "model": "0123456789ab",
+        "inferences": [0.5, 0.25],
+        "confidence": 0.5,
+        "predicted": "bicycle",
+    }
+
+
+def test_a_message_stays_when_the_image_cannot_be_written(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+) -> None:
+    send()
+    session = start("s3://no-such-bucket/labels")
+    item = session.state()["item"]
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        session.save(item["id"], "bicycle")
+    assert session.state()["item"]["id"] == item["id"] and session.state()["saved"] == 0
+    session.end()
+    assert waiting() == 1
+
+
+def test_a_message_stays_when_only_its_record_cannot_be_written(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]], png: Callable[..., bytes], tmp_path: Path
+) -> None:
+    send()
+    stem = hashlib.sha256(png()).hexdigest()[:16]
+    (tmp_path / f"{stem}.json").mkdir()
+    session = start(str(tmp_path))
+    item_id = session.state()["item"]["id"]
+    with pytest.raises(IsADirectoryError):
+        session.save(item_id, "bicycle")
+    assert (tmp_path / f"{stem}.png").is_file() and in_queue() == 1
+    (tmp_path / f"{stem}.json").rmdir()
+    session.save(item_id, "bicycle")
+    assert json.loads((tmp_path / f"{stem}.json").read_text())["label"] == "bicycle" and in_queue() == 0
+
+
+def test_what_is_not_saved_is_back_at_once_after_the_end(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+) -> None:
+    for key in ("a.png", "b.png", "c.png"):
+        send(key)
+    session = start()
+    session.skip(session.state()["item"]["id"])
+    assert session.state()["skipped"] == 1 and waiting() == 1 and in_queue() == 3
+    session.end()
+    assert waiting() == 3
+    assert session.state()["item"] is None and waiting() == 3
+
+
+def test_a_message_on_the_screen_stays_hidden_and_comes_back_after_a_crash(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VISIBILITY_SECONDS", 1)
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.1)
+    send()
+    session = start()
+    session.state()
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        assert waiting() == 0
+        time.sleep(0.1)
+    session._ended.set()  # as a crash: no heartbeat any more, and nothing given back
+    session._heart.join()
+    time.sleep(1.1)
+    assert waiting() == 1
+
+
+def test_another_label_replaces_the_record(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]], png: Callable[..., bytes]
+) -> None:
+    send("a.png")
+    send("b.png", png(16, 16))
+    session = start()
+    first = session.state()["item"]["id"]
+    second = session.save(first, "bicycle")["item"]["id"]
+    back = session.back()
+    assert (back["item"]["id"], back["item"]["saved"], back["back"]) == (first, "bicycle", False)
+    assert session.save(first, "neither")["item"]["id"] == second
+    assert session.saved == {"bicycle": 0, "neither": 1}
+    assert [json.loads(c)["label"] for name, c in objects().items() if name.endswith(".json")] == ["neither"]
+    # Kept as it is, it stays saved; the message of the other one is still held.
+    assert session.back()["item"]["saved"] == "neither"
+    assert session.skip(first)["item"]["id"] == second
+    assert in_queue() == 1 and waiting() == 0
+    session.save(second, "neither")
+    assert len(objects()) == 4 and in_queue() == 0
+
+
+def test_a_skipped_image_can_be_labelled_after_all(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+) -> None:
+    send("a.png")
+    session = start()
+    first = session.state()["item"]["id"]
+    assert session.skip(first)["item"] is None
+    assert session.back()["item"]["id"] == first and session.state()["skipped"] == 0
+    session.save(first, "bicycle")
+    assert in_queue() == 0 and len(objects()) == 2
+
+
+@pytest.mark.parametrize("how", ["gone", "replaced", "no image", "strange message"])
+def test_a_message_without_its_image_is_dismissed_with_a_record_only(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]], png: Callable[..., bytes], how: str
+) -> None:
+    s3 = boto3.client("s3")
+    body = send(content=b"text" if how == "no image" else None, **({"source": 1} if how == "strange message" else {}))
+    if how == "gone":
+        s3.delete_object(Bucket=BUCKET, Key="a.png")
+    elif how == "replaced":
+        s3.put_object(Bucket=BUCKET, Key="a.png", Body=png(40, 40))
+    session = start()
+    item = session.state()["item"]
+    assert item["problem"] and item["final"]
+    with pytest.raises(CommandError, match="no image to label"):
+        session.save(item["id"], "bicycle")
+    assert objects() == {} and in_queue() == 1
+    assert session.dismiss(item["id"])["item"] is None
+    ((name, content),) = objects().items()
+    record = json.loads(content)
+    assert name.startswith("labels/dismissed/")
+    assert record["dismissed_by"] == "ada" and record["reason"] == item["problem"] and record["message"] == body
+    assert in_queue() == 0
+
+
+def test_an_image_that_is_there_or_may_be_is_not_dismissed(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+) -> None:
+    send()
+    session = start()
+    with Stubber(session._s3) as stub:
+        stub.add_client_error("get_object", "AccessDenied", http_status_code=403)
+        item = session.state()["item"]
+    assert "AccessDenied" in item["problem"] and not item["final"]
+    with pytest.raises(CommandError, match="only a message whose image is gone"):
+        session.dismiss(item["id"])
+    assert in_queue() == 1 and objects() == {}
+
+
+def test_only_the_image_on_the_screen_is_acted_on(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+) -> None:
+    send("a.png")
+    send("b.png")
+    session = start()
+    first = session.state()["item"]["id"]
+    session.save(first, "bicycle")
+    for act in (session.skip, session.dismiss, session.image, lambda item_id: session.save(item_id, "neither")):
+        with pytest.raises(NotOnScreen):
+            act(first)
+    with pytest.raises(CommandError, match="'boat' is no label; there are bicycle, motorcycle, neither"):
+        session.save(session.state()["item"]["id"], "boat")
+    assert session.saved == {"bicycle": 1} and in_queue() == 1
+
+
+def test_the_image_is_shown_as_it_is_and_tiff_as_png(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]], png: Callable[..., bytes]
+) -> None:
+    send("a.png")
+    session = start()
+    item_id = session.state()["item"]["id"]
+    assert session.image(item_id) == ("image/png", png())
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x112] = 6  # on its side
+    Image.new("I;16", (40, 20), 256 * 200).save(file, "TIFF", exif=exif)
+    send("b.tif", file.getvalue())
+    item_id = session.save(item_id, "bicycle")["item"]["id"]
+    media_type, content = session.image(item_id)
+    shown = Image.open(io.BytesIO(content))
+    assert (media_type, shown.format, shown.size) == ("image/png", "PNG", (20, 40))
+    assert shown.convert("L").getpixel((5, 5)) == 200
+    session.save(item_id, "neither")
+    assert file.getvalue() in objects().values()
