@@ -62,8 +62,8 @@ def test_every_permission_names_its_resource(template: dict[str, Any]) -> None:
         "sqs:SendMessage": [arn("ReviewQueue"), arn("FaultQueue")],
     }
     seen = set()
-    for name, role in of_type(template, "AWS::IAM::Role").items():
-        assert "ManagedPolicyArns" not in role["Properties"]
+    for name in ("SerializeRole", "ClassifyRole", "FilterRole", "WorkflowRole"):
+        role = template["Resources"][name]
         group = f"${{{name.removesuffix('Role')}LogGroup}}"
         for statement in statements(role):
             for action in actions(statement):
@@ -75,6 +75,33 @@ def test_every_permission_names_its_resource(template: dict[str, Any]) -> None:
                     assert statement["Resource"] == expected[action], action
                     seen.add(action)
     assert seen == set(expected)
+
+
+def test_no_role_has_a_managed_policy_or_a_resource_that_could_be_named(template: dict[str, Any]) -> None:
+    unnamed = {"cloudwatch:PutMetricData", "ecr:GetAuthorizationToken"}  # AWS knows no resources for these
+    for role in of_type(template, "AWS::IAM::Role").values():
+        assert "ManagedPolicyArns" not in role["Properties"]
+        for statement in statements(role):
+            if statement["Resource"] == "*":
+                assert all(action in unnamed or action.startswith(("xray:", "logs:")) for action in actions(statement))
+            assert not any(action.endswith("*") for action in actions(statement))
+
+
+def test_the_drift_check_reads_captures_and_writes_its_results_only(template: dict[str, Any]) -> None:
+    listed = statements(template["Resources"]["MonitorJobRole"])
+    paths = {"s3:GetObject": {"/capture/*", "/monitoring/baseline/*"}, "s3:PutObject": {"/monitoring/checks/*"}}
+    for action, expected in paths.items():
+        (resources,) = [statement["Resource"] for statement in listed if statement["Action"] == action]
+        resources = resources if isinstance(resources, list) else [resources]
+        assert {
+            each["Fn::Sub"][0].removeprefix("arn:${AWS::Partition}:s3:::${Bucket}") for each in resources
+        } == expected
+    (metrics,) = [statement for statement in listed if statement["Action"] == "cloudwatch:PutMetricData"]
+    namespace = {"Fn::Sub": "ImageClassifier/${AWS::StackName}"}
+    assert metrics["Condition"] == {"StringEquals": {"cloudwatch:namespace": namespace}}
+    passed = template["Resources"]["MonitorWorkflow"]["Properties"]["DefinitionSubstitutions"]["Namespace"]
+    assert passed == namespace
+    assert not any(action.startswith(("s3:Delete", "sagemaker:")) for each in listed for action in actions(each))
 
 
 def test_only_the_upload_rule_may_fill_the_queue_of_the_undelivered(template: dict[str, Any]) -> None:
