@@ -368,8 +368,21 @@ def _describe(item: Item, labels: list[str]) -> dict[str, Any]:
     }
 
 
-class _Server(ThreadingHTTPServer):
-    """Serves one session on the loopback interface, below an address that only its user knows."""
+class ReviewServer(ThreadingHTTPServer):
+    """Serves one session on the loopback interface, below an address that only its user knows.
+
+    Parameters
+    ----------
+    review : Review
+        The session.
+    port : int
+        0 chooses a free one.
+
+    Raises
+    ------
+    OSError
+        The port is taken.
+    """
 
     daemon_threads = True
 
@@ -439,7 +452,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def _review(self) -> Review:
-        return cast(_Server, self.server).review
+        return cast(ReviewServer, self.server).review
 
     def _path(self) -> str | None:
         """Return what follows the token; without the right one answer, and return None."""
@@ -447,7 +460,9 @@ class _Handler(BaseHTTPRequestHandler):
         token, slash, path = self.path.removeprefix("/").partition("/")
         # A foreign name that resolves to this machine is another page's attempt to be this one.
         known = host in ("127.0.0.1", "localhost")
-        if not (known and slash and secrets.compare_digest(token.encode(), cast(_Server, self.server).token.encode())):
+        if not (
+            known and slash and secrets.compare_digest(token.encode(), cast(ReviewServer, self.server).token.encode())
+        ):
             self._say(403, "this address is not the one that was printed")
             return None
         return path
@@ -509,7 +524,7 @@ def review(stack_name: str, reviewer: str, labels_uri: str | None, port: int, br
     stack: Stack = find_stack(stack_name)
     session = Review(stack.output("ReviewQueueUrl"), stack.labels, labels_uri or stack.labels_uri, reviewer)
     try:
-        server = _Server(session, port)
+        server = ReviewServer(session, port)
     except OSError as error:
         raise CommandError(f"port {port} of this machine cannot be used: {error.strerror}") from error
     for name in (signal.SIGTERM, signal.SIGHUP):

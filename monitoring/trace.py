@@ -221,9 +221,12 @@ def _capture(
     except CommandError as error:
         missing.append(f"capture: {error}")
         return None
-    share = config.get("CurrentSamplingPercentage", 100)
+    share = config.get("CurrentSamplingPercentage")
     captured = "every request is captured" if share == 100 else f"{share}% of the requests are captured"
-    missing.append(f"capture: no record in {config['DestinationS3Uri']} ({captured}; records arrive after minutes)")
+    missing.append(
+        f"capture: no record in {config['DestinationS3Uri']} ({f'{captured}; ' if share else ''}records arrive after "
+        "minutes)"
+    )
     return None
 
 

@@ -1,0 +1,206 @@
+"""The review page in a real browser: keys, buttons and focus do what they say, on a phone and on a laptop."""
+
+import io
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+from PIL import Image
+
+from demo import drawing
+from monitoring import review as module
+from monitoring import storage
+from monitoring.review import Review, ReviewServer
+from tests.browser.chromium import CHROMIUM, Chromium
+
+BUCKET = "images"
+#: Elements that stick out of the screen, and buttons that a finger would miss.
+PROBE = """[
+  [...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1).length,
+  [...document.querySelectorAll("button")].filter(b => !b.hidden && b.getBoundingClientRect().height < 44).length,
+  [...document.querySelectorAll("#labels button, #skip")].filter(b => b.getBoundingClientRect().bottom > innerHeight)
+    .length,
+  performance.getEntriesByType("resource").filter(r => !r.name.startsWith(location.origin)).length,
+]"""
+
+
+@dataclass
+class Desk:
+    """A session with its server, at an empty queue."""
+
+    queue: str
+    address: str
+    session: Review
+
+    def send(self, key: str, image: Image.Image, file_format: str = "PNG", **options: Any) -> None:
+        """Store an image, and ask for its review as the workflow does."""
+        file = io.BytesIO()
+        image.save(file, file_format, **options)
+        stored = boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
+        source = {"format": file_format, "width": image.width, "height": image.height, "bytes": file.tell()}
+        body = {
+            "s3_bucket": BUCKET,
+            "s3_key": key,
+            "label": "bicycle",
+            "confidence": 0.55,
+            "inferences": [0.55, 0.3],
+            "endpoint": "image-classifier",
+            "variant": "AllTraffic",
+            "model": "0123456789ab",
+            "source": {**source, "etag": stored["ETag"].strip('"')},
+            "statistics": {"brightness": 0.5622, "contrast": 0.1456, "sharpness": 0.001882},
+            "execution_id": f"arn:aws:states:us-east-1:123456789012:execution:image-classifier-Workflow:{key}",
+        }
+        boto3.client("sqs").send_message(QueueUrl=self.queue, MessageBody=json.dumps(body))
+
+    def records(self) -> dict[str, str]:
+        """Return the labels that are written, by key of the image."""
+        s3 = boto3.client("s3")
+        listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="labels/").get("Contents", [])
+        keys = [item["Key"] for item in listed if item["Key"].endswith(".json") and "dismissed" not in item["Key"]]
+        records = [json.loads(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()) for key in keys]
+        return {record["s3_key"]: record["label"] for record in records}
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    if not CHROMIUM:
+        pytest.skip("needs a browser: install chromium")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0)
+    with mock_aws():
+        storage._s3.cache_clear()
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        queue = boto3.client("sqs").create_queue(QueueName="review")["QueueUrl"]
+        session = Review(queue, ["bicycle", "motorcycle"], f"s3://{BUCKET}/labels", "ada")
+        server = ReviewServer(session, 0)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield Desk(queue, server.address, session)
+        session.end()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        storage._s3.cache_clear()
+
+
+@pytest.fixture
+def browser(desk: Desk, tmp_path: Path) -> Iterator[Chromium]:
+    with Chromium(tmp_path / "profile") as browser:
+        yield browser
+
+
+def shown(name: str) -> str:
+    """Return the expression that is true once the image of a key is drawn."""
+    return (
+        f"document.body.innerText.includes('s3://{BUCKET}/{name}') && document.getElementById('image').complete "
+        "&& document.getElementById('image').naturalWidth"
+    )
+
+
+def test_a_key_labels_the_image_and_the_next_one_appears(desk: Desk, browser: Chromium) -> None:
+    for name, draw in (("a.png", drawing.bicycle), ("b.png", drawing.motorcycle), ("c.png", drawing.house)):
+        desk.send(name, draw(64, 48))
+    browser.show(desk.address)
+    assert browser.wait_for(shown("a.png")) == 64
+    assert "about 3 left" in browser.text()
+    browser.press("1")
+    browser.wait_for(shown("b.png"))
+    browser.press("2")
+    browser.wait_for(shown("c.png"))
+    assert "about 1 left, 2 saved" in browser.text()
+    browser.press("z")
+    browser.wait_for(shown("b.png"))
+    browser.press("1")
+    browser.wait_for(shown("c.png"))
+    browser.press("n")
+    browser.wait_for("document.body.innerText.includes('Nothing waits for review')")
+    assert desk.records() == {"a.png": "bicycle", "b.png": "bicycle", "c.png": "neither"}
+    browser.press("q")
+    browser.wait_for("document.body.innerText.includes('Ended: 3 saved')")
+
+
+def test_keys_with_modifiers_and_held_keys_label_nothing(desk: Desk, browser: Chromium) -> None:
+    desk.send("a.png", drawing.bicycle(64, 48))
+    browser.show(desk.address)
+    browser.wait_for(shown("a.png"))
+    for more in ({"modifiers": 2}, {"autoRepeat": True}):
+        browser.send("Input.dispatchKeyEvent", type="keyDown", key="1", windowsVirtualKeyCode=49, text="1", **more)
+    browser.press("x")
+    browser.press("s")
+    browser.wait_for("document.body.innerText.includes('comes back later')")
+    assert desk.records() == {}
+
+
+def test_buttons_are_reached_and_pressed_by_keyboard_alone(desk: Desk, browser: Chromium) -> None:
+    desk.send("a.png", drawing.motorcycle(64, 48))
+    browser.show(desk.address)
+    browser.wait_for(shown("a.png"))
+    visited = []
+    for _ in range(5):
+        browser.press("Tab")
+        visited.append(browser.ask("document.activeElement.innerText.replace(/\\s+/g, ' ')"))
+        assert browser.ask("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert visited == ["1 bicycle", "2 motorcycle", "n neither", "s Skip", "q End"]
+    browser.ask("document.querySelectorAll('#labels button')[1].focus()")
+    browser.press("Enter")
+    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    assert desk.records() == {"a.png": "motorcycle"}
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_fits_the_screen_in_light_and_dark(desk: Desk, browser: Chromium, width: int, tmp_path: Path) -> None:
+    desk.send("incoming/a-rather-long-name-of-a-folder-and-of-a-file-in-it.jpg", drawing.bicycle(900, 1200), "JPEG")
+    papers = []
+    for dark in (False, True):
+        browser.show(desk.address, width, 844 if width < 600 else 800, dark)
+        browser.wait_for(shown("incoming"))
+        assert browser.ask(PROBE) == [0, 0, 0, 0]
+        papers.append(browser.ask("getComputedStyle(document.body).backgroundColor"))
+        browser.screenshot(tmp_path / f"{dark}.png")
+        with Image.open(tmp_path / f"{dark}.png") as shot:
+            assert shot.width == width and len(shot.convert("L").getcolors() or []) > 20
+    assert papers == ["rgb(255, 255, 255)", "rgb(21, 23, 27)"]
+
+
+def test_turned_and_unusual_files_are_shown_upright(desk: Desk, browser: Chromium) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    desk.send("turned.jpg", drawing.house(80, 40), "JPEG", exif=exif)
+    desk.send("scan.tiff", drawing.house(80, 40), "TIFF")
+    browser.show(desk.address)
+    assert browser.wait_for(shown("turned.jpg")) == 40
+    browser.press("n")
+    assert browser.wait_for(shown("scan.tiff")) == 80
+
+
+def test_an_image_that_is_gone_is_said_to_be_and_can_be_dismissed(desk: Desk, browser: Chromium) -> None:
+    desk.send("gone.png", drawing.house(64, 48))
+    boto3.client("s3").delete_object(Bucket=BUCKET, Key="gone.png")
+    browser.show(desk.address)
+    browser.wait_for("document.body.innerText.includes('The image is gone from S3')")
+    browser.press("1")
+    browser.press("d")
+    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    assert desk.records() == {}
+    listed = boto3.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]
+    assert len(listed) == 1 and listed[0]["Key"].startswith("labels/dismissed/")
+
+
+def test_a_failure_is_said_and_the_image_stays(desk: Desk, browser: Chromium) -> None:
+    desk.send("a.png", drawing.house(64, 48))
+    desk.session.labels_uri = "s3://no-such-bucket/labels"
+    browser.show(desk.address)
+    browser.wait_for(shown("a.png"))
+    browser.press("1")
+    browser.wait_for("document.getElementById('said').innerText.includes('NoSuchBucket')")
+    desk.session.labels_uri = f"s3://{BUCKET}/labels"
+    browser.press("1")
+    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    assert desk.records() == {"a.png": "bicycle"}

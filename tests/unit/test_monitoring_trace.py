@@ -1,0 +1,246 @@
+"""One image's story from moto's logs, buckets and endpoint; a short workflow stands for the real one."""
+
+import base64
+import datetime
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from monitoring import storage
+from monitoring.__main__ import main
+from monitoring.replay import _wait
+from monitoring.stack import Stack
+from monitoring.trace import collect, show
+
+BUCKET, KEY = "images", "incoming/a.png"
+ROLE = "arn:aws:iam::123456789012:role/r"
+NAMES = ("serialize", "classify", "filter")
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
+        storage._s3.cache_clear()
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        for name in NAMES:
+            boto3.client("logs").create_log_group(logGroupName=f"/aws/lambda/classifier-{name}")
+            boto3.client("logs").create_log_stream(logGroupName=f"/aws/lambda/classifier-{name}", logStreamName="s")
+        outputs = {"EndpointName": "image-classifier", "ModelBucketName": BUCKET}
+        yield Stack("classifier", outputs, {})
+        storage._s3.cache_clear()
+
+
+def run(stack: Stack, etag: str, sure: bool = True, last: dict[str, Any] | None = None) -> str:
+    """Run a workflow that answers as the real one does; return its execution's ARN."""
+    answer = {
+        "s3_bucket": BUCKET,
+        "s3_key": KEY,
+        "source": {"etag": etag},
+        "inferences": [0.9, 0.05],
+        "label": "bicycle",
+        "confidence": 0.9,
+        "endpoint": "image-classifier",
+    }
+    cause = json.dumps({"errorMessage": "below the threshold"})
+    unsure = {"Type": "Fail", "Error": "ThresholdNotMet", "Cause": cause}
+    definition = {
+        "StartAt": "Classify",
+        "States": {
+            "Classify": {"Type": "Pass", "Result": answer, "Next": "Last"},
+            "Last": last or ({"Type": "Pass", "End": True} if sure else unsure),
+        },
+    }
+    states = boto3.client("stepfunctions")
+    workflow = states.create_state_machine(name="workflow", definition=json.dumps(definition), roleArn=ROLE)
+    stack.outputs["WorkflowArn"] = workflow["stateMachineArn"]
+    event = json.dumps({"s3_bucket": BUCKET, "s3_key": KEY})
+    arn = states.start_execution(stateMachineArn=workflow["stateMachineArn"], name="first", input=event)["executionArn"]
+    if not last:
+        _wait(arn)
+    return arn
+
+
+def put_image(content: bytes) -> str:
+    return boto3.client("s3").put_object(Bucket=BUCKET, Key=KEY, Body=content)["ETag"].strip('"')
+
+
+def log(function: str, **line: Any) -> None:
+    event = {"timestamp": int(time.time() * 1000), "message": json.dumps(line)}
+    boto3.client("logs").put_log_events(
+        logGroupName=f"/aws/lambda/classifier-{function}", logStreamName="s", logEvents=[event]
+    )
+
+
+def create_endpoint() -> None:
+    client = boto3.client("sagemaker")
+    client.create_model(ModelName="m", ExecutionRoleArn=ROLE, PrimaryContainer={"Image": "i"})
+    client.create_endpoint_config(
+        EndpointConfigName="c",
+        ProductionVariants=[
+            {"VariantName": "AllTraffic", "ModelName": "m", "InitialInstanceCount": 1, "InstanceType": "ml.m5.xlarge"}
+        ],
+        DataCaptureConfig={
+            "EnableCapture": True,
+            "InitialSamplingPercentage": 100,
+            "DestinationS3Uri": f"s3://{BUCKET}/capture",
+            "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        },
+    )
+    client.create_endpoint(EndpointName="image-classifier", EndpointConfigName="c")
+
+
+def put_captures(*inference_ids: str) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    lines = []
+    for number, inference_id in enumerate(inference_ids):
+        data = base64.b64encode(b"image").decode()
+        lines.append(
+            {
+                "captureData": {
+                    "endpointInput": {"observedContentType": "image/png", "data": data, "encoding": "BASE64"},
+                    "endpointOutput": {"data": f"[0.{number}, 0.05]", "encoding": "JSON"},
+                },
+                "eventMetadata": {
+                    "eventId": f"event-{number}",
+                    "inferenceId": inference_id,
+                    "inferenceTime": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+                },
+            }
+        )
+    key = f"capture/image-classifier/AllTraffic/{now:%Y/%m/%d/%H}/x.jsonl"
+    boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body="\n".join(map(json.dumps, lines)).encode())
+
+
+def test_the_whole_story(stack: Stack, png: Callable[..., bytes], capsys: pytest.CaptureFixture[str]) -> None:
+    etag = put_image(png())
+    arn = run(stack, etag, sure=False)
+    for name in NAMES:
+        log(name, level="INFO", message=f"said {name}", service=name, execution_id=arn, s3_key=KEY, extra=1)
+    log("serialize", level="INFO", message="of another one", execution_id=arn.replace("first", "second"))
+    log("filter", _aws={}, execution_id=arn, Accepted=1)
+    create_endpoint()
+    put_captures("other", "first", "first-2")
+    name = hashlib.sha256(png()).hexdigest()[:16]
+    record = {"label": "motorcycle", "reviewer": "ada", "reviewed_at": "2100-01-01T00:00:00+00:00"}
+    storage.write(f"s3://{BUCKET}/labels/{name}.json", json.dumps(record).encode(), "application/json")
+
+    story = collect(stack, "first")
+    assert story == json.loads(json.dumps(story)) == collect(stack, arn)
+    assert (story["execution"]["status"], story["execution"]["error"]) == ("FAILED", "ThresholdNotMet")
+    assert story["execution"]["cause"] == "below the threshold"
+    assert [state["name"] for state in story["states"]] == ["Classify", "Last"]
+    assert all(state["seconds"] >= 0 for state in story["states"])
+    assert story["object"]["as_serialized"] is True and story["object"]["bytes"] == len(png())
+    assert [(line["function"], line["message"]) for line in story["logs"]] == [(n, f"said {n}") for n in NAMES]
+    assert story["logs"][0]["fields"] == {"extra": 1}
+    assert (story["capture"]["event_id"], story["capture"]["probabilities"]) == ("event-1", [0.1, 0.05])
+    assert (story["review"]["label"], story["review"]["reviewer"]) == ("motorcycle", "ada")
+    assert story["missing"] == []
+
+    show(story)
+    out = capsys.readouterr().out
+    order = ["S3", "Classify", "said filter", "ada says motorcycle", "ThresholdNotMet: below"]
+    places = [out.index(text) for text in order]
+    assert places == sorted(places)
+    # Recorded to the second, its time is before its question's.
+    assert out.index("Classify") < out.index("captured image/png of 5 bytes; probabilities 0.100, 0.050")
+
+
+def test_what_is_not_there_is_said(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    run(stack, "an-etag")
+    boto3.client("logs").delete_log_group(logGroupName="/aws/lambda/classifier-filter")
+    story = collect(stack, "first")
+    assert story["object"] is story["capture"] is story["review"] is None and story["logs"] == []
+    said = "\n".join(story["missing"])
+    for text in (
+        f"s3://{BUCKET}/{KEY} does not exist (any more)",
+        "none of serialize",
+        "no log group /aws/lambda/classifier-filter",
+        "no endpoint image-classifier any more",
+        "review: labels are kept by the image's content",
+    ):
+        assert text in said
+    show(story)
+    out = capsys.readouterr().out
+    assert "accepted: bicycle, confidence 0.900" in out and all(text in out for text in story["missing"])
+
+
+def test_an_image_that_was_replaced_is_said_to_be_another_one(stack: Stack, png: Callable[..., bytes]) -> None:
+    etag = put_image(png())
+    run(stack, etag)
+    put_image(png(40, 40))
+    story = collect(stack, "first")
+    assert story["object"]["as_serialized"] is False and story["review"] is None
+
+
+@pytest.mark.parametrize(
+    ("enabled", "ids", "reason"),
+    [
+        (False, (), "captures nothing"),
+        (True, (), "holds no captures of endpoint image-classifier"),
+        (True, ("other",), "(50% of the requests are captured; records arrive after minutes)"),
+    ],
+)
+def test_a_missing_capture_has_its_reason(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, enabled: bool, ids: tuple[str, ...], reason: str
+) -> None:
+    run(stack, "an-etag")
+    if ids:
+        put_captures(*ids)
+    now = datetime.datetime.now(datetime.UTC)
+    capture: dict[str, Any] = {
+        "EnableCapture": enabled,
+        "CaptureStatus": "Started" if enabled else "Stopped",
+        "KmsKeyId": "k",
+    }
+    capture |= {"CurrentSamplingPercentage": 50, "DestinationS3Uri": f"s3://{BUCKET}/capture"}
+    described: dict[str, Any] = {
+        "EndpointName": "image-classifier",
+        "EndpointArn": "arn:aws:sagemaker:us-east-1:123456789012:endpoint/x",
+    }
+    described |= {"EndpointStatus": "InService", "CreationTime": now, "LastModifiedTime": now}
+    client, real = boto3.client("sagemaker"), boto3.client
+    monkeypatch.setattr(boto3, "client", lambda name: client if name == "sagemaker" else real(name))
+    with Stubber(client) as stub:
+        # moto does not say the percentage that is in force.
+        stub.add_response("describe_endpoint", {**described, "DataCaptureConfig": capture})
+        story = collect(stack, "first")
+    (said,) = [text for text in story["missing"] if text.startswith("capture:")]
+    assert reason in said
+
+
+def test_an_image_that_waits_for_review_is_said_to_wait(stack: Stack, png: Callable[..., bytes]) -> None:
+    run(stack, put_image(png()), sure=False)
+    assert "review: none yet; the image waits in the review queue" in collect(stack, "first")["missing"]
+
+
+def test_a_running_execution_has_a_story_so_far(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    arn = run(stack, "an-etag", last={"Type": "Wait", "Seconds": 60, "End": True})
+    deadline = time.monotonic() + 10
+    while len((story := collect(stack, "first"))["states"]) < 2:
+        assert time.monotonic() < deadline
+    boto3.client("stepfunctions").stop_execution(executionArn=arn)
+    assert story["execution"]["status"] == "RUNNING" and story["states"][1]["seconds"] is None
+    show(story)
+    out = capsys.readouterr().out
+    assert "Last (still running)" in out and "RUNNING: no result yet" in out
+
+
+def test_an_unknown_id_is_one_clear_line(
+    stack: Stack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(stack, "an-etag")
+    monkeypatch.setattr("monitoring.stack.find_stack", lambda name: stack)
+    assert main(["trace", "nobody", "--stack-name", "classifier"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "no execution 'nobody'" in error and error.count("\n") == 1
+    assert main(["trace", "first", "--stack-name", "classifier", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["execution"]["status"] == "SUCCEEDED"
