@@ -24,6 +24,7 @@ from botocore.response import StreamingBody
 from jsonpath_ng.ext.parser import parse
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
+from moto.events.models import EventsBackend
 from moto.logs.models import logs_backends
 from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
 from moto.sagemaker.models import SageMakerModelBackend
@@ -294,6 +295,15 @@ def schedules_fire() -> None:
 
         return set_schedule
 
+    def ruling(original: Any) -> Any:
+        def put_rule(backend: EventsBackend, *names: Any, **properties: Any) -> Any:
+            if properties.get("scheduled_expression"):
+                raise ValidationException("The rehearsal's rules match events; use an EventBridge Scheduler schedule")
+            return original(backend, *names, **properties)
+
+        return put_rule
+
+    replace(EventsBackend, "put_rule", ruling)
     replace(EventBridgeSchedulerBackend, "create_schedule", setting)
     replace(EventBridgeSchedulerBackend, "update_schedule", setting)
 

@@ -40,6 +40,8 @@ from rehearsal.gaps import RehearsalError, gap, replace
 log = logging.getLogger("rehearsal")
 
 EVALUATION_SECONDS = 1.0
+#: How messages call the rehearsal's only region, us-east-1.
+REGION_NAME = "US East (N. Virginia)"
 #: A queue's depth is recorded when it changes, and else as often as this.
 QUEUE_METRIC_SECONDS = 30
 STATISTICS = ("SampleCount", "Average", "Sum", "Minimum", "Maximum")
@@ -143,8 +145,8 @@ def _check(alarm: Alarm) -> None:
         if ":sns:" not in arn:
             raise ValidationError(f"The rehearsal sends alarms to SNS topics, not to {arn}")
     queries = _queries(alarm)
-    if len(_returned(queries)) != 1:
-        raise ValidationError("Exactly one element of the metrics list should return data")
+    if len(_returned(queries)) != 1 or not any(query.metric_stat for query in queries.values()):
+        raise ValidationError("An alarm needs a metric, and exactly one element of its list that returns data")
 
     def known(name: str) -> float:
         if name not in queries:
@@ -237,7 +239,7 @@ def _message(alarm: Alarm, account: str, old: str) -> dict[str, Any]:
         "NewStateValue": alarm.state_value,
         "NewStateReason": alarm.state_reason,
         "StateChangeTime": f"{alarm.state_updated_timestamp.isoformat('T', 'milliseconds')}+0000",
-        "Region": alarm.region_name,
+        "Region": REGION_NAME,
         "AlarmArn": alarm.alarm_arn,
         "OldStateValue": old,
         "OKActions": alarm.ok_actions,
@@ -292,7 +294,7 @@ def alarms_change_and_tell_their_topics() -> None:
         )
         for arn in actions if alarm.actions_enabled else ():
             _, _, _, region, account, _ = arn.split(":")
-            subject = f'{state_value}: "{alarm.name}" in {region}'[:100]
+            subject = f'{state_value}: "{alarm.name}" in {REGION_NAME}'[:100]
             try:
                 sns_backends[account][region].publish(json.dumps(_message(alarm, account, old)), arn, subject=subject)
                 _remember(alarm, "Action", f"Successfully executed action {arn}")
@@ -379,17 +381,17 @@ def _watch() -> None:
     while True:
         time.sleep(EVALUATION_SECONDS)
         for backend in [backend for regions in [*cloudwatch_backends.values()] for backend in [*regions.values()]]:
-            try:
-                _measure_queues(backend, depths)
-                now, data = utcnow(), backend.get_all_metrics()
-                for alarm in [*backend.alarms.values()]:
+            _measure_queues(backend, depths)
+            now, data = utcnow(), backend.get_all_metrics()
+            for alarm in [*backend.alarms.values()]:
+                try:
                     points = _points(alarm, data, now)
                     state, reason = evaluate(alarm, points)
                     if state != alarm.state_value:
                         facts = {"version": "1.0", "recentDatapoints": points[::-1], "threshold": alarm.threshold}
                         alarm.update_state(reason, json.dumps(facts), state)
-            except Exception:
-                log.exception("Alarms could not be evaluated")
+                except Exception:  # the other alarms go on
+                    log.exception("Alarm %s could not be evaluated", alarm.name)
 
 
 def _measure_queues(backend: CloudWatchBackend, depths: dict[str, tuple[int, float]]) -> None:

@@ -226,6 +226,15 @@ def test_schedules_start_workflows(rehearsal: Rehearsal) -> None:
         client.delete_schedule(Name=name)
 
 
+def test_a_job_whose_command_does_not_exist_fails(rehearsal: Rehearsal) -> None:
+    request = job("")
+    request["AppSpecification"]["ContainerEntrypoint"] = ["no-such-command"]
+    client = rehearsal.client("sagemaker")
+    client.create_processing_job(ProcessingJobName="nothing", **request)
+    described = client.describe_processing_job(ProcessingJobName="nothing")
+    assert described["ProcessingJobStatus"] == "Failed" and "no-such-command" in described["FailureReason"]
+
+
 @pytest.mark.parametrize(
     ("expression", "target", "reason"),
     [
@@ -244,3 +253,8 @@ def test_a_schedule_that_would_not_fire_is_refused(
             FlexibleTimeWindow={"Mode": "OFF"},
             Target={"Arn": target, "RoleArn": ROLE},
         )
+
+
+def test_a_rule_on_a_schedule_is_refused(rehearsal: Rehearsal) -> None:
+    with pytest.raises(ClientError, match="EventBridge Scheduler"):
+        rehearsal.client("events").put_rule(Name="hourly", ScheduleExpression="rate(1 hour)")
