@@ -90,7 +90,8 @@ def _sketch(values: np.ndarray[Any, Any]) -> list[list[float]]:
     kept, level = np.sort(values), 0
     while len(kept) > _SKETCH_SIZE:
         kept, level = kept[level % 2 :: 2], level + 1
-    return [*([] for _ in range(level)), [float(f"{value:.7g}") for value in kept]]
+    # Not a digit is rounded away: of values that are all the same, none would equal the window's any more.
+    return [*([] for _ in range(level)), kept.tolist()]
 
 
 def constraints(model: Model, significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI) -> dict[str, Any]:

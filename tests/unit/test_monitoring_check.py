@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from demo import drawing
 from monitoring import check as checking
-from monitoring.__main__ import main
+from monitoring.__main__ import _parser, main
 from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, constraints, load_baseline, statistics
 from monitoring.drift import Finding
 from monitoring.features import CATEGORICAL, NUMERIC, PASSES, Features, Model, Observation
@@ -169,6 +169,15 @@ def test_a_baseline_survives_its_file(count: int, tmp_path: Path) -> None:
         assert sorted(before.categorical[name]) == sorted(after.categorical[name])
 
 
+def test_what_never_varies_is_the_same_after_the_file(tmp_path: Path) -> None:
+    images = [scene(seed, (64, 48)) for seed in range(40)]  # an aspect ratio that no decimal number equals
+    made(tmp_path / "captures", images)
+    places = ["--captures", str(tmp_path / "captures"), "--endpoint-name", "image-classifier"]
+    assert main(["baseline", *places, "--output", str(tmp_path / "baseline")]) == 0
+    places += ["--baseline", str(tmp_path / "baseline"), "--output", str(tmp_path / "check"), "--end", END]
+    assert main(["check", *places]) == 0
+
+
 def test_a_damaged_baseline_is_refused(folder: Path, tmp_path: Path) -> None:
     for name in (STATISTICS, CONSTRAINTS):
         (tmp_path / name).write_bytes((folder / "baseline" / name).read_bytes())
@@ -187,6 +196,20 @@ def test_a_window_keeps_the_newest_and_the_least_confident_pictures() -> None:
     window = read_window(captures, MODEL)
     assert [round(each.record.confidence, 3) for each in window.least_confident[:2]] == [0.5, 0.501]
     assert len(window.least_confident) == len(window.newest) == PICTURES
+
+
+def test_the_schedule_asks_for_what_the_command_knows() -> None:
+    definition = json.loads((Path(__file__).parents[2] / "statemachine" / "monitor.asl.json").read_text())
+    job = definition["States"]["Check"]["Parameters"]["AppSpecification"]
+    assert job["ContainerEntrypoint"] == ["python", "-m", "monitoring"]
+    asked = job["ContainerArguments.$"].removeprefix("States.Array(").removesuffix(")")
+    asked = asked.replace("States.Format('s3://${Bucket}/{}', $.check.folder)", "'folder'")
+    arguments = [argument.strip().strip("'") for argument in asked.split(",")]
+    numbers = {"${Hours}": "24", "${Newest}": "1000"}
+    options = _parser().parse_args([numbers.get(argument, argument) for argument in arguments])
+    assert (options.run.__name__, options.hours, options.newest, options.exit_zero) == ("_check", 24, 1000, True)
+    assert options.baseline.endswith(definition["States"]["Find baseline"]["Parameters"]["Key"].rsplit("/", 1)[0])
+    assert VIOLATIONS in definition["States"]["Read violations"]["Parameters"]["Key.$"]
 
 
 def test_metrics_are_put_by_endpoint_and_feature(monkeypatch: pytest.MonkeyPatch) -> None:
