@@ -1,4 +1,4 @@
-"""The workflow's definition: no dead ends, and nothing retried that cannot succeed."""
+"""The workflows' definitions: no dead ends, and nothing retried that cannot succeed."""
 
 import ast
 import json
@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DEFINITION: dict[str, Any] = json.loads((ROOT / "statemachine" / "classify.asl.json").read_text())
-STATES: dict[str, dict[str, Any]] = DEFINITION["States"]
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    path.name.split(".")[0]: json.loads(path.read_text()) for path in (ROOT / "statemachine").glob("*.asl.json")
+}
+STATES: dict[str, dict[str, Any]] = DEFINITIONS["classify"]["States"]
 #: Named errors of the functions after which the same input can succeed.
 CAN_SUCCEED_LATER = {"StorageUnavailable", "EndpointThrottled", "EndpointUnavailable"}
 
@@ -22,23 +24,26 @@ def named_errors(function: str) -> set[str]:
 
 
 def successors(state: dict[str, Any]) -> list[str]:
-    found = [state["Next"]] if "Next" in state else []
-    return found + [catcher["Next"] for catcher in state.get("Catch", [])]
+    found = [state[key] for key in ("Next", "Default") if key in state]
+    return found + [branch["Next"] for branch in [*state.get("Catch", []), *state.get("Choices", [])]]
 
 
-def test_every_next_state_exists_and_every_state_is_reached() -> None:
-    reached, waiting = set(), [DEFINITION["StartAt"]]
+@pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=DEFINITIONS)
+def test_every_next_state_exists_and_every_state_is_reached(definition: dict[str, Any]) -> None:
+    states = definition["States"]
+    reached, waiting = set(), [definition["StartAt"]]
     while waiting:
         name = waiting.pop()
-        assert name in STATES, f"{name} is named but not defined"
+        assert name in states, f"{name} is named but not defined"
         if name not in reached:
             reached.add(name)
-            waiting += successors(STATES[name])
-    assert reached == set(STATES)
+            waiting += successors(states[name])
+    assert reached == set(states)
 
 
-def test_every_path_ends() -> None:
-    for name, state in STATES.items():
+@pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=DEFINITIONS)
+def test_every_path_ends(definition: dict[str, Any]) -> None:
+    for name, state in definition["States"].items():
         assert successors(state) or state.get("End") or state["Type"] in ("Succeed", "Fail"), name
 
 
@@ -82,6 +87,7 @@ def test_only_an_unsure_answer_is_no_fault() -> None:
     assert {error for catcher in catchers for error in catcher["ErrorEquals"]} == {"ThresholdNotMet", "States.ALL"}
 
 
-def test_names_come_from_the_template_alone() -> None:
-    text = json.dumps(DEFINITION)
+@pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=DEFINITIONS)
+def test_names_come_from_the_template_alone(definition: dict[str, Any]) -> None:
+    text = json.dumps(definition)
     assert "arn:aws:lambda" not in text and "$LATEST" not in text and "us-east-1" not in text
