@@ -8,11 +8,13 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
+from PIL import Image
 
 from rehearsal.lifecycle import Running, credentials
 
@@ -20,6 +22,7 @@ REPOSITORY = Path(__file__).parents[1]
 STACK = "image-classifier-rehearsal"
 IMAGE_URI = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"
 ROLE = "arn:aws:iam::123456789012:role/rehearsal"
+ENVIRONMENT = ("--config-env", "rehearsal")
 
 
 class Rehearsal:
@@ -59,6 +62,29 @@ class Rehearsal:
         return wait_for(
             lambda: (d := states.describe_execution(executionArn=execution))["status"] != "RUNNING" and d, seconds
         )
+
+
+@dataclass
+class Stack:
+    """The deployed stack, with its outputs."""
+
+    rehearsal: Rehearsal
+    outputs: dict[str, str]
+    said: str
+
+    @property
+    def bucket(self) -> str:
+        return self.outputs["ImageBucketName"]
+
+    def put(self, key: str, image: Image.Image | bytes, file_format: str = "PNG") -> dict[str, str]:
+        buffer = io.BytesIO(image if isinstance(image, bytes) else b"")
+        if isinstance(image, Image.Image):
+            image.save(buffer, file_format)
+        self.rehearsal.client("s3").put_object(Bucket=self.bucket, Key=key, Body=buffer.getvalue())
+        return {"s3_bucket": self.bucket, "s3_key": key}
+
+    def classify(self, event: Any) -> dict[str, Any]:
+        return self.rehearsal.outcome(self.rehearsal.execute(self.outputs["WorkflowArn"], event))
 
 
 def create_function(rehearsal: Rehearsal, name: str, source: str, **settings: Any) -> str:

@@ -8,8 +8,6 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +15,7 @@ import pytest
 from PIL import Image
 
 from demo import drawing
-from tests.stack import REPOSITORY, STACK, Rehearsal, deploy_endpoint, wait_for
-
-ENVIRONMENT = ("--config-env", "rehearsal")
-
-
-@dataclass
-class Stack:
-    """The deployed stack, with its outputs."""
-
-    rehearsal: Rehearsal
-    outputs: dict[str, str]
-    said: str
-
-    @property
-    def bucket(self) -> str:
-        return self.outputs["ImageBucketName"]
-
-    def put(self, key: str, image: Image.Image | bytes, file_format: str = "PNG") -> dict[str, str]:
-        buffer = io.BytesIO(image if isinstance(image, bytes) else b"")
-        if isinstance(image, Image.Image):
-            image.save(buffer, file_format)
-        self.rehearsal.client("s3").put_object(Bucket=self.bucket, Key=key, Body=buffer.getvalue())
-        return {"s3_bucket": self.bucket, "s3_key": key}
-
-    def classify(self, event: Any) -> dict[str, Any]:
-        return self.rehearsal.outcome(self.rehearsal.execute(self.outputs["WorkflowArn"], event))
-
-
-@pytest.fixture(scope="module")
-def stack(rehearsal: Rehearsal) -> Iterator[Stack]:
-    rehearsal.run("sam", "build")
-    said = rehearsal.run("sam", "deploy", *ENVIRONMENT).stdout
-    (described,) = rehearsal.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
-    deploy_endpoint(rehearsal, outputs["ImageBucketName"])
-    rehearsal.run(sys.executable, "events/prepare.py", "--stack-name", STACK)
-    yield Stack(rehearsal, outputs, said)
+from tests.stack import ENVIRONMENT, REPOSITORY, STACK, Stack, deploy_endpoint, wait_for
 
 
 def functions_of(stack: Stack) -> list[dict[str, Any]]:

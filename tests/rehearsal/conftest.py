@@ -1,0 +1,19 @@
+"""The stack, deployed by the commands that a user types."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stack import ENVIRONMENT, STACK, Rehearsal, Stack, deploy_endpoint
+
+
+@pytest.fixture(scope="module")
+def stack(rehearsal: Rehearsal) -> Iterator[Stack]:
+    rehearsal.run("sam", "build")
+    said = rehearsal.run("sam", "deploy", *ENVIRONMENT).stdout
+    (described,) = rehearsal.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+    deploy_endpoint(rehearsal, outputs["ImageBucketName"])
+    rehearsal.run(sys.executable, "events/prepare.py", "--stack-name", STACK)
+    yield Stack(rehearsal, outputs, said)
