@@ -90,13 +90,17 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train on a staged folder and export ONNX (needs training/requirements.txt)",
-        description="Train, calibrate on held-back training images, export one ONNX file, and write its figures "
-        "to metrics.json beside it.",
+        description="Train a network on all training images, and one without each of several parts, whose answers on "
+        "the images left out give the calibration and the figures. Export one ONNX file; write the figures, the "
+        "risk-coverage curve and an advised threshold to metrics.json beside it. As many networks are trained at a "
+        "time as OMP_NUM_THREADS says (default: the number of cores).",
     )
     train.add_argument("--data", type=Path, default=STAGED, help="a staged folder (default: %(default)s)")
     train.add_argument("--out", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
     train.add_argument("--epochs", type=_positive, default=Recipe.epochs, help="default: %(default)s")
+    train.add_argument("--folds", type=_folds, default=Recipe.folds, help="parts to leave out (default: %(default)s)")
     train.add_argument("--seed", type=_count, default=0, help="default: %(default)s")
+    _add_advice(train)
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser(
@@ -118,13 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--threshold", type=_share, default=THRESHOLD, help="least confidence that passes (default: %(default)s)"
     )
-    evaluate.add_argument(
-        "--wanted",
-        type=_wanted,
-        default=0.95,
-        help="advise the lowest threshold that keeps this accuracy among what passes (default: %(default)s)",
-    )
-    evaluate.add_argument("--confidence", type=_inner_share, default=0.95, help="of that advice (default: %(default)s)")
+    _add_advice(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     evaluate.set_defaults(run=_evaluate)
 
@@ -160,6 +158,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_advice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--wanted",
+        type=_wanted,
+        default=0.95,
+        help="advise the lowest threshold that keeps this accuracy among what passes (default: %(default)s)",
+    )
+    parser.add_argument("--confidence", type=_inner_share, default=0.95, help="of that advice (default: %(default)s)")
+
+
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
@@ -169,6 +177,12 @@ def _count(text: str) -> int:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _folds(text: str) -> int:
+    if _count(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 2")
     return int(text)
 
 
@@ -225,14 +239,17 @@ def _stage(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     try:
+        from .advice import sentence
         from .train import train
     except ModuleNotFoundError as error:
         raise CommandError(
             f"train needs {error.name}; use an environment with: pip install -r training/requirements.txt"
         ) from error
-    report = train(options.data, options.out, replace(Recipe(), epochs=options.epochs), options.seed)
+    recipe = replace(Recipe(), epochs=options.epochs, folds=options.folds)
+    report = train(options.data, options.out, recipe, options.seed, options.wanted, options.confidence)
     for name in ("validation", "test"):
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))
+    print(sentence(report["advice"], options.wanted))
     print(f"wrote {options.out} ({options.out.stat().st_size:,} bytes) and {options.out.parent / 'metrics.json'}")
 
 

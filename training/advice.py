@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,3 +107,9 @@ def advise(
     bound, best = certified_accuracy(errors, passing, certainty), certified_accuracy(0, passing, certainty)
     reason = f"none: {passing} images pass {threshold:g}, {errors} of them wrong, which certifies {bound:.2%}"
     return Advice(None, passing, errors, f"{reason}; {passing} without error certify at most {best:.2%}")
+
+
+def sentence(advice: dict[str, Any], wanted: float) -> str:
+    """Say in one line what `advise` found, given as the fields of its `Advice`."""
+    found = "" if advice["threshold"] is None else f"{advice['threshold']:g}: "
+    return f"threshold to keep {wanted:g} of what passes right: {found}{advice['reason']}"

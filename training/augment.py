@@ -2,6 +2,7 @@
 
 import io
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -57,17 +58,27 @@ def compress(images: torch.Tensor, compressed: torch.Tensor, recipe: Recipe, ran
         Shape (n, 3, edge, edge), float32, values 0 to 1.
     """
     pixels = images.numpy().copy()
-    for chosen, (low, high) in (
-        (~compressed, recipe.first_jpeg_quality),
-        (_chosen(len(images), recipe.jpeg_share, random), recipe.jpeg_quality),
+    for jpeg, chosen, (low, high) in (
+        (_first_jpeg, ~compressed, recipe.first_jpeg_quality),
+        (_jpeg, _chosen(len(images), recipe.jpeg_share, random), recipe.jpeg_quality),
     ):
         qualities = torch.randint(low, high + 1, (len(images),), generator=random).tolist()
         for index in chosen.nonzero().flatten().tolist():
-            file = io.BytesIO()
-            Image.fromarray(pixels[index]).save(file, "JPEG", quality=qualities[index])
-            with Image.open(file) as decoded:
-                pixels[index] = np.asarray(decoded)
+            content = jpeg(pixels[index].tobytes(), images.shape[1], qualities[index])
+            pixels[index] = np.frombuffer(content, np.uint8).reshape(pixels[index].shape)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+
+def _jpeg(pixels: bytes, edge: int, quality: int) -> bytes:
+    """Compress and decompress an image's pixels (edge, edge, 3)."""
+    file = io.BytesIO()
+    Image.frombytes("RGB", (edge, edge), pixels).save(file, "JPEG", quality=quality)
+    with Image.open(file) as decoded:
+        return decoded.tobytes()
+
+
+# The images of labels come round every epoch.
+_first_jpeg = lru_cache(maxsize=1 << 15)(_jpeg)
 
 
 def textures(x: torch.Tensor, random: torch.Generator) -> torch.Tensor:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .advice import advise, certified_accuracy
+from .advice import advise, certified_accuracy, sentence
 from .answers import Answers, ask, find_sets, load_model
 from .metrics import calibration_bins, calibration_error_by_chance, risk_coverage, summarise, wilson
 from .report import write_report
@@ -196,6 +196,4 @@ def print_tables(evaluation: dict[str, Any]) -> None:
                 figure, "–" if value is None else f"{value:{'d' if isinstance(value, int) else '.3f'}}", shown
             )
         console.print(table)
-        advice = figures["advice"]
-        found = "" if advice["threshold"] is None else f"{advice['threshold']:g}: "
-        print(f"threshold to keep {evaluation['wanted']:g} of what passes right: {found}{advice['reason']}\n")
+        print(f"{sentence(figures['advice'], evaluation['wanted'])}\n")

@@ -45,7 +45,7 @@ class Network(nn.Module):
     def __init__(self, outputs: int, widths: tuple[int, int, int]) -> None:
         super().__init__()
         # 12 directions of a 2x2 patch of 3 channels, each with both signs.
-        self.whiten = nn.Conv2d(3, 24, 2)
+        self.whiten = nn.Conv2d(3, 24, 2, bias=False)
         self.whiten.weight.requires_grad = False
         self.groups = nn.Sequential(*(_Group(a, b) for a, b in zip((24, *widths[:-1]), widths, strict=True)))
         # The norm of the head's input grows with its width; small first logits do not saturate the softmax.
@@ -76,8 +76,6 @@ class Network(nn.Module):
             # The small constant keeps directions that hardly occur (in drawn or grey images) from becoming noise.
             directions = (vectors / (values + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
             self.whiten.weight.copy_(torch.cat([directions, -directions]))
-            assert self.whiten.bias is not None
-            self.whiten.bias.zero_()
 
 
 def collapse(logits: torch.Tensor, labels: int) -> torch.Tensor:

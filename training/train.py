@@ -2,27 +2,37 @@
 
 import hashlib
 import json
+import math
+import multiprocessing
+import os
 import random
 import re
+import signal
 import sys
+import tempfile
+import threading
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
 from torch.nn import functional
 
+from .advice import advise
 from .augment import augment, compress, textures
 from .container.preprocess import preprocess
 from .errors import CommandError
-from .metrics import THRESHOLD, summarise
+from .metrics import THRESHOLD, calibration_error_by_chance, risk_coverage, summarise
 from .muon import Muon
 from .network import Calibration, Network, ServedModel, collapse, lead, probabilities
 from .progress import progress
@@ -35,8 +45,8 @@ OPSET = 17
 MAX_MODEL_BYTES = 2_000_000
 # Of labels and of other things each; they set the ranges of 8-bit activations.
 RANGE_IMAGES = 256
-# Parts that take turns in being left out when the calibration is fitted for the validation figures.
-_PARTS = 5
+# Points of the risk-coverage curve in the report; more are not seen in a plot.
+CURVE_POINTS = 50
 
 
 @dataclass(frozen=True)
@@ -57,12 +67,16 @@ class Images:
         return Images(self.pixels[which], self.targets[which], self.kinds[which], self.compressed[which])
 
 
-def train(data: Path, out: Path, recipe: Recipe, seed: int) -> dict[str, Any]:
+def train(data: Path, out: Path, recipe: Recipe, seed: int, wanted: float, certainty: float) -> dict[str, Any]:
     """Train, calibrate, export and report.
 
-    Part of the training images, drawn evenly per label, is held back: the calibration is fitted on it, and
-    recipes are compared by its figures, for which the calibration is cross-fitted. The test split is looked at
-    once, at the end.
+    The network is trained on all training images. So that its calibration and its figures come from images that a
+    network has not seen, the training images are dealt into `recipe.folds` parts, and for each part another
+    network is trained without it. What these say about the parts left out is pooled: the calibration is fitted on
+    it, and recipes are compared by its figures, for which the calibration is fitted without the part in question
+    too. The test split is looked at once, at the end.
+
+    As many networks are trained at a time as torch has threads, one thread each; the result does not depend on it.
 
     Parameters
     ----------
@@ -74,6 +88,8 @@ def train(data: Path, out: Path, recipe: Recipe, seed: int) -> dict[str, Any]:
         Hyper-parameters.
     seed : int
         Of every random number.
+    wanted, certainty : float
+        For the advised threshold, as `training.advice.advise`.
 
     Returns
     -------
@@ -83,48 +99,54 @@ def train(data: Path, out: Path, recipe: Recipe, seed: int) -> dict[str, Any]:
     Raises
     ------
     CommandError
-        The folder is not staged, an image is missing or has changed, or a label has fewer than two images.
+        The folder is not staged, an image is missing or has changed, a label has fewer than two images, or a
+        process that trained was ended from outside.
     """
     started = time.monotonic()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
-    generator = torch.Generator().manual_seed(seed)
-
+    processes = torch.get_num_threads()
+    # Sums would depend on how many threads share them.
+    torch.set_num_threads(1)
     manifest = read_manifest(data)
     labels = manifest.labels
-    whole = _load(data, manifest, "train", recipe)
-    fit, held = _hold_back(whole, len(labels), recipe.validation_share, generator)
-    others = fit.kinds[fit.targets == len(labels)]
-    outputs = len(labels) + (int(others.max()) + 1 if len(others) else 0)
-    print(f"{len(fit.targets)} images to train on, {len(held.targets)} held back; {outputs} outputs", flush=True)
-
-    network = _fit(fit, outputs, len(labels), recipe, generator)
-    logits = _ask(ServedModel(network, len(labels), Calibration()).logits, held.pixels)
-    calibration = _calibrate(logits, held.targets, len(labels), recipe.other_prior)
+    images = _load(data, manifest, "train", recipe)
+    generator = torch.Generator().manual_seed(seed)
+    part = _deal(images.targets, len(labels), recipe.folds, generator)
+    network, logits = _fit_all(images, part, len(labels), recipe, seed, processes)
+    calibration = _calibrate(logits, images.targets, len(labels), recipe.other_prior)
     served = ServedModel(network, len(labels), calibration).eval()
 
     _export(served, out, labels, recipe, seed)
-    quantise(out, _sample(fit, len(labels), generator).pixels.numpy())
+    quantise(out, _sample(images, len(labels), generator).pixels.numpy())
     if out.stat().st_size > MAX_MODEL_BYTES:
         print(f"warning: {out} has {out.stat().st_size:,} bytes, over {MAX_MODEL_BYTES:,}", file=sys.stderr)
     test = _load(data, manifest, "test", recipe)
-    before, after = _ask(served, held.pixels).numpy(), _ask_file(out, held.pixels)
+    before, after = _ask(served, test.pixels).numpy(), _ask_file(out, test.pixels)
+    unseen = _cross_fitted(logits, images.targets, part, len(labels), recipe.other_prior).numpy()
+    known = images.targets.numpy() < len(labels)
+    confidence, answer = unseen[known].max(axis=1), unseen[known].argmax(axis=1)
+    correct = answer == images.targets.numpy()[known]
+    curve = risk_coverage(confidence, correct)
     report = {
         "model_sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
         "labels": labels,
         "recipe": recipe.name,
         "epochs": recipe.epochs,
+        "folds": recipe.folds,
         "seed": seed,
         "calibration": {name: round(value, 4) for name, value in asdict(calibration).items()},
         "threshold": THRESHOLD,
-        "validation": summarise(
-            _cross_fitted(logits, held.targets, len(labels), recipe.other_prior).numpy(), held.targets.numpy()
-        ),
-        # What 8-bit arithmetic changes, over the held-back images.
+        "validation": summarise(unseen, images.targets.numpy())
+        | {"ece_by_chance": round(calibration_error_by_chance(confidence), 4)},
+        "wanted": wanted,
+        "confidence": certainty,
+        "advice": asdict(advise(confidence, correct, wanted, certainty)),
+        # Threshold, coverage and selective accuracy, from the strictest threshold to the one that all pass.
+        "risk_coverage": [
+            [round(value, 4) for value in point] for point in curve[:: -math.ceil(len(curve) / CURVE_POINTS)][::-1]
+        ],
+        "test": summarise(after, test.targets.numpy()),
+        # What 8-bit arithmetic changes, over the test images.
         "decisions_changed": round(float((_decisions(before) != _decisions(after)).mean()), 4),
-        "test": summarise(_ask_file(out, test.pixels), test.targets.numpy()),
         "training_seconds": round(time.monotonic() - started),
     }
     (out.parent / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -169,18 +191,101 @@ def _kinds(entries: list[Entry], recipe: Recipe) -> torch.Tensor:
     return torch.tensor([numbers.get(name, 0) for name in names], dtype=torch.long)
 
 
-def _hold_back(images: Images, labels: int, share: float, generator: torch.Generator) -> tuple[Images, Images]:
-    """Split off a share of each label's images, and the same share of the others."""
-    fit, held = [], []
+def _deal(targets: torch.Tensor, labels: int, folds: int, generator: torch.Generator) -> torch.Tensor:
+    """Deal the images of each label, and the others, evenly into parts; return each image's part (n,)."""
+    part = torch.empty_like(targets)
     for target in range(labels + 1):
-        members = (images.targets == target).nonzero().flatten()
+        members = (targets == target).nonzero().flatten()
         if target < labels and len(members) < 2:
             raise CommandError("every label needs at least two training images, one of them to validate on")
-        order = members[torch.randperm(len(members), generator=generator)]
-        size = max(1, round(share * len(members)))
-        held.append(order[:size])
-        fit.append(order[size:])
-    return images.take(torch.cat(fit)), images.take(torch.cat(held))
+        part[members[torch.randperm(len(members), generator=generator)]] = torch.arange(len(members)) % folds
+    return part
+
+
+def _fit_all(
+    images: Images, part: torch.Tensor, labels: int, recipe: Recipe, seed: int, processes: int
+) -> tuple[Network, torch.Tensor]:
+    """Train a network on all images, and one without each part.
+
+    Returns
+    -------
+    tuple
+        The first network, and what the others say about the images that they were not trained on: logits
+        (n, labels + 1), or (n, labels) where there are no other things.
+    """
+    others = images.kinds[images.targets == labels]
+    outputs = labels + (int(others.max()) + 1 if len(others) else 0)
+    processes = min(processes, recipe.folds + 1)
+    print(
+        f"{len(part)} images, {outputs} outputs; {recipe.folds + 1} networks, one of all images and one without each "
+        f"of {recipe.folds} parts, {processes} at a time",
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        # A file, because a pipe to a process that was ended blocks, and /dev/shm is small in containers.
+        shared = Path(folder) / "images.npz"
+        np.savez(shared, part=part, **{field.name: getattr(images, field.name) for field in fields(images)})
+        # The longest first.
+        tasks = [(shared, left_out, outputs, labels, recipe, seed) for left_out in (-1, *range(recipe.folds))]
+        results = [_fit_one(*task) for task in tasks] if processes == 1 else _in_processes(processes, tasks)
+    network = Network(outputs, recipe.widths)
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in results[0][0].items()})
+    logits = torch.empty(len(part), min(outputs, labels + 1))
+    for left_out, (_, unseen) in enumerate(results[1:]):
+        logits[part == left_out] = torch.from_numpy(unseen)
+    return network.eval(), logits
+
+
+def _in_processes(processes: int, tasks: list[tuple[Any, ...]]) -> list[Any]:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin_process) as pool:
+        try:
+            futures = [pool.submit(_fit_one, *task) for task in tasks]
+            for future in as_completed(futures):
+                future.result()
+        except BrokenProcessPool as error:
+            raise CommandError(
+                "a process that trained was ended, perhaps for want of memory; OMP_NUM_THREADS=1 trains in one"
+            ) from error
+        finally:
+            # After an error or an interruption nobody waits for the others.
+            for process in multiprocessing.active_children():
+                process.terminate()
+    return [future.result() for future in futures]
+
+
+def _begin_process() -> None:
+    torch.set_num_threads(1)
+    # An interruption is for the parent to handle, and without it there is nobody to train for.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _fit_one(
+    shared: Path, left_out: int, outputs: int, labels: int, recipe: Recipe, seed: int
+) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.floating]]:
+    """Train without one part (-1 is none); return the weights, and the logits of the images left out."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    # Every tensor is written before it is read; filling them all first takes a twentieth of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    arrays = dict(np.load(shared))
+    part = arrays.pop("part")
+    images = Images(**{name: torch.from_numpy(values) for name, values in arrays.items()})
+    name = "all images" if left_out < 0 else f"without part {left_out + 1} of {recipe.folds}"
+    within = torch.from_numpy(part != left_out).nonzero().flatten()
+    network = _fit(name, images.take(within), outputs, labels, recipe, torch.Generator().manual_seed(seed))
+    unseen = images.pixels[torch.from_numpy(part == left_out)]
+    logits = _ask(ServedModel(network, labels, Calibration()).logits, unseen)
+    return {key: values.numpy() for key, values in network.state_dict().items()}, logits.numpy()
 
 
 def _epoch(images: Images, labels: int, recipe: Recipe, generator: torch.Generator) -> Iterator[torch.Tensor]:
@@ -221,7 +326,7 @@ def _loss(logits: torch.Tensor, batch: Images, shows: torch.Tensor, labels: int,
     return total / weights.sum()
 
 
-def _fit(images: Images, outputs: int, labels: int, recipe: Recipe, generator: torch.Generator) -> Network:
+def _fit(name: str, images: Images, outputs: int, labels: int, recipe: Recipe, generator: torch.Generator) -> Network:
     """Train a network from random weights and return the running average of its weights."""
     network = Network(outputs, recipe.widths).to(memory_format=torch.channels_last)
     some = torch.cat(
@@ -274,10 +379,10 @@ def _fit(images: Images, outputs: int, labels: int, recipe: Recipe, generator: t
             seen += len(which)
         if not np.isfinite(total):
             raise CommandError(f"the loss is not finite after epoch {epoch + 1}; lower the rates in recipe.py")
-        if (epoch + 1) % 10 == 0 or epoch + 1 == recipe.epochs:
+        if (epoch + 1) % 25 == 0 or epoch + 1 == recipe.epochs:
             seconds = time.monotonic() - begun
             print(
-                f"epoch {epoch + 1}/{recipe.epochs}  loss {total / seen:.4f}  {seconds:.0f} s  "
+                f"{name}: epoch {epoch + 1}/{recipe.epochs}  loss {total / seen:.4f}  {seconds:.0f} s  "
                 f"about {seconds / (epoch + 1) * (recipe.epochs - epoch - 1):.0f} s left",
                 flush=True,
             )
@@ -340,16 +445,14 @@ def _calibrate(logits: torch.Tensor, targets: torch.Tensor, labels: int, other_p
     return Calibration(temperature, *fitted.tolist())
 
 
-def _cross_fitted(logits: torch.Tensor, targets: torch.Tensor, labels: int, other_prior: float) -> torch.Tensor:
-    """Return probabilities (n, labels) by calibrations that were fitted without the image in question."""
+def _cross_fitted(
+    logits: torch.Tensor, targets: torch.Tensor, part: torch.Tensor, labels: int, other_prior: float
+) -> torch.Tensor:
+    """Return probabilities (n, labels) by calibrations that were fitted without the image's part (n,)."""
     result = torch.empty(len(targets), labels)
-    # The images are sorted by target, so every part has its share of each.
-    part = torch.arange(len(targets)) % _PARTS
-    for left_out in range(_PARTS):
+    for left_out in part.unique():
         inside = part != left_out
-        enough = bool((targets[inside] < labels).any())
-        used = inside if enough else torch.ones_like(inside)
-        calibration = _calibrate(logits[used], targets[used], labels, other_prior)
+        calibration = _calibrate(logits[inside], targets[inside], labels, other_prior)
         result[~inside] = probabilities(logits[~inside], labels, calibration)
     return result
 
@@ -394,13 +497,13 @@ def _sample(images: Images, labels: int, generator: torch.Generator) -> Images:
     return images.take(torch.cat(picked))
 
 
-def _ask_file(model: Path, pixels: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _ask_file(model: Path, pixels: torch.Tensor) -> npt.NDArray[np.float32]:
     """Return the probabilities (n, labels) that the exported file gives, as the endpoint runs it."""
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     parts = [session.run(None, {"images": batch.numpy()})[0] for batch in pixels.split(256)]
     return np.concatenate(parts)
 
 
-def _decisions(probabilities: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _decisions(probabilities: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the label of each row (n, labels) that passes the threshold, and -1 for the others."""
     return np.where(probabilities.max(axis=1) >= THRESHOLD, probabilities.argmax(axis=1), -1)

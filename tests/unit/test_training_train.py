@@ -2,6 +2,12 @@
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +24,7 @@ from training.network import Calibration, Network, ServedModel, collapse, probab
 from training.recipe import Recipe  # noqa: E402
 from training.sources import Source  # noqa: E402
 from training.staging import Entry, stage  # noqa: E402
-from training.train import Images, _calibrate, _cross_fitted, _hold_back, _kinds, _rate, train  # noqa: E402
+from training.train import _calibrate, _cross_fitted, _deal, _kinds, _rate, train  # noqa: E402
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 SMALL = Recipe(
@@ -30,9 +36,18 @@ SMALL = Recipe(
     textures_per_batch=2,
     colour_share=0.0,
     grey_share=0.0,
-    validation_share=0.25,
+    folds=2,
     averaging_decay=0.8,
 )
+
+
+@pytest.fixture(autouse=True)
+def one_process() -> Iterator[None]:
+    """Train in this process: starting others takes longer than to train such models."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +68,20 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_three_labels_end_to_end_and_twice_the_same(staged: Path, tmp_path: Path) -> None:
-    report = train(staged, tmp_path / "a" / "model.onnx", SMALL, seed=1)
+    report = train(staged, tmp_path / "a" / "model.onnx", SMALL, 1, 0.9, 0.95)
     assert report["labels"] == list(COLOURS)
-    assert report["validation"]["n"] == 30
+    # Every training image is answered by a network that has not seen it.
+    assert (report["validation"]["n"], report["validation"]["other_n"]) == (120, 40)
+    assert report["validation"]["accuracy"] >= 0.9
     assert report["test"]["accuracy"] >= 0.9
     assert json.loads((tmp_path / "a/metrics.json").read_text()) == report
+    assert 0.5 <= report["advice"]["threshold"] <= 0.9
+    assert report["advice"]["passing"] > 100
+    thresholds, coverages, accuracies = zip(*report["risk_coverage"], strict=True)
+    assert list(thresholds) == sorted(thresholds, reverse=True)
+    assert list(coverages) == sorted(coverages)
+    assert len(coverages) <= 50
+    assert (coverages[-1], accuracies[-1]) == (1, report["validation"]["accuracy"])
 
     model = onnx.load(str(tmp_path / "a/model.onnx"))
     properties = {item.key: item.value for item in model.metadata_props}
@@ -65,8 +89,10 @@ def test_three_labels_end_to_end_and_twice_the_same(staged: Path, tmp_path: Path
     assert (properties["input_size"], properties["seed"], properties["recipe"]) == ("32", "1", "test")
     assert model.opset_import[0].version >= 17
 
-    again = train(staged, tmp_path / "b" / "model.onnx", SMALL, seed=1)
+    torch.set_num_threads(2)  # in two processes
+    again = train(staged, tmp_path / "b" / "model.onnx", SMALL, 1, 0.9, 0.95)
     assert again["model_sha256"] == report["model_sha256"]
+    assert again["validation"] == report["validation"]
 
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(tmp_path / "a/model.onnx")
@@ -80,18 +106,64 @@ def test_three_labels_end_to_end_and_twice_the_same(staged: Path, tmp_path: Path
 
 def test_without_other_images_the_probabilities_sum_to_one(staged: Path, tmp_path: Path) -> None:
     stage([Source(staged.parent / "in")], list(COLOURS), tmp_path / "only", neither_limit=0)
-    train(tmp_path / "only", tmp_path / "model.onnx", dataclasses.replace(SMALL, epochs=1), seed=0)
+    train(tmp_path / "only", tmp_path / "model.onnx", dataclasses.replace(SMALL, epochs=1), 0, 0.95, 0.95)
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (answer,) = session.run(None, {"images": np.zeros((2, 32, 32, 3), np.uint8)})
     assert answer.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("ended", "by", "says"),
+    [
+        ("parent", signal.SIGINT, "error: interrupted"),
+        ("parent", signal.SIGKILL, ""),
+        ("child", signal.SIGKILL, "error: a process that trained was ended"),
+    ],
+)
+def test_when_a_process_is_ended_all_are(
+    staged: Path, tmp_path: Path, ended: str, by: signal.Signals, says: str
+) -> None:
+    stage([Source(staged.parent / "in")], list(COLOURS), tmp_path / "only", neither_limit=0)
+    command = [sys.executable, "-m", "training", "train", "--data", str(tmp_path / "only")]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "model.onnx"), "--epochs", "1000000"],
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout and process.stderr
+        assert "2 at a time" in process.stdout.readline()
+        assert "epoch 25" in process.stdout.readline()
+        tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        children = [pid for pid in map(int, tasks.read_text().split()) if _trains(pid)]
+        assert len(children) == 2
+        os.kill(process.pid if ended == "parent" else children[0], by)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == (1 if says else -by)
+    assert "Traceback" not in said
+    assert says in (said.splitlines() or [""])[-1]
+    deadline = time.monotonic() + 10
+    while any(_trains(pid) for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _trains(pid: int) -> bool:
+    """Tell whether a process lives that multiprocessing started to work, not to keep track of resources."""
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
 def test_a_changed_image_is_noticed(staged: Path, tmp_path: Path) -> None:
     stage([Source(staged.parent / "in")], list(COLOURS), tmp_path / "copy")
     (tmp_path / "copy/train/red/0.png").write_bytes(b"other")
     with pytest.raises(CommandError, match=r"red/0\.png is missing or is not the staged image"):
-        train(tmp_path / "copy", tmp_path / "model.onnx", SMALL, seed=0)
+        train(tmp_path / "copy", tmp_path / "model.onnx", SMALL, 0, 0.95, 0.95)
 
 
 def test_the_mirror_image_gets_the_same_answer() -> None:
@@ -150,14 +222,18 @@ def test_textures_are_made_of_the_images() -> None:
     assert not torch.equal(result, shades)
 
 
-def test_the_split_is_stratified_and_loses_nothing() -> None:
-    targets = torch.tensor([0] * 20 + [1] * 40 + [2] * 100)
-    numbers = torch.arange(160)
-    images = Images(numbers.view(-1, 1, 1, 1), targets, numbers, numbers > 0)
-    fit, held = _hold_back(images, 2, 0.15, torch.Generator().manual_seed(0))
-    assert torch.bincount(held.targets).tolist() == [3, 6, 15]
-    assert sorted([*fit.pixels.flatten().tolist(), *held.pixels.flatten().tolist()]) == list(range(160))
-    assert torch.equal(fit.pixels.flatten(), fit.kinds)
+def test_the_parts_are_stratified() -> None:
+    targets = torch.tensor([0] * 20 + [1] * 40 + [2] * 102)
+    part = _deal(targets, 2, 5, torch.Generator().manual_seed(0))
+    counts = [torch.bincount(part[targets == target]).tolist() for target in range(3)]
+    assert counts == [[4] * 5, [8] * 5, [21, 21, 20, 20, 20]]
+    assert not torch.equal(part[:20], _deal(targets, 2, 5, torch.Generator().manual_seed(1))[:20])
+
+
+def test_every_label_is_seen_in_training_and_in_validation() -> None:
+    assert _deal(torch.tensor([0, 0, 1, 1]), 2, 5, torch.Generator()).view(2, 2).sort().values.tolist() == [[0, 1]] * 2
+    with pytest.raises(CommandError, match="at least two training images"):
+        _deal(torch.tensor([0, 0, 1]), 2, 5, torch.Generator())
 
 
 def test_kinds_of_other_things_come_from_their_names() -> None:
@@ -208,7 +284,18 @@ def test_the_calibration_stays_finite_without_errors_and_without_others() -> Non
     assert (answers[20:].amax(dim=1) < 0.2).all()
     alone = probabilities(perfect[:20, :2], 2, _calibrate(perfect[:20, :2], targets[:20], 2, 0.5))
     assert torch.allclose(alone.sum(dim=1), torch.ones(20))
-    assert _cross_fitted(perfect, targets, 2, 0.5).shape == (40, 2)
+
+
+def test_the_calibration_of_the_figures_has_not_seen_their_images() -> None:
+    torch.manual_seed(0)
+    logits, targets, part = torch.randn(90, 3), torch.arange(90) % 3, torch.arange(90) // 3 % 5
+    before = _cross_fitted(logits, targets, part, 2, 0.5)
+    first = part == 0
+    # Wrong answers in one part change the answers to all others, and none of its own.
+    changed = targets.where(~first, (targets + 1) % 2)
+    after = _cross_fitted(logits, changed, part, 2, 0.5)
+    assert torch.equal(before[first], after[first])
+    assert (before[~first] != after[~first]).any(dim=1).all()
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:
