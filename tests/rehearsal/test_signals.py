@@ -251,7 +251,12 @@ def test_an_alarm_on_a_share_of_two_metrics(rehearsal: Rehearsal, topic: str) ->
     put_metric(rehearsal, "Accepted", 30)
     wait_for_state(rehearsal, "share", "OK")
     cloudwatch.put_metric_alarm(AlarmName="share", **share_alarm(topic, expression, Threshold=0.9))
-    assert wait_for_state(rehearsal, "share", "OK")["Threshold"] == 0.9
+    with pytest.raises(ClientError):
+        cloudwatch.put_metric_alarm(AlarmName="share", **share_alarm(topic, "RATE(u)"))
+    (changed,) = cloudwatch.describe_alarms(AlarmNames=["share"])["MetricAlarms"]
+    assert (changed["StateValue"], changed["Threshold"]) == ("OK", 0.9), (
+        "the state outlives a change, and a refused one"
+    )
 
 
 @pytest.mark.parametrize(
