@@ -1,0 +1,244 @@
+"""From an unsure answer to the next training set: review, labels, staging; and the ways back: replay and trace."""
+
+import http.client
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+
+from demo import drawing
+from tests.stack import REPOSITORY, STACK, Stack, wait_for
+
+#: The program as it is, but for how long a crash hides its message.
+QUICK = """
+import sys
+from monitoring import review
+from monitoring.__main__ import main
+review.VISIBILITY_SECONDS, review.HEARTBEAT_SECONDS = 2, 0.5
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+class Page:
+    """What a browser does with the page of a running review."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        assert process.stdout
+        self.address = urlsplit(process.stdout.readline().split()[-1])
+
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
+        """Ask for a path below the secret one, or for a whole one that begins with a slash."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.address.port or 0, timeout=30)
+        sent = {"Content-Type": "application/json", **{name.replace("_", "-"): text for name, text in headers.items()}}
+        whole = path if path.startswith("/") else self.address.path + path
+        connection.request(method, whole, None if body is None else json.dumps(body), sent)
+        response = connection.getresponse()
+        status, content = response.status, response.read()
+        connection.close()
+        return status, content
+
+    def act(self, path: str, **body: str) -> dict[str, Any]:
+        """Do what a key does; return the state after it."""
+        status, content = self.request("POST", path, body)
+        assert status == 200, content
+        return dict(json.loads(content))
+
+    def state(self) -> dict[str, Any]:
+        return dict(json.loads(self.request("GET", "state")[1]))
+
+
+@contextmanager
+def reviewing(stack: Stack, *start: str) -> Iterator[Page]:
+    """Run the review as a user would, until the block ends."""
+    command = [sys.executable, *(start or ("-m", "monitoring")), "review", "--stack-name", STACK]
+    process = subprocess.Popen(
+        [*command, "--reviewer", "ada", "--no-browser"],
+        cwd=REPOSITORY,
+        env=stack.rehearsal.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Page(process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def queue(stack: Stack, name: str = "ReviewQueueUrl") -> tuple[int, int]:
+    """Count a queue's messages: visible ones, and held ones."""
+    url = stack.outputs[name]
+    got = stack.rehearsal.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    return int(got["ApproximateNumberOfMessages"]), int(got["ApproximateNumberOfMessagesNotVisible"])
+
+
+def empty(stack: Stack, name: str) -> None:
+    """Delete a queue's messages one by one; purging is allowed once a minute."""
+    sqs, url = stack.rehearsal.client("sqs"), stack.outputs[name]
+    while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):
+        for message in messages:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
+
+@pytest.fixture
+def unsure(stack: Stack) -> dict[str, Any]:
+    """Have one unsure image, and nothing else, wait for review; return its execution."""
+    empty(stack, "ReviewQueueUrl")
+    outcome = stack.classify(stack.put("a/unsure.jpg", drawing.blurred(640, 480, 5), "JPEG"))
+    assert outcome["error"] == "ThresholdNotMet"
+    wait_for(lambda: queue(stack) == (1, 0))
+    return outcome
+
+
+def test_a_reviewed_image_arrives_in_the_next_training_set(
+    stack: Stack, unsure: dict[str, Any], tmp_path: Path
+) -> None:
+    s3 = stack.rehearsal.client("s3")
+    original = s3.get_object(Bucket=stack.bucket, Key="a/unsure.jpg")["Body"].read()
+    with reviewing(stack) as page:
+        item = page.state()["item"]
+        assert item["facts"]["Execution"] == unsure["executionArn"] and queue(stack) == (0, 1)
+        assert page.request("GET", f"image/{item['id']}") == (200, original)
+        assert page.act("save", id=item["id"], label="motorcycle")["left"] == 0
+        page.act("end")
+        said, _ = page.process.communicate(timeout=30)
+    assert page.process.returncode == 0 and "saved 1 labels (1 motorcycle)" in said
+    assert queue(stack) == (0, 0)
+
+    labels = f"s3://{stack.bucket}/labels"
+    for name, draw in {"bicycle": drawing.bicycle, "motorcycle": drawing.motorcycle}.items():
+        (tmp_path / "set" / name).mkdir(parents=True)
+        draw(32, 32).save(tmp_path / "set" / name / "a.png")
+    stage = (sys.executable, "-m", "training", "stage", "--source", str(tmp_path / "set"), "--labels", labels)
+    assert "1 bicycle, 2 motorcycle" in stack.rehearsal.run(*stage, "--out", str(tmp_path / "out")).stdout
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (staged,) = [image for image in manifest["images"] if image["source"].startswith(labels)]
+    assert (staged["label"], staged["split"], staged["source"][-4:]) == ("motorcycle", "train", ".jpg")
+    with Image.open(tmp_path / "out" / staged["path"]) as image:
+        assert max(image.size) == 256
+
+    told = stack.rehearsal.run(
+        sys.executable, "-m", "monitoring", "trace", unsure["name"], "--stack-name", STACK, "--json"
+    )
+    assert json.loads(told.stdout)["review"]["label"] == "motorcycle"
+
+
+def test_a_killed_review_loses_nothing(stack: Stack, unsure: dict[str, Any]) -> None:
+    with reviewing(stack, "-c", QUICK) as page:
+        first = page.state()["item"]["facts"]["Execution"]
+        page.process.kill()
+        page.process.wait()
+    assert queue(stack) == (0, 1)
+    wait_for(lambda: queue(stack) == (1, 0))
+    with reviewing(stack) as page:
+        assert page.state()["item"]["facts"]["Execution"] == first == unsure["executionArn"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_review_gives_back_what_it_holds(
+    stack: Stack, unsure: dict[str, Any], number: signal.Signals
+) -> None:
+    with reviewing(stack) as page:
+        assert page.state()["item"] and queue(stack) == (0, 1)
+        page.process.send_signal(number)
+        said, error = page.process.communicate(timeout=30)
+    assert page.process.returncode == 0 and "saved 0 labels" in said and error.strip() == ""
+    assert queue(stack) == (1, 0)
+
+
+def test_nobody_else_can_see_or_act(stack: Stack, unsure: dict[str, Any]) -> None:
+    with reviewing(stack) as page:
+        item = page.state()["item"]["id"]
+        save, host = {"id": item, "label": "bicycle"}, page.address.netloc
+        for path in ("/", "/state", "/guess/state", f"/guess/image/{item}", page.address.path.rstrip("/")):
+            assert page.request("GET", path)[0] == 403
+        assert page.request("POST", "/guess/save", save)[0] == 403
+        # A foreign name that leads here, a script of another page, a form of another page.
+        assert page.request("GET", "state", Host=f"evil.example:{page.address.port}")[0] == 403
+        assert page.request("POST", "save", save, Origin="http://evil.example")[0] == 403
+        assert page.request("POST", "save", save, Content_Type="text/plain")[0] == 403
+        assert page.request("POST", "save", {"id": "x" * 5000})[0] == 413
+        assert page.request("POST", "nothing", save)[0] == 404 and page.request("GET", "nothing")[0] == 404
+        assert page.request("POST", "save", {"id": "old", "label": "bicycle"})[0] == 409
+        assert page.request("POST", "save", {"id": item, "label": "boat"})[0] == 422
+        assert queue(stack) == (0, 1) and page.state()["saved"] == 0
+        status, content = page.request("GET", "")
+        assert status == 200 and b"evil" not in content
+        assert page.request("POST", "save", save, Origin=f"http://{host}")[0] == 200
+    assert queue(stack) == (0, 0)
+
+
+def replay(stack: Stack, *options: str) -> tuple[int, str]:
+    done = stack.rehearsal.run(
+        sys.executable, "-m", "monitoring", "replay", "--stack-name", STACK, *options, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_corrected_image_goes_through_the_workflow_again(
+    stack: Stack, unsure: dict[str, Any], tmp_path: Path
+) -> None:
+    code, said = replay(stack, unsure["executionArn"])
+    assert code == 3 and "ThresholdNotMet: " in said
+    drawing.bicycle(64, 64, 4).save(tmp_path / "better.png")
+    code, said = replay(stack, unsure["name"], "--image", str(tmp_path / "better.png"))
+    assert code == 0 and "accepted: bicycle, confidence 0." in said
+    assert f"s3://{stack.bucket}/corrected/{unsure['name']}/better.png" in said
+    code, said = replay(stack, "nobody")
+    assert code == 1 and said.startswith("error: ") and said.count("\n") == 1
+
+
+def test_faults_go_through_the_workflow_again(stack: Stack) -> None:
+    empty(stack, "FaultQueueUrl")
+    outcome = stack.classify({"s3_bucket": stack.bucket, "s3_key": "a/late.png"})
+    assert (outcome["status"], outcome["error"]) == ("FAILED", "ObjectNotFound")
+    stack.put("a/late.png", drawing.bicycle(64, 64))
+    code, said = replay(stack, "--faults")
+    started = re.search(r"started (arn:\S+-replay-[0-9a-f]{8}) \(ObjectNotFound\)", said)
+    assert code == 0 and started, said
+    again = stack.rehearsal.outcome(started[1])
+    assert again["status"] == "SUCCEEDED" and json.loads(again["input"]) == json.loads(outcome["input"])
+    assert queue(stack, "FaultQueueUrl") == (0, 0)
+
+
+def test_a_trace_tells_the_whole_story(stack: Stack) -> None:
+    buffer = io.BytesIO()
+    drawing.bicycle(48, 48, 9).save(buffer, "PNG")
+    outcome = stack.classify(stack.put("a/traced.png", buffer.getvalue()))
+    command = (sys.executable, "-m", "monitoring", "trace", outcome["name"], "--stack-name", STACK)
+
+    def story() -> dict[str, Any] | None:
+        told: dict[str, Any] = json.loads(stack.rehearsal.run(*command, "--json").stdout)
+        return told if told["capture"] and len(told["logs"]) >= 3 else None
+
+    told = wait_for(story)
+    assert told["capture"]["probabilities"] == json.loads(outcome["output"])["inferences"]
+    assert told["object"]["as_serialized"] is True
+    assert {line["function"]: line["message"] for line in told["logs"]} == {
+        "serialize": "Serialized",
+        "classify": "Classified",
+        "filter": "Accepted",
+    }
+    states = [state["name"] for state in told["states"]]
+    assert [name for name in states if name in ("Serialize", "Classify", "Filter", "Accepted")] == [
+        "Serialize",
+        "Classify",
+        "Filter",
+        "Accepted",
+    ]
+    assert all(state["seconds"] is not None and not state["failures"] for state in told["states"])
+    assert told["missing"] == ["review: none was asked"]
+    shown = stack.rehearsal.run(*command).stdout
+    assert "accepted: bicycle, confidence 0." in shown and "INFO Classified" in shown
