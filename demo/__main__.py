@@ -19,6 +19,7 @@ from rich.table import Table
 
 from demo.images import ImageSetError, Sample, collect
 from demo.pictures import draw_contact_sheet, draw_workflow
+from demo.watch import WatchError, check, fetch, out_of_focus, send
 from rehearsal.gaps import RehearsalError
 from rehearsal.lifecycle import credentials, down, up
 
@@ -77,7 +78,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         demonstrate(FOLDER)
-    except (DemoError, ImageSetError, RehearsalError) as error:
+    except (DemoError, ImageSetError, RehearsalError, WatchError) as error:
         console.print(f"[red]The demonstration failed:[/red] {error}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -120,6 +121,8 @@ def demonstrate(folder: Path) -> None:
     show_table(rows)
     show_review_message(outputs["ReviewQueueUrl"])
     show_capture(outputs["ImageBucketName"])
+    console.rule("[bold]Watch")
+    watch(outputs)
     console.rule("[bold]Pictures and next steps")
     draw_pictures(rows)
     console.print("Three commands to try next:")
@@ -233,6 +236,29 @@ def show_capture(bucket: str) -> None:
     record["captureData"]["endpointInput"]["data"] = f"{data[:40]}… ({len(data)} characters)"
     console.print(f"\n[bold]Captured data[/bold] in s3://{bucket}/{found[0]['Key']}", soft_wrap=True)
     console.print_json(json.dumps(record))
+
+
+def watch(outputs: dict[str, str]) -> None:
+    """Say what is normal, and check traffic that is, and traffic that is not."""
+    address = f"s3://{outputs['ModelBucketName']}"
+    with step("120 more images, and what is normal of them (python -m monitoring baseline)"):
+        send(ENDPOINT, range(120))
+        baseline = ("baseline", "--captures", f"{address}/capture", "--output", f"{address}/monitoring/baseline")
+        run(sys.executable, "-m", "monitoring", *baseline)
+    checked = {}
+    for what, seeds, change in (("as before", range(120, 180), None), ("out of focus", range(180, 330), out_of_focus)):
+        with step(f"{len(seeds)} images {what}, and the scheduled check for drift"):
+            send(ENDPOINT, seeds, change)
+            checked[what] = check(outputs, STACK)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("traffic", "DriftAlarm", "drifted"):
+        table.add_column(heading, no_wrap=heading != "drifted")
+    for what, found in checked.items():
+        style = "green" if found.alarm == "OK" else "red"
+        table.add_row(what, f"[{style}]{found.alarm}[/]", ", ".join(found.violations) or "nothing")
+    console.print(table)
+    fetch(outputs["ModelBucketName"], found.report, OUT / "drift.html")
+    console.print(f"\n{OUT / 'drift.html'}: the report that operators get\n")
 
 
 def draw_pictures(rows: list[dict[str, Any]]) -> None:

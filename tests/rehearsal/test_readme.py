@@ -57,9 +57,18 @@ def test_every_command_and_every_option_exists(command: str) -> None:
         text = help_of(binary, *names[:depth])
         assert all(re.search(rf"(^|[\s,]){re.escape(option)}\b", text) for option in options), options
     elif rest[0] == "-m":
-        known = {"training", "demo", "rehearsal", "tests.docker.make_image", "venv", "pip"}
+        known = {
+            "training",
+            "training.container.serve",
+            "monitoring",
+            "demo",
+            "rehearsal",
+            "tests.docker.make_image",
+            "venv",
+            "pip",
+        }
         assert rest[1] in known
-        if rest[1] in ("training", "rehearsal"):
+        if rest[1] in ("training", "monitoring", "rehearsal"):
             text = help_of(sys.executable, "-m", *rest[1 : 2 if rest[2].startswith("-") else 3])
             assert all(option in text for option in options), options
     elif rest and rest[0].endswith(".py"):
@@ -123,7 +132,9 @@ def test_make_demo_prints_what_the_readme_shows(clone: Path) -> None:
     assert rows(done.stdout) == rows(shown) and len(rows(shown)) == 14
     summary = next(line for line in shown.splitlines() if "accepted and published" in line)
     assert summary in done.stdout
-    for name in ("workflow.png", "contact-sheet.png"):
+    watched = re.findall(r"^(as before|out of focus) +(OK|ALARM) ", done.stdout, re.MULTILINE)
+    assert watched == [("as before", "OK"), ("out of focus", "ALARM")]
+    for name in ("workflow.png", "contact-sheet.png", "drift.html"):
         assert (clone / "build" / "demo" / name).stat().st_size > 10_000
     assert not (clone / ".rehearsal").exists(), "the demonstration takes everything down"
 

@@ -1,0 +1,80 @@
+"""Traffic for the drift check of the demonstration, and what the check makes of it."""
+
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from PIL import Image, ImageFilter
+
+from demo import drawing
+
+CHECK_SECONDS = 120
+#: Data capture and alarms follow about a second behind.
+SETTLE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What one check found: the drifted features, the alarm's state, and the report's address."""
+
+    violations: list[str]
+    alarm: str
+    report: str
+
+
+class WatchError(Exception):
+    """A check did not run to its end; the message says why."""
+
+
+def out_of_focus(image: Image.Image) -> Image.Image:
+    """Return the picture as a lens sees it that nobody focused."""
+    return image.filter(ImageFilter.GaussianBlur(1.2))
+
+
+def send(endpoint: str, seeds: range, change: Callable[[Image.Image], Image.Image] | None = None) -> None:
+    """Ask the endpoint about drawn vehicles, and wait until all of it is captured."""
+    runtime = boto3.client("sagemaker-runtime")
+    for seed in seeds:
+        draw = drawing.bicycle if seed % 2 else drawing.motorcycle
+        image = draw(64, 48, seed)
+        buffer = io.BytesIO()
+        (change(image) if change else image).save(buffer, "PNG")
+        runtime.invoke_endpoint(EndpointName=endpoint, Body=buffer.getvalue(), ContentType="image/png")
+    time.sleep(SETTLE_SECONDS)
+
+
+def check(outputs: dict[str, str], stack: str) -> Checked:
+    """Start the drift check as its schedule does, and wait for its end.
+
+    Raises
+    ------
+    WatchError
+        If it fails, or does not end in time.
+    """
+    states = boto3.client("stepfunctions")
+    execution = states.start_execution(stateMachineArn=outputs["MonitorWorkflowArn"], input="{}")["executionArn"]
+    deadline = time.monotonic() + CHECK_SECONDS
+    while (described := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
+        if time.monotonic() > deadline:
+            raise WatchError(f"The drift check did not end in {CHECK_SECONDS} s")
+        time.sleep(0.1)
+    if described["status"] != "SUCCEEDED":
+        raise WatchError(f"The drift check failed: {described.get('error')}: {described.get('cause')}")
+    output: dict[str, Any] = json.loads(described["output"])
+    time.sleep(SETTLE_SECONDS)
+    alarms = boto3.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{stack}-DriftAlarm")["MetricAlarms"]
+    return Checked(
+        [violation["feature_name"] for violation in output["violations"]["found"]["violations"]],
+        alarms[0]["StateValue"],
+        f"{output['check']['folder']}/report.html",
+    )
+
+
+def fetch(bucket: str, key: str, path: Path) -> None:
+    """Copy a report from S3."""
+    path.write_bytes(boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
