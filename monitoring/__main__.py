@@ -1,4 +1,4 @@
-"""``python -m monitoring``: baseline, check, report, trace, review, replay."""
+"""``python -m monitoring``: see drift, look into single images, and let people correct the model."""
 
 import argparse
 import datetime
@@ -89,6 +89,23 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--exit-zero", action="store_true", help="end with 0 where violations are found, too")
     _add_range(check, 24)
     check.set_defaults(run=_check)
+
+    model_monitor = commands.add_parser(
+        "model-monitor",
+        help="let SageMaker's own Model Monitor watch the answers, in accounts that have it",
+        description="Create an hourly Model Monitor schedule for the model's answers. Model Monitor takes no new "
+        "customers, and cannot see pictures: the stack's own check is what everybody has.",
+    )
+    model_monitor.add_argument("--endpoint-name", required=True)
+    model_monitor.add_argument("--role-arn", required=True, help="role of its jobs")
+    model_monitor.add_argument("--baseline", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
+    model_monitor.add_argument(
+        "--output", required=True, metavar="s3://BUCKET/PREFIX", help="for its scripts and reports"
+    )
+    model_monitor.add_argument(
+        "--analyzer-image", help="Model Monitor's image in your region (default: sagemaker-core's)"
+    )
+    model_monitor.set_defaults(run=_model_monitor)
 
     report = commands.add_parser(
         "report",
@@ -223,6 +240,16 @@ def _check(options: argparse.Namespace) -> int:
     _print(result, window)
     print(f"wrote {options.output.rstrip('/')}/report.html, constraint_violations.json and statistics.json")
     return VIOLATED if result.violations and not options.exit_zero else 0
+
+
+def _model_monitor(options: argparse.Namespace) -> None:
+    from monitoring.model_monitor import create_schedule
+
+    print(
+        create_schedule(
+            options.endpoint_name, options.role_arn, options.baseline, options.output, options.analyzer_image
+        )
+    )
 
 
 def _report(options: argparse.Namespace) -> None:
