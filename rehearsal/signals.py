@@ -33,7 +33,8 @@ from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.logs.models import LogsBackend
 from moto.sns.models import sns_backends
-from moto.sqs.models import sqs_backends
+from moto.sqs.models import SQSBackend, sqs_backends
+from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
 
 from rehearsal.gaps import RehearsalError, gap, replace
 
@@ -369,6 +370,38 @@ def _put_embedded(backend: CloudWatchBackend, line: dict[str, Any]) -> None:
                 datum = {"MetricName": metric["Name"], "Values": values, "Timestamp": taken}
                 datum |= {"Unit": metric.get("Unit", "None"), "Dimensions": dimensions}
                 backend.put_metric_data(directive["Namespace"], [datum])
+
+
+@gap("queues and workflows count nothing, so that alarms on AWS's own metrics never hear of them")
+def queues_and_workflows_count() -> None:
+    """Record each message sent, and how each execution ended."""
+
+    def sending(original: Any) -> Any:
+        def send_message(backend: SQSBackend, queue_name: str, *rest: Any, **more: Any) -> Any:
+            sent = original(backend, queue_name, *rest, **more)
+            _count(backend, "AWS/SQS", "NumberOfMessagesSent", {"Name": "QueueName", "Value": queue_name})
+            return sent
+
+        return send_message
+
+    def ending(original: Any) -> Any:
+        def terminated(communication: BaseExecutionWorkerCommunication) -> None:
+            original(communication)
+            execution: Any = communication.execution
+            name = f"Executions{execution.exec_status.name.title().replace('_', '')}"
+            dimension = {"Name": "StateMachineArn", "Value": execution.state_machine.arn}
+            _count(execution, "AWS/States", name, dimension)
+
+        return terminated
+
+    replace(SQSBackend, "send_message", sending)
+    replace(BaseExecutionWorkerCommunication, "terminated", ending)
+
+
+def _count(of: Any, namespace: str, name: str, dimension: dict[str, str]) -> None:
+    """Record that something happened once in the account and region of ``of``."""
+    backend = cloudwatch_backends[of.account_id][of.region_name]
+    backend.metric_data.append(MetricDatum(namespace, name, 1, [dimension], None, "Count"))
 
 
 def start() -> None:

@@ -86,6 +86,11 @@ class Stack:
     def classify(self, event: Any) -> dict[str, Any]:
         return self.rehearsal.outcome(self.rehearsal.execute(self.outputs["WorkflowArn"], event))
 
+    def alarm(self, name: str) -> str:
+        """Return an alarm's state, by its name in the template."""
+        alarms = self.rehearsal.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{STACK}-{name}")
+        return str(alarms["MetricAlarms"][0]["StateValue"])
+
 
 def create_function(rehearsal: Rehearsal, name: str, source: str, **settings: Any) -> str:
     """Create a function of one file, ``app.py``, with a role of the same name; return its ARN."""

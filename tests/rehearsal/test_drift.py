@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from demo import drawing
-from tests.stack import STACK, Stack, deploy_endpoint, wait_for
+from tests.stack import Stack, deploy_endpoint, wait_for
 
 
 def send(stack: Stack, seeds: range, change: Callable[[Image.Image], Image.Image] = lambda image: image) -> None:
@@ -37,11 +37,6 @@ def check(stack: Stack) -> dict[str, Any]:
     return stack.rehearsal.outcome(stack.rehearsal.execute(stack.outputs["MonitorWorkflowArn"], {}))
 
 
-def alarm(stack: Stack, name: str) -> str:
-    alarms = stack.rehearsal.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{STACK}-{name}")["MetricAlarms"]
-    return str(alarms[0]["StateValue"])
-
-
 @pytest.fixture(scope="module")
 def mail(stack: Stack) -> Callable[[], list[dict[str, Any]]]:
     """Subscribe to the topic of alarms; return a reader of what has come since it was last asked."""
@@ -63,6 +58,7 @@ def test_without_a_baseline_the_check_fails_by_name(stack: Stack) -> None:
     outcome = check(stack)
     assert (outcome["status"], outcome["error"]) == ("FAILED", "NoBaseline")
     assert "python -m monitoring baseline" in outcome["cause"]
+    wait_for(lambda: stack.alarm("MonitorFailedAlarm") == "ALARM")
 
 
 def test_clean_traffic_stays_green_and_drifted_traffic_is_named_and_heard(
@@ -76,12 +72,12 @@ def test_clean_traffic_stays_green_and_drifted_traffic_is_named_and_heard(
     )
     send(stack, range(100, 140))
     assert check(stack)["status"] == "SUCCEEDED"
-    wait_for(lambda: alarm(stack, "DriftAlarm") == "OK")
+    wait_for(lambda: stack.alarm("DriftAlarm") == "OK")
     assert not [message for message in mail() if "report" in message or message.get("NewStateValue") == "ALARM"]
 
     send(stack, range(140, 340), lambda image: image.filter(ImageFilter.GaussianBlur(1.2)))
     assert check(stack)["status"] == "SUCCEEDED"
-    wait_for(lambda: alarm(stack, "DriftAlarm") == "ALARM")
+    wait_for(lambda: stack.alarm("DriftAlarm") == "ALARM")
     heard: list[dict[str, Any]] = []
     wait_for(lambda: heard.extend(mail()) or len(heard) >= 2)
     (told,) = [message for message in heard if "report" in message]

@@ -350,3 +350,33 @@ def test_a_function_s_embedded_metrics_are_metrics(rehearsal: Rehearsal) -> None
     dimensions = [{"Name": "service", "Value": "filter"}]
     assert wait_for(lambda: values("Accepted", dimensions)) == (1, 1)
     assert values("Confidence", dimensions) == (1, 2)
+
+
+def test_what_queues_and_workflows_do_is_counted(rehearsal: Rehearsal) -> None:
+    queue = rehearsal.client("sqs").create_queue(QueueName="counted")["QueueUrl"]
+    rehearsal.client("sqs").send_message(QueueUrl=queue, MessageBody="fault")
+    states = {"Fail": {"Type": "Fail", "Error": "Reason"}}
+    machine = rehearsal.client("stepfunctions").create_state_machine(
+        name="counted",
+        definition=json.dumps({"StartAt": "Fail", "States": states}),
+        roleArn="arn:aws:iam::123456789012:role/r",
+    )["stateMachineArn"]
+    rehearsal.outcome(rehearsal.execute(machine, {}))
+    assert total(rehearsal, "AWS/SQS", "NumberOfMessagesSent", "QueueName", "counted") == 1
+    wait_for(lambda: total(rehearsal, "AWS/States", "ExecutionsFailed", "StateMachineArn", machine) == 1)
+    assert total(rehearsal, "AWS/States", "ExecutionsSucceeded", "StateMachineArn", machine) == 0
+
+
+def total(rehearsal: Rehearsal, namespace: str, name: str, dimension: str, value: str) -> float:
+    """Return the sum of a metric over the last hour."""
+    now = datetime.datetime.now(datetime.UTC)
+    found = rehearsal.client("cloudwatch").get_metric_statistics(
+        Namespace=namespace,
+        MetricName=name,
+        Dimensions=[{"Name": dimension, "Value": value}],
+        StartTime=now - datetime.timedelta(hours=1),
+        EndTime=now + datetime.timedelta(minutes=1),
+        Period=7200,
+        Statistics=["Sum"],
+    )["Datapoints"]
+    return float(sum(point["Sum"] for point in found))

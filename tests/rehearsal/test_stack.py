@@ -129,6 +129,17 @@ def test_an_unsure_image_waits_in_the_review_queue(stack: Stack) -> None:
     assert "image_data" not in body
 
 
+def test_a_fault_is_kept_and_raises_its_alarm_which_an_unsure_image_does_not(stack: Stack) -> None:
+    outcome = stack.classify({"s3_bucket": stack.bucket, "s3_key": "a/never-uploaded.png"})
+    assert outcome["error"] == "ObjectNotFound"
+    wait_for(lambda: stack.alarm("FaultAlarm") == "ALARM")
+    sqs = stack.rehearsal.client("sqs")
+    received = sqs.receive_message(QueueUrl=stack.outputs["FaultQueueUrl"], MaxNumberOfMessages=10)["Messages"]
+    kept = [json.loads(message["Body"]) for message in received]
+    assert outcome["executionArn"] in {fault["execution_id"] for fault in kept}
+    assert "ThresholdNotMet" not in {fault["error"] for fault in kept}
+
+
 def test_a_twelve_megapixel_photograph_passes_through(stack: Stack) -> None:
     event = stack.put("a/large.jpg", drawing.motorcycle(4000, 3000), "JPEG")
     outcome = stack.classify(event)
