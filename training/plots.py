@@ -2,6 +2,7 @@
 
 import io
 import re
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -14,9 +15,17 @@ from .metrics import wilson
 from .robustness import CORRUPTIONS, describe
 
 # Stand-ins, which become the page's own colours, light or dark.
-INK, SOFT, FAINT, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
-_VARIABLES = {INK: "--ink", SOFT: "--soft", FAINT: "--faint", FIRST: "--first", SECOND: "--second"}
-_STYLE: dict[Any, Any] = {
+INK, SOFT, FAINT, FIRST, SECOND, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+_VARIABLES = {
+    INK: "--ink",
+    SOFT: "--soft",
+    FAINT: "--faint",
+    FIRST: "--first",
+    SECOND: "--second",
+    PAPER: "--paper",
+}
+#: For `matplotlib.rc_context`, with a salt of its own for every figure of a page.
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "text.color": INK,
@@ -36,7 +45,7 @@ _STYLE: dict[Any, Any] = {
 
 def reliability(figures: dict[str, Any], key: str) -> str:
     """Draw the share that was right over the confidence, with the number of images in each bin below."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
         figure = Figure(figsize=(4.8, 4.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.plot([0, 1], [0, 1], color=SOFT, linestyle="--", linewidth=1, label="perfectly calibrated")
@@ -56,7 +65,7 @@ def reliability(figures: dict[str, Any], key: str) -> str:
         lower.bar_label(bars, fontsize=8, padding=1, color=INK)
         lower.margins(y=0.3)
         lower.set(ylabel="images", xlabel="confidence")
-        return _svg(figure, "Reliability diagram")
+        return to_svg(figure, "Reliability diagram")
 
 
 def risk_coverage(figures: dict[str, Any], threshold: float, key: str) -> str:
@@ -65,7 +74,7 @@ def risk_coverage(figures: dict[str, Any], threshold: float, key: str) -> str:
     passing = np.round(points[:, 1] * figures["n"]).astype(int)
     right = np.round(points[:, 2] * passing).astype(int)
     ends = np.array([wilson(int(hits), int(n)) for hits, n in zip(right, passing, strict=True)])
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
         figure = Figure(figsize=(4.8, 4.4), layout="constrained")
         axes = figure.subplots()
         axes.fill_between(points[:, 1], 1 - ends[:, 1], 1 - ends[:, 0], color=FAINT, linewidth=0, label="95% interval")
@@ -81,13 +90,13 @@ def risk_coverage(figures: dict[str, Any], threshold: float, key: str) -> str:
         axes.set(xlabel="coverage: share of images that passes", ylabel="risk: share of those that is wrong")
         axes.set(xlim=(0, 1.03), ylim=(-0.01, max(0.2, 1.5 * float(1 - points[:, 2].min()))))
         axes.legend(loc="upper right")
-        return _svg(figure, "Risk-coverage curve")
+        return to_svg(figure, "Risk-coverage curve")
 
 
 def histogram(labelled: npt.NDArray[np.floating], others: npt.NDArray[np.floating], threshold: float, key: str) -> str:
     """Draw how confident the model is on images with a label, and on others."""
     edges = np.linspace(0, 1, 21)
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
         figure = Figure(figsize=(4.8, 4.4), layout="constrained")
         axes = figure.subplots()
         for values, colour, hatch, text in (
@@ -101,13 +110,13 @@ def histogram(labelled: npt.NDArray[np.floating], others: npt.NDArray[np.floatin
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.2, label=f"threshold, {threshold:g}")
         axes.set(xlabel="highest probability of a label", ylabel="share of the images", xlim=(0, 1.01))
         figure.legend(loc="outside upper left")  # inside it would cover the bars or the threshold
-        return _svg(figure, "Histogram of confidence")
+        return to_svg(figure, "Histogram of confidence")
 
 
 def robustness(figures: dict[str, Any], name: str, key: str) -> str:
     """Draw what one kind of damage does, from none to severe."""
     rows = [row for row in figures["robustness"] if row["corruption"] in ("none", name)]
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
         figure = Figure(figsize=(3.6, 2.5), layout="constrained")
         axes: Axes = figure.subplots()
         for column, marker, line, colour in (
@@ -121,18 +130,27 @@ def robustness(figures: dict[str, Any], name: str, key: str) -> str:
         axes.set_xticks(range(len(shown)), shown, fontsize=9)
         axes.set(ylim=(-0.03, 1.05), title=name)
         axes.grid(axis="y", color=FAINT, linewidth=0.8)
-        return _svg(figure, f"Robustness: {name}")
+        return to_svg(figure, f"Robustness: {name}")
 
 
-def _svg(figure: Figure, title: str) -> str:
-    """Return the figure for use inside HTML: no prolog, no metadata, no ids that another figure has too."""
+def to_svg(figure: Figure, title: str) -> str:
+    """Return the figure for use inside HTML: no prolog, no metadata, no ids that another figure has too.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Drawn in the colours above, within `STYLE`.
+    title : str
+        Plain text, which a screen reader says in place of the picture.
+    """
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r'(<svg) [^>]*?(viewBox="[^"]*")[^>]*>', rf'\1 \2 role="img" aria-label="{title}">', svg, count=1)
+    head = f'role="img" aria-label="{escape(title)}"'
+    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {found[1]} {head}>", svg, count=1)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, f"var({variable})")
     return svg

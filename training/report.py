@@ -126,14 +126,14 @@ def _summary(sets: dict[str, Any]) -> str:
         meaning = f'<br><small style="font-weight: 400">{_MEANINGS[figure]}</small>' if figure in _MEANINGS else ""
         rows.append(f'<tr><th scope="row">{text}{meaning}</th>{"".join(cells)}</tr>')
     table = f"<thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return _scrolling("Summary", f"<caption>Summary, with 95% confidence intervals (Wilson)</caption>{table}")
+    return scrolling("Summary", f"<caption>Summary, with 95% confidence intervals (Wilson)</caption>{table}")
 
 
 def _number(value: float | int | None) -> str:
     return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def _scrolling(label: str, table: str) -> str:
+def scrolling(label: str, table: str) -> str:
     """Wrap a table so that a narrow screen scrolls it, by keyboard too, and not the page."""
     return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table>{table}</table></div>'
 
@@ -161,7 +161,7 @@ def _matrix(caption: str, table: dict[str, list[int]], labels: list[str], last: 
             for j, count in enumerate(counts)
         )
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
-    return _scrolling(
+    return scrolling(
         caption,
         f"<caption>{caption} (rows: what it is; bold: right)</caption>"
         f"<thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>",
@@ -179,7 +179,7 @@ def _classes(figures: dict[str, Any]) -> str:
     heads = "".join(f'<th scope="col">{title}</th>' for title in titles)
     caption = "<caption>Passing: share of the images; selective: accuracy among those</caption>"
     table = f"{caption}<thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f"<h3>By class folder</h3>{_scrolling('By class folder', table)}"
+    return f"<h3>By class folder</h3>{scrolling('By class folder', table)}"
 
 
 def _mistakes(answers: Answers, labels: list[str], threshold: float) -> str:
@@ -192,7 +192,7 @@ def _mistakes(answers: Answers, labels: list[str], threshold: float) -> str:
             image, taken = answers.images[i], labels[answer[i]]
             said = f"{taken} {confidence[i]:.3f}"
             outcome = "passes" if confidence[i] >= threshold else "does not pass"
-            uri, kind = _thumbnail(image.path)
+            uri, kind = thumbnail(decode(image.path.read_bytes(), 2 * _THUMBNAIL))
             items.append(
                 f'<li><figure><img src="{uri}" class="{kind}" '
                 f'alt="{escape(image.class_name)}, taken for {escape(taken)}"><figcaption>'
@@ -204,9 +204,14 @@ def _mistakes(answers: Answers, labels: list[str], threshold: float) -> str:
     return f"<h3>The most confident wrong answers</h3>{worst(known & (answer != answers.targets))}{others}"
 
 
-def _thumbnail(path: Path) -> tuple[str, str]:
-    """Return a data URI, and whether the picture is ``fine`` or of ``coarse`` pixels that should stay squares."""
-    picture = decode(path.read_bytes(), 2 * _THUMBNAIL)
+def thumbnail(picture: Image.Image) -> tuple[str, str]:
+    """Return a data URI, and whether the picture is ``fine`` or of ``coarse`` pixels that should stay squares.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Mode RGB; it is shrunk in place.
+    """
     kind = "fine" if max(picture.size) >= _THUMBNAIL // 2 else "coarse"
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
     # Positions and the like in the metadata of photographs must not travel along.
@@ -242,4 +247,4 @@ input after preprocessing, so that they mean the same for pictures of every size
 sends it, at most {SENT_EDGE} pixels a side. σ of noise is a share of white.</p>
 <p aria-hidden="true">● accuracy, solid &nbsp; ■ coverage, dotted &nbsp; ▲ selective accuracy, dashed</p>
 <div class="small">{drawn}</div>
-{_scrolling("Robustness", table)}"""
+{scrolling("Robustness", table)}"""
