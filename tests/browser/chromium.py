@@ -61,6 +61,8 @@ class Chromium:
         self._buffer = b""
         self._ids = itertools.count(1)
         self._session: str | None = None
+        #: What has happened since the page was opened, of the domains that a test has enabled.
+        self.events: list[dict[str, Any]] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.send("Page.enable")
@@ -91,6 +93,7 @@ class Chromium:
             if answer.get("id") == number:
                 assert "error" not in answer, answer
                 return dict(answer["result"])
+            self.events.append(answer)
 
     def show(self, address: str, width: int = 1280, height: int = 800, dark: bool = False) -> None:
         """Open a page on a screen of a size in pixels; narrow ones are touched, as phones are."""
@@ -99,6 +102,7 @@ class Chromium:
         self.send("Emulation.setTouchEmulationEnabled", enabled=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
+        self.events = []
         self.send("Page.navigate", url=address)
         self.wait_for(f"location.href === {json.dumps(address)} && document.readyState === 'complete'")
 

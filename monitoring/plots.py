@@ -1,0 +1,191 @@
+"""Plots of a window of captures, as SVG that takes its colours from the page around it."""
+
+import datetime
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib import dates
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import NullLocator, PercentFormatter, StrMethodFormatter
+
+from training.plots import FAINT, FIRST, INK, PAPER, SECOND, SOFT, STYLE, to_svg
+
+Numbers = npt.NDArray[np.floating]
+
+#: What can become of a capture: each with the glyph that stands for it, drawn from its centre on, in points.
+OUTCOMES = {"accepted": "h0", "unsure": "m0-2.2l2.2 3.9h-4.4z", "neither": "m-1.7-1.7l3.4 3.4m0-3.4l-3.4 3.4"}
+
+_DAY = 86400
+# Lengths of a bar, in seconds: the first of which `_MOST_BARS` hold the time range is taken.
+_LENGTHS = (60, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, _DAY, 7 * _DAY)
+_MOST_BARS = 36
+#: A median of fewer says no more than the glyphs themselves, which it would cover.
+LEAST_FOR_MEDIAN = 5
+_BINS = 24
+# A glyph's place, in points: finer would not be seen, and what falls together is drawn once.
+_GRID = 0.5
+
+
+def time_edges(seconds: Numbers) -> Numbers:
+    """Return the edges of bars of equal and customary length that hold all times, in seconds since 1970."""
+    first, last = float(seconds.min()), float(seconds.max())
+    length = next((each for each in _LENGTHS if last - first < (_MOST_BARS - 1) * each), None)
+    if length is None:
+        length = _DAY * int(np.ceil((last - first + 1) / _DAY / (_MOST_BARS - 1)))
+    start = first // length * length
+    return start + length * np.arange((last - start) // length + 2)
+
+
+def confidence_over_time(
+    seconds: Numbers, confidence: Numbers, outcomes: npt.NDArray[np.str_], edges: Numbers, threshold: float, title: str
+) -> str:
+    """Draw every confidence over its time, with the median in each bar's length.
+
+    The glyphs of an outcome are one path of the SVG, with the outcome's name as its ``data-outcome``.
+
+    Parameters
+    ----------
+    seconds, confidence, outcomes : numpy.ndarray
+        Shape (captures,): seconds since 1970, 0 to 1, and names of `OUTCOMES`.
+    edges : numpy.ndarray
+        As of `time_edges`, of all that the page shows, so that its plots have the same axis.
+    threshold : float
+        Drawn as a line.
+    title : str
+        What a screen reader says in place of the picture.
+    """
+    median = np.full(len(edges) - 1, np.nan)
+    place = np.searchsorted(edges, seconds, side="right") - 1
+    for bar, count in zip(*np.unique(place, return_counts=True), strict=True):
+        if count >= LEAST_FOR_MEDIAN:
+            median[bar] = np.median(confidence[place == bar])
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
+        # At 72 dots per inch a pixel is a point, the unit of the SVG.
+        figure = Figure(figsize=(4.4, 2.7), dpi=72)
+        axes = figure.add_axes((0.1, 0.17, 0.84, 0.79))
+        axes.grid(axis="y", color=FAINT, linewidth=0.8)
+        axes.axhline(threshold, color=INK, linestyle="--", linewidth=1.2)
+        line = axes.stairs(median, edges / _DAY, baseline=None, color=INK, linewidth=1.8)
+        line.set_path_effects([withStroke(linewidth=4, foreground=PAPER)])
+        axes.set(ylim=(-0.02, 1.03))
+        axes.set_yticks([0, 1, threshold, *([0.5] if abs(threshold - 0.5) >= 0.1 else [])])
+        _time_axis(axes, edges)
+        at = axes.transData.transform(np.column_stack([seconds / _DAY, confidence]))
+        at[:, 1] = figure.bbox.height - at[:, 1]
+        svg = to_svg(figure, title)
+    at = np.round(at / _GRID) * _GRID
+    glyphs = []
+    for outcome, glyph in OUTCOMES.items():
+        if not len(there := at[outcomes == outcome]):
+            continue
+        # 123.0 is written 123, and what falls together once.
+        places = "".join(dict.fromkeys(f"M{x:g} {y:g}{glyph}" for x, y in there))
+        glyphs.append(
+            f'<path class="glyph {outcome}" data-outcome="{outcome}" data-count="{len(there)}" d="{places}"/>'
+        )
+    # First in the picture, so that the lines lie over the glyphs.
+    head = svg.index(">") + 1
+    return svg[:head] + "".join(glyphs) + svg[head:]
+
+
+def shares_over_time(
+    seconds: Numbers, outcomes: npt.NDArray[np.str_], edges: Numbers, accepted_before: float, key: str
+) -> str:
+    """Draw the share of each outcome in bars over time, and the number of captures below.
+
+    Parameters
+    ----------
+    seconds, outcomes, edges
+        As of `confidence_over_time`.
+    accepted_before : float
+        The accepted share of the baseline, drawn as a line.
+    key : str
+        What sets the figure apart from others of the page.
+    """
+    counts = np.array([np.histogram(seconds[outcomes == outcome], edges)[0] for outcome in OUTCOMES])
+    total = counts.sum(axis=0)
+    filled = total > 0
+    starts, length = edges[:-1][filled] / _DAY, (edges[1] - edges[0]) / _DAY
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
+        figure = Figure(figsize=(4.4, 3.4), dpi=72, layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        below = np.zeros(filled.sum())
+        looks = ((FIRST, (FIRST, 0.3), ""), (SECOND, "none", "////"), (SOFT, "none", "...."))
+        for outcome, row, (colour, face, hatch) in zip(OUTCOMES, counts, looks, strict=True):
+            share = row[filled] / total[filled]
+            upper.bar(
+                starts,
+                share,
+                0.9 * length,
+                below,
+                align="edge",
+                facecolor=face,
+                edgecolor=colour,
+                linewidth=1,
+                hatch=hatch,
+                label=outcome,
+            )
+            below += share
+        upper.axhline(accepted_before, color=INK, linestyle="--", linewidth=1.6, label="accepted in the baseline")
+        upper.set(ylim=(0, 1.005))
+        upper.yaxis.set_major_formatter(PercentFormatter(1))
+        lower.bar(starts, total[filled], 0.9 * length, align="edge", color=FAINT, edgecolor=SOFT, linewidth=0.8)
+        lower.set(ylabel="captures")
+        lower.locator_params(axis="y", nbins=3, integer=True)
+        _time_axis(lower, edges)
+        figure.legend(loc="outside upper left", ncols=2, fontsize=9)  # inside it would cover the bars
+        return to_svg(figure, "Outcomes over time")
+
+
+def distribution(before: Numbers, now: Numbers, name: str, key: str) -> str:
+    """Draw how a numeric feature is distributed in the window, filled, and in the baseline, dashed.
+
+    Both have the same bins, over all but the outermost hundredth of both; the outermost bins hold what lies beyond.
+
+    Parameters
+    ----------
+    before, now : numpy.ndarray
+        The baseline's values and the window's.
+    name : str
+        The feature.
+    key : str
+        What sets the figure apart from others of the page.
+    """
+    ends = np.array([np.quantile(sample, (0.005, 0.995)) for sample in (before, now)])
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    # Sizes of pictures differ by factors.
+    scaled = name == "pixels"
+    if scaled:
+        edges = np.geomspace(low / 1.5, high * 1.5, _BINS + 1)
+    else:
+        margin = 0.02 * (high - low) or 0.5
+        edges = np.linspace(low - margin, high + margin, _BINS + 1)
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
+        figure = Figure(figsize=(3.8, 1.9), dpi=72, layout="constrained")
+        axes = figure.subplots()
+        window, baseline = (
+            np.histogram(sample.clip(edges[0], edges[-1]), edges)[0] / len(sample) for sample in (now, before)
+        )
+        axes.stairs(window, edges, fill=True, color=FIRST, alpha=0.3, linewidth=0)
+        axes.stairs(window, edges, color=FIRST, linewidth=1.4)
+        axes.stairs(baseline, edges, color=INK, linestyle=(0, (3, 1.5)), linewidth=1.6)
+        if scaled:
+            axes.set_xscale("log")
+            axes.set_xticks(np.geomspace(low, high, 3 if high > 2 * low else 1))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(xlim=(edges[0], edges[-1]), ylim=(0, None))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.locator_params(axis="y", nbins=3)
+        return to_svg(figure, f"Distribution of {name.replace('_', ' ')}")
+
+
+def _time_axis(axes: Axes, edges: Numbers) -> None:
+    """Give an axis the range of the edges, and ticks in UTC."""
+    locator = dates.AutoDateLocator(datetime.UTC, minticks=3, maxticks=6)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, datetime.UTC))
+    axes.set_xlim(edges[0] / _DAY, edges[-1] / _DAY)

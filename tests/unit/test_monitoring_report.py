@@ -1,0 +1,215 @@
+"""What the report page says of known windows."""
+
+import datetime
+import io
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monitoring.baseline import Baseline
+from monitoring.check import check
+from monitoring.features import NEITHER, NUMERIC, PASSES, UNSURE, Features, Model, Observation
+from monitoring.plots import time_edges
+from monitoring.report import render, what_became
+from monitoring.window import Picture, Record, Window
+
+BEGIN = datetime.datetime(2026, 11, 23, 10, tzinfo=datetime.UTC)
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>$\\frac{'
+
+
+class Page(HTMLParser):
+    """The elements of a page by name, with their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._inside: list[str] = []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep an element."""
+        self.elements.append((tag, dict(attrs)))
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Leave an element."""
+        while self._inside and self._inside.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        """Keep what a person reads."""
+        if self._inside and self._inside[-1] not in ("style", "script"):
+            self.text += data
+
+    def of(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
+        """Return the attributes of all elements of a name that have these among them."""
+        wanted = {name.replace("_", "-"): value for name, value in attributes.items()}
+        return [found for name, found in self.elements if name == tag and wanted.items() <= found.items()]
+
+
+def features(number: int, shift: float = 0.0, unsure_every: int = 10, label: str = "bicycle") -> Features:
+    made = Features()
+    for i in range(number):
+        numeric = dict.fromkeys(NUMERIC, 100 + (i * 37 % number) / number)
+        numeric["sharpness"] += shift
+        numeric["confidence"] = 0.5 if i % unsure_every == 0 else 0.9
+        made.add(Observation(numeric, label, UNSURE if i % unsure_every == 0 else PASSES))
+    return made
+
+
+def baseline(model: Model | None = None) -> Baseline:
+    return Baseline(features(500), model or Model(["bicycle", "motorcycle"], 0.7), 0.001, 0.2, 0.95)
+
+
+def window(measured: Features, label: str = "bicycle", name: str | None = "execution") -> Window:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(file, "PNG")
+    columns = zip(measured.numeric["confidence"], measured.categorical["outcome"], strict=True)
+    records = [
+        Record(f"event-{i}", name and f"{name}-{i}", BEGIN + i * datetime.timedelta(minutes=7), "endpoint", "variant",
+               label, label, outcome, confidence)
+        for i, (confidence, outcome) in enumerate(columns)
+    ]  # fmt: skip
+    pictures = [Picture(record, file.getvalue(), [record.confidence, 0.0]) for record in records[:24]]
+    return Window(measured, Counter(measured.unreadable), records, pictures, pictures[:3])
+
+
+def show(shown: Window, beside: Baseline | None = None) -> Page:
+    beside = beside or baseline()
+    return Page(render(shown, beside, check(shown, beside)))
+
+
+def test_a_window_like_the_baseline() -> None:
+    page = show(window(features(200)))
+    assert "Nothing drifted" in page.text
+    assert "violation" not in page.text
+    assert len(page.of("article", **{"class": "card"})) == 11
+    assert "2026-11-23 10:00 to 2026-11-24 09:13 UTC" in page.text
+    assert "200 captures, median 0.900: 90.0% accepted, 10.0% unsure, 0.0% neither" in page.text
+    assert [part["data-count"] for part in page.of("path", data_outcome="unsure")] == ["20"]
+
+
+def test_what_drifted_most_comes_first() -> None:
+    page = show(window(features(200, shift=0.4, unsure_every=2)))
+    drifted = page.of("article", **{"class": "card drifted"})
+    assert drifted[0]["aria-labelledby"] == "test-sharpness"
+    assert "3 of 11 features drifted: sharpness, outcome, confidence" in page.text
+    assert page.text.index("3 violations") < page.text.index("Drift tests")
+    assert "sharpness: median 100.9 in the window, median 100.5 in the baseline" in page.text
+
+
+def test_shares_of_outcomes_stand_beside_the_baseline() -> None:
+    page = show(window(features(200, unsure_every=4)))
+    rows = page.text[page.text.index("Outcomes", page.text.index("Drift tests")) :]
+    assert re.search(r"accepted\s*passes the threshold\s*75\.0%\s*150\s*90\.0%", rows)
+    assert re.search(r"unsure\s*a label, below the threshold\s*25\.0%\s*50\s*10\.0%", rows)
+
+
+def test_shares_that_the_baseline_cannot_tell_are_not_made_up() -> None:
+    """Below one half a label may pass although "neither" is more probable."""
+    page = show(window(features(20)), baseline(Model(["bicycle", "motorcycle"], 0.3)))
+    assert page.text.count("not known") == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "expected"),
+    [
+        ("bicycle", PASSES, "accepted"),
+        ("bicycle", UNSURE, "unsure"),
+        (NEITHER, UNSURE, "neither"),
+        (NEITHER, PASSES, "accepted"),  # as the workflow does, which compares with the threshold alone
+    ],
+)
+def test_what_became_of_a_capture(answer: str, outcome: str, expected: str) -> None:
+    record = Record("event", None, BEGIN, "endpoint", "variant", "bicycle", answer, outcome, 0.5)
+    assert what_became(record) == expected
+
+
+def test_no_captures() -> None:
+    page = show(Window())
+    assert "No captures in this time range" in page.text
+    assert not page.of("svg")
+    assert not page.of("form")
+
+
+def test_nothing_readable() -> None:
+    page = show(Window(unreadable=Counter({"not JSON, perhaps cut off": 40})))
+    assert "40 of 40 captures could not be read" in page.text
+    assert "40: not JSON, perhaps cut off" in page.text
+
+
+def test_too_few_to_compare_are_shown_all_the_same() -> None:
+    page = show(window(features(12)))
+    assert "Too few captures to compare: 12 of at least 30" in page.text
+    assert not page.of("article")
+    assert len(page.of("li", data_label="0")) == 15
+
+
+def test_a_window_that_lacks_captures_is_no_clean_one() -> None:
+    shown = window(features(200))
+    shown.unreadable["an answer that is not JSON"] = 50
+    page = show(shown)
+    assert "Nothing drifted, but 50 of 250 captures could not be read" in page.text
+    assert "1 violation" in page.text
+
+
+def test_what_captures_say_stays_text() -> None:
+    """Names, labels and reasons come from outside."""
+    beside = baseline(Model(["bicycle", HOSTILE], 0.7))
+    shown = window(features(200, label=HOSTILE), HOSTILE, HOSTILE)
+    shown.unreadable[HOSTILE] = 50
+    shown.records = [
+        Record(
+            each.event_id, each.inference_id, each.time, HOSTILE, HOSTILE, each.label, each.answer, each.outcome, 0.9
+        )
+        for each in shown.records
+    ]
+    page = show(shown, beside)
+    assert len(page.of("script")) == 1
+    assert not [found for tag, found in page.elements if "onerror" in found or found.get("src") == "x"]
+    for where in (f"{HOSTILE}-0", f"{HOSTILE}, {HOSTILE}", f"50: {HOSTILE}", f"{HOSTILE} 0.900"):
+        assert where in page.text
+    assert page.of("svg", aria_label=f"Confidence over time: {HOSTILE}")
+
+
+def test_a_capture_of_no_execution_says_so() -> None:
+    page = show(window(features(20), name=None))
+    assert "of no execution" in page.text
+    assert "None" not in page.text
+
+
+def test_a_page_loads_nothing() -> None:
+    html = render(shown := window(features(20)), beside := baseline(), check(shown, beside))
+    page = Page(html)
+    (policy,) = page.of("meta", http_equiv="Content-Security-Policy")
+    assert "default-src 'none'" in str(policy["content"])
+    addresses = [str(found[name]) for _, found in page.elements for name in ("src", "href") if found.get(name)]
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "url(http" not in html
+
+
+def test_many_captures_make_a_light_page() -> None:
+    shown, beside = window(features(5000)), baseline()
+    page = Page(render(shown, beside, check(shown, beside)))
+    glyphs = [part for part in page.of("path") if part.get("data-outcome")]
+    assert len(glyphs) == 2
+    # What falls on one place is drawn once: there are fewer places than captures.
+    assert sum(str(part["d"]).count("M") for part in glyphs) < 2000
+    assert sum(int(str(part["data-count"])) for part in glyphs) == 5000
+
+
+@pytest.mark.parametrize("span", [0.0, 30.0, 3600.0, 86400.0, 40 * 86400.0, 900 * 86400.0])
+def test_bars_hold_every_time(span: float) -> None:
+    begin = BEGIN.timestamp() + 1.5
+    edges = time_edges(np.array([begin, begin + span]))
+    assert edges[0] <= begin
+    assert begin + span < edges[-1]
+    assert 2 <= len(edges) <= 38
+    assert len(set(np.diff(edges))) == 1
