@@ -13,6 +13,7 @@ import json
 import secrets
 import signal
 import sys
+import tempfile
 import threading
 import time
 import webbrowser
@@ -271,7 +272,8 @@ class Review:
         if not received:
             return None
         message = received[0]
-        item = Item(message["MessageId"], message["ReceiptHandle"], parse_object(message["Body"]))
+        body = parse_object(message["Body"]) or {"text": message["Body"]}
+        item = Item(message["MessageId"], message["ReceiptHandle"], body)
         self._fetch(item)
         return item
 
@@ -529,16 +531,25 @@ def review(stack_name: str, reviewer: str, labels_uri: str | None, port: int, br
         raise CommandError(f"port {port} of this machine cannot be used: {error.strerror}") from error
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.default_int_handler)
+    folder = tempfile.TemporaryDirectory(prefix="review-", ignore_cleanup_errors=True)
     try:
         print(f"Review images at {server.address}\nLabels go to {session.labels_uri}. To end: q, or Ctrl-C", flush=True)
         if browser:
             # A text browser would not come back before it is left.
-            threading.Thread(target=webbrowser.open, args=[server.address], daemon=True).start()
+            threading.Thread(target=_open_browser, args=[server.address, folder.name], daemon=True).start()
         server.serve_forever()
     except KeyboardInterrupt:
         print(file=sys.stderr)
     finally:
         session.end()
         server.server_close()
+        folder.cleanup()
     counts = ", ".join(f"{count} {label}" for label, count in session.saved.most_common() if count)
     print(f"saved {session.saved.total()} labels{f' ({counts})' if counts else ''}; the rest waits in the queue")
+
+
+def _open_browser(address: str, folder: str) -> None:
+    """Open the page by a file that only its user may read: a program's arguments are seen by everybody."""
+    file = Path(folder) / "review.html"
+    file.write_text(f'<!doctype html><title>Review</title><meta http-equiv="refresh" content="0; url={address}">\n')
+    webbrowser.open(file.as_uri())

@@ -204,3 +204,18 @@ def test_a_failure_is_said_and_the_image_stays(desk: Desk, browser: Chromium) ->
     browser.press("1")
     browser.wait_for("document.body.innerText.includes('Nothing waits')")
     assert desk.records() == {"a.png": "bicycle"}
+
+
+def test_the_file_that_opens_the_page_leads_to_it(
+    desk: Desk, browser: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.send("a.png", drawing.bicycle(64, 48))
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    module._open_browser(desk.address, str(tmp_path))
+    browser.send("Page.navigate", url=opened[0])
+    browser.wait_for(f"location.href === '{desk.address}' && document.readyState === 'complete'")
+    assert browser.wait_for(shown("a.png")) == 64
+    browser.press("1")
+    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    assert desk.records() == {"a.png": "bicycle"}

@@ -59,13 +59,13 @@ class Page:
 
 
 @contextmanager
-def reviewing(stack: Stack, *start: str) -> Iterator[Page]:
+def reviewing(stack: Stack, *start: str, browser: str | None = None) -> Iterator[Page]:
     """Run the review as a user would, until the block ends."""
     command = [sys.executable, *(start or ("-m", "monitoring")), "review", "--stack-name", STACK]
     process = subprocess.Popen(
-        [*command, "--reviewer", "ada", "--no-browser"],
+        [*command, "--reviewer", "ada", *([] if browser else ["--no-browser"])],
         cwd=REPOSITORY,
-        env=stack.rehearsal.environment,
+        env={**stack.rehearsal.environment, **({"BROWSER": browser} if browser else {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -178,6 +178,20 @@ def test_nobody_else_can_see_or_act(stack: Stack, unsure: dict[str, Any]) -> Non
         assert status == 200 and b"evil" not in content
         assert page.request("POST", "save", save, Origin=f"http://{host}")[0] == 200
     assert queue(stack) == (0, 0)
+
+
+def test_the_browser_is_opened_without_telling_the_address_to_the_list_of_processes(
+    stack: Stack, tmp_path: Path
+) -> None:
+    script, told = tmp_path / "browser", tmp_path / "told"
+    script.write_text(f'#!/bin/sh\necho "$@" > {told}.part && mv {told}.part {told}\n')
+    script.chmod(0o700)
+    with reviewing(stack, browser=str(script)) as page:
+        argument = wait_for(lambda: told.exists() and told.read_text().strip())
+        file = Path(urlsplit(argument).path)
+        assert page.address.path not in argument and f'url={page.address.geturl()}"' in file.read_text()
+        assert file.parent.stat().st_mode & 0o077 == 0
+    assert not file.parent.exists()
 
 
 def replay(stack: Stack, *options: str) -> tuple[int, str]:

@@ -252,6 +252,14 @@ def test_a_message_without_its_image_is_dismissed_with_a_record_only(
     assert in_queue() == 0
 
 
+def test_a_message_that_is_no_json_is_kept_as_it_is_when_dismissed(start: Callable[..., Review]) -> None:
+    boto3.client("sqs").send_message(QueueUrl=queue(), MessageBody="not JSON")
+    session = start()
+    session.dismiss(session.state()["item"]["id"])
+    ((_, content),) = objects().items()
+    assert json.loads(content)["message"] == {"text": "not JSON"}
+
+
 def test_an_image_that_is_there_or_may_be_is_not_dismissed(
     start: Callable[..., Review], send: Callable[..., dict[str, Any]]
 ) -> None:

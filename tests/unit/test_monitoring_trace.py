@@ -127,7 +127,7 @@ def test_the_whole_story(stack: Stack, png: Callable[..., bytes], capsys: pytest
     log("serialize", level="INFO", message="of another one", execution_id=arn.replace("first", "second"))
     log("filter", _aws={}, execution_id=arn, Accepted=1)
     create_endpoint()
-    put_captures("other", "first", "first-2")
+    put_captures("other", "first-2", "first")
     name = hashlib.sha256(png()).hexdigest()[:16]
     record = {"label": "motorcycle", "reviewer": "ada", "reviewed_at": "2100-01-01T00:00:00+00:00"}
     storage.write(f"s3://{BUCKET}/labels/{name}.json", json.dumps(record).encode(), "application/json")
@@ -141,7 +141,7 @@ def test_the_whole_story(stack: Stack, png: Callable[..., bytes], capsys: pytest
     assert story["object"]["as_serialized"] is True and story["object"]["bytes"] == len(png())
     assert [(line["function"], line["message"]) for line in story["logs"]] == [(n, f"said {n}") for n in NAMES]
     assert story["logs"][0]["fields"] == {"extra": 1}
-    assert (story["capture"]["event_id"], story["capture"]["probabilities"]) == ("event-1", [0.1, 0.05])
+    assert (story["capture"]["event_id"], story["capture"]["probabilities"]) == ("event-2", [0.2, 0.05])
     assert (story["review"]["label"], story["review"]["reviewer"]) == ("motorcycle", "ada")
     assert story["missing"] == []
 
@@ -151,7 +151,7 @@ def test_the_whole_story(stack: Stack, png: Callable[..., bytes], capsys: pytest
     places = [out.index(text) for text in order]
     assert places == sorted(places)
     # Recorded to the second, its time is before its question's.
-    assert out.index("Classify") < out.index("captured image/png of 5 bytes; probabilities 0.100, 0.050")
+    assert out.index("Classify") < out.index("captured image/png of 5 bytes; probabilities 0.200, 0.050")
 
 
 def test_what_is_not_there_is_said(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
