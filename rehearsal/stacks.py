@@ -15,6 +15,7 @@ from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Stack
 from moto.core.common_models import CloudFormationModel
 from moto.core.config import default_user_config
 from moto.events.models import EventBus, Rule
+from moto.logs.models import LogGroup
 from moto.s3.models import FakeBucket, s3_backends
 from moto.sns.models import Topic
 from moto.stepfunctions import models as states
@@ -328,7 +329,7 @@ def _mentions(part: Any) -> set[str]:
     return found.union(*map(_mentions, part.values()))
 
 
-@gap("a changed parameter reaches resources that Ref it, not those that name it in Fn::Sub or a condition")
+@gap("a changed parameter misses resources that name it in Fn::Sub or a condition, and forgets those without an update")
 def changed_parameters_reach_every_resource() -> None:
     """Update all that depend on it, and remove those whose condition has become false."""
 
@@ -358,7 +359,12 @@ def changed_parameters_reach_every_resource() -> None:
                 if unwanted is not None:
                     resources._delete_resource(unwanted, resource_json)
                 return None
-            return original(name, resource_json, resources, **rest)
+            updated = original(name, resource_json, resources, **rest)
+            if updated is None and isinstance(group := resources[name], LogGroup):
+                days = parsing.clean_json(resource_json["Properties"].get("RetentionInDays"), resources)
+                group.set_retention_policy(days)
+            # What moto cannot update must not be forgotten: others may name it.
+            return updated or resources[name]
 
         return update
 

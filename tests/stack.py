@@ -119,6 +119,15 @@ def deploy_endpoint(
     return rehearsal.run(sys.executable, "-m", "training", "deploy", *names, *more, check=check)
 
 
+def empty(rehearsal: Rehearsal, bucket: str) -> None:
+    """Delete all objects of a bucket, also those that are captured in this moment."""
+    client = rehearsal.client("s3")
+    time.sleep(2)
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for item in page.get("Contents", []):
+            client.delete_object(Bucket=bucket, Key=item["Key"])
+
+
 def wait_for(look: Callable[[], Any], seconds: float = 30) -> Any:
     """Look until there is something to see; return it."""
     deadline = time.monotonic() + seconds

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack import ENVIRONMENT, STACK, Rehearsal, Stack, deploy_endpoint
+from tests.stack import ENVIRONMENT, STACK, Rehearsal, Stack, deploy_endpoint, empty
 
 
 @pytest.fixture(scope="module")
@@ -17,3 +17,7 @@ def stack(rehearsal: Rehearsal) -> Iterator[Stack]:
     deploy_endpoint(rehearsal, outputs["ImageBucketName"])
     rehearsal.run(sys.executable, "events/prepare.py", "--stack-name", STACK)
     yield Stack(rehearsal, outputs, said)
+    if STACK in str(rehearsal.client("cloudformation").describe_stacks()["Stacks"]):
+        rehearsal.run(sys.executable, "-m", "training", "remove", "--endpoint-name", "image-classifier", check=False)
+        empty(rehearsal, outputs["ImageBucketName"])
+        rehearsal.client("cloudformation").delete_stack(StackName=STACK)

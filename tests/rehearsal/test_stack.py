@@ -6,7 +6,6 @@ import io
 import json
 import re
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from PIL import Image
 
 from demo import drawing
-from tests.stack import ENVIRONMENT, REPOSITORY, STACK, Stack, deploy_endpoint, wait_for
+from tests.stack import ENVIRONMENT, REPOSITORY, STACK, Stack, deploy_endpoint, empty, wait_for
 
 
 def functions_of(stack: Stack) -> list[dict[str, Any]]:
@@ -46,10 +45,14 @@ def test_a_changed_parameter_reaches_the_function(stack: Stack) -> None:
     event = stack.put("a/blurred-0.png", drawing.blurred(64, 64))
     assert stack.classify(event)["error"] == "ThresholdNotMet"
     try:
-        stack.rehearsal.run("sam", "deploy", *ENVIRONMENT, "--parameter-overrides", "Threshold=0")
+        changed = ("--parameter-overrides", "Threshold=0 LogRetentionDays=7")
+        stack.rehearsal.run("sam", "deploy", *ENVIRONMENT, *changed)
         assert stack.classify(event)["status"] == "SUCCEEDED"
+        groups = stack.rehearsal.client("logs").describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{STACK}")
+        assert {int(group["retentionInDays"]) for group in groups["logGroups"]} == {7}
     finally:
-        stack.rehearsal.run("sam", "deploy", *ENVIRONMENT, "--parameter-overrides", "Threshold=0.70")
+        changed = ("--parameter-overrides", "Threshold=0.70 LogRetentionDays=30")
+        stack.rehearsal.run("sam", "deploy", *ENVIRONMENT, *changed)
     assert stack.classify(event)["error"] == "ThresholdNotMet"
 
 
@@ -238,15 +241,11 @@ def test_a_missing_endpoint_fails_the_workflow_by_name_and_can_be_made_again(sta
 
 
 def test_zz_delete_takes_the_stack_away(stack: Stack) -> None:
-    client = stack.rehearsal.client("s3")
     refused = stack.rehearsal.run("sam", "delete", *ENVIRONMENT, "--no-prompts", check=False)
     assert refused.returncode != 0 and functions_of(stack), "a bucket with images is not deleted"
     stack.rehearsal.run(sys.executable, "-m", "training", "remove", "--endpoint-name", "image-classifier")
-    time.sleep(2)  # what was captured last is written by then
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=stack.bucket):
-        for item in page.get("Contents", []):
-            client.delete_object(Bucket=stack.bucket, Key=item["Key"])
+    empty(stack.rehearsal, stack.bucket)
     stack.rehearsal.run("sam", "delete", *ENVIRONMENT, "--no-prompts")
     assert functions_of(stack) == []
-    assert stack.bucket not in str(client.list_buckets()["Buckets"])
+    assert stack.bucket not in str(stack.rehearsal.client("s3").list_buckets()["Buckets"])
     assert STACK not in str(stack.rehearsal.client("stepfunctions").list_state_machines()["stateMachines"])

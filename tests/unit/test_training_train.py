@@ -17,6 +17,7 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="training needs torch; run in the environment of training/requirements.txt")
 onnx = pytest.importorskip("onnx", reason="training needs onnx; run in the environment of training/requirements.txt")
 
+from training.__main__ import main  # noqa: E402
 from training.augment import augment, compress, textures  # noqa: E402
 from training.errors import CommandError  # noqa: E402
 from training.muon import orthogonalise  # noqa: E402
@@ -157,6 +158,12 @@ def _trains(pid: int) -> bool:
         return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
         return False
+
+
+def test_one_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--folds", "1"])
+    assert "'1' is not a whole number of at least 2" in capsys.readouterr().err
 
 
 def test_a_changed_image_is_noticed(staged: Path, tmp_path: Path) -> None:
