@@ -20,6 +20,8 @@ LEAST_PSI = 0.2
 LEAST_CAPTURES = 30
 
 _BINS = 10
+# Smaller p-values tell nothing more.
+_LEAST_SHOWN = 1e-12
 # Below this many expected in a cell, chi-square is no approximation (Cochran 1954).
 _LEAST_EXPECTED = 5
 
@@ -44,9 +46,10 @@ class Finding:
     @property
     def description(self) -> str:
         """Say in a sentence what was found."""
+        p_value = f"{self.p_value:.1g}" if self.p_value >= _LEAST_SHOWN else f"below {_LEAST_SHOWN:g}"
         return (
             f"{self.feature}: {self.window} in the window, {self.baseline} in the baseline "
-            f"({self.test} {self.statistic:.3f}, corrected p {self.p_value:.1e}; PSI {self.psi:.2f})"
+            f"({self.test} {self.statistic:.3f}, corrected p {p_value}; PSI {self.psi:.2f})"
         )
 
 

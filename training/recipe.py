@@ -47,7 +47,7 @@ class Recipe:
     averaging_decay: float = 0.995
 
     # Calibration: what all other images together weigh, beside 1 for all images of labels.
-    other_prior: float = 0.2
+    other_prior: float = 0.25
 
     # Augmentation: the probability of each, then its range or largest strength
     first_jpeg_quality: tuple[int, int] = (65, 85)
