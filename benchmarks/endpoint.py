@@ -1,9 +1,9 @@
 """How fast the endpoint's server answers: ``python benchmarks/endpoint.py``.
 
-One worker of ``python -m training.container.serve``, a handler that does nothing behind the same server, and the same model
-behind Flask and gunicorn (``requirements/bench.txt``) take turns in short rounds, so that a noisy machine is noisy to
-all of them. Figures are medians over the rounds; comparisons are made within a round, and then the median is taken.
-Servers share one CPU, the client has another. Afterwards hostile and slow clients try to take the server down.
+One worker of ``python -m training.container.serve``, a handler that does nothing behind the same server, and the same
+model behind Flask and gunicorn (``requirements/bench.txt``) take turns in short rounds, so that a noisy machine is
+noisy to all of them. Figures are medians over the rounds; comparisons are made within a round, and then the median is
+taken. Servers share one CPU, the client has another. Afterwards hostile and slow clients try to take the server down.
 """
 
 import argparse

@@ -79,7 +79,12 @@ def test_clean_traffic_stays_green_and_drifted_traffic_is_named_and_heard(
     assert check(stack)["status"] == "SUCCEEDED"
     wait_for(lambda: stack.alarm("DriftAlarm") == "ALARM")
     heard: list[dict[str, Any]] = []
-    wait_for(lambda: heard.extend(mail()) or len(heard) >= 2)
+
+    def hear() -> bool:
+        heard.extend(mail())
+        return len(heard) >= 2
+
+    wait_for(hear)
     (told,) = [message for message in heard if "report" in message]
     assert "sharpness" in {violation["feature_name"] for violation in told["violations"]}
     (raised,) = [message for message in heard if message.get("NewStateValue") == "ALARM"]
