@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitoring.capture import CaptureReader
+from training.command import at_least_one, run, share
 from training.errors import CommandError
 
 if TYPE_CHECKING:
@@ -27,25 +28,7 @@ VIOLATED = 3
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 not understood, or what the command's help says."""
-    options = _parser().parse_args(arguments)
-    try:
-        return int(options.run(options) or 0)
-    except CommandError as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted")
-    except OSError as error:
-        return _fail(str(error))
-    except Exception as error:
-        # Imported late: a folder can be checked without AWS.
-        if type(error).__module__.split(".")[0] in ("botocore", "boto3"):
-            return _fail(f"AWS: {error}")
-        raise
-
-
-def _fail(reason: str) -> int:
-    print(f"error: {reason}", file=sys.stderr)
-    return 1
+    return run(_parser(), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     baseline.add_argument(
         "--labels", default="bicycle,motorcycle", help="of the model behind --captures, in order (default: %(default)s)"
     )
-    baseline.add_argument("--threshold", type=_share, default=0.70, help="the stack's Threshold (default: %(default)s)")
+    baseline.add_argument("--threshold", type=share, default=0.70, help="the stack's Threshold (default: %(default)s)")
     baseline.add_argument("--output", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
     _add_range(baseline, None)
     baseline.set_defaults(run=_baseline)
@@ -152,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("execution", nargs="?", metavar="EXECUTION", help="ARN or name of an execution")
     what.add_argument("--faults", action="store_true", help="start everything in the fault queue again")
     replay.add_argument("--image", type=Path, metavar="FILE", help="a corrected image for EXECUTION")
-    replay.add_argument("--limit", type=_count, metavar="N", help="of --faults, take at most N")
+    replay.add_argument("--limit", type=at_least_one, metavar="N", help="of --faults, take at most N")
     replay.add_argument("--stack-name", required=True, help="as in samconfig.toml")
     replay.set_defaults(run=_replay)
     return parser
@@ -163,20 +146,10 @@ def _add_range(command: argparse.ArgumentParser, hours: float | None) -> None:
     command.add_argument("--endpoint-name", help="default: all endpoints below --captures")
     default = "default: %(default)s" if hours else "default: everything"
     command.add_argument("--hours", type=_positive, default=hours, help=f"length of the time range ({default})")
-    command.add_argument("--newest", type=_count, help="of these, take so many newest captures (default: all)")
+    command.add_argument("--newest", type=at_least_one, help="of these, take so many newest captures (default: all)")
     command.add_argument(
         "--end", type=_time, metavar="TIME", help="end of the range, as 2026-11-23T12:00:00+00:00 (default: now)"
     )
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:  # not-a-number is refused too
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
 
 
 def _positive(text: str) -> float:
@@ -192,12 +165,6 @@ def _positive(text: str) -> float:
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port's number")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 

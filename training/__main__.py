@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from .command import at_least_one, count, run, share
 from .errors import CommandError
 from .metrics import THRESHOLD
 from .recipe import Recipe
@@ -20,26 +21,7 @@ EVALUATION = Path("build/evaluation")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 not understood (argparse)."""
-    options = _parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except CommandError as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command takes up where it can")
-    except OSError as error:
-        return _fail(str(error))
-    except Exception as error:
-        # Imported late: stage and train work where boto3 is not installed.
-        if type(error).__module__.split(".")[0] in ("botocore", "boto3"):
-            return _fail(f"AWS: {error}")
-        raise
-    return 0
-
-
-def _fail(reason: str) -> int:
-    print(f"error: {reason}", file=sys.stderr)
-    return 1
+    return run(_parser(), arguments, "interrupted; the same command takes up where it can")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("--out", type=Path, default=STAGED, help="folder to write (default: %(default)s)")
     stage.add_argument(
         "--neither-limit",
-        type=_count,
+        type=count,
         metavar="N",
         help="keep at most N 'neither' images per split (default: all)",
     )
@@ -97,9 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--data", type=Path, default=STAGED, help="a staged folder (default: %(default)s)")
     train.add_argument("--out", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
-    train.add_argument("--epochs", type=_positive, default=Recipe.epochs, help="default: %(default)s")
+    train.add_argument("--epochs", type=at_least_one, default=Recipe.epochs, help="default: %(default)s")
     train.add_argument("--folds", type=_folds, default=Recipe.folds, help="parts to leave out (default: %(default)s)")
-    train.add_argument("--seed", type=_count, default=0, help="default: %(default)s")
+    train.add_argument("--seed", type=count, default=0, help="default: %(default)s")
     _add_advice(train)
     train.set_defaults(run=_train)
 
@@ -120,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--out", type=Path, default=EVALUATION, help="folder to write (default: %(default)s)")
     evaluate.add_argument(
-        "--threshold", type=_share, default=THRESHOLD, help="least confidence that passes (default: %(default)s)"
+        "--threshold", type=share, default=THRESHOLD, help="least confidence that passes (default: %(default)s)"
     )
     _add_advice(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
@@ -138,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     deploy.add_argument("--image-uri", required=True, help="the container's image in ECR")
     deploy.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
     deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
-    deploy.add_argument("--instance-count", type=_positive, default=1, help="default: %(default)s")
+    deploy.add_argument("--instance-count", type=at_least_one, default=1, help="default: %(default)s")
     deploy.add_argument(
         "--capture-percentage",
         type=int,
@@ -168,42 +150,20 @@ def _add_advice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confidence", type=_inner_share, default=0.95, help="of that advice (default: %(default)s)")
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
 def _folds(text: str) -> int:
-    if _count(text) < 2:
+    if count(text) < 2:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 2")
     return int(text)
 
 
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:  # not-a-number is refused too
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
-
-
 def _inner_share(text: str) -> float:
-    if not 0 < _share(text) < 1:
+    if not 0 < share(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return float(text)
 
 
 def _wanted(text: str) -> float:
-    if not 0.5 <= _share(text) < 1:
+    if not 0.5 <= share(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0.5 and below 1")
     return float(text)
 

@@ -25,7 +25,6 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
-    "--remote-debugging-pipe",
 )
 WAIT_SECONDS = 20.0
 
@@ -47,7 +46,7 @@ class Chromium:
         assert min(to_browser, from_browser) > 4
         self._process = os.posix_spawn(
             CHROMIUM,
-            [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            [CHROMIUM, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"],
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),

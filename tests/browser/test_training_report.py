@@ -1,7 +1,6 @@
 """The report page in a real browser: nothing overflows on a phone, and nothing is fetched."""
 
 import re
-import shutil
 import subprocess
 from html import escape
 from pathlib import Path
@@ -10,21 +9,10 @@ import pytest
 from PIL import Image
 
 from demo.drawing import bicycle, house, motorcycle
+from tests.browser.chromium import CHROMIUM, FLAGS
 from training.__main__ import main
 
 REPOSITORY = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-)
 # Put into a copy of the page: what a person would notice, written where --dump-dom shows it. The copy stands in a
 # frame, because a headless window is never narrower than 500 pixels.
 PROBE = """<script>addEventListener("load", () => {

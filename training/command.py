@@ -1,0 +1,69 @@
+"""What the command lines of training and monitoring share: how they fail, and numbers that they take."""
+
+import argparse
+import sys
+
+from .errors import CommandError
+
+
+def run(parser: argparse.ArgumentParser, arguments: list[str] | None, interrupted: str = "interrupted") -> int:
+    """Run the command that was asked for; what goes wrong becomes one line.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Its commands have a default ``run``, which takes the options and may return an exit code.
+    arguments : list of str or None
+        None takes those of the process.
+    interrupted : str
+        What to say on Ctrl-C.
+
+    Returns
+    -------
+    int
+        0 done, 1 failed, or what the command returned. argparse itself ends with 2 what it does not understand.
+    """
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except CommandError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail(interrupted)
+    except OSError as error:
+        return _fail(str(error))
+    except Exception as error:
+        # By name: much works where boto3 is not installed.
+        if type(error).__module__.split(".")[0] in ("botocore", "boto3"):
+            return _fail(f"AWS: {error}")
+        raise
+
+
+def _fail(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    return 1
+
+
+def count(text: str) -> int:
+    """Take a whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def at_least_one(text: str) -> int:
+    """Take a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Take a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # not-a-number is refused too
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
