@@ -3,12 +3,15 @@
 List prices of us-east-1 in US dollars, read in November 2026 from the services' own price pages
 (https://aws.amazon.com/step-functions/pricing/, …/lambda/pricing/, …/eventbridge/pricing/, …/s3/pricing/,
 …/sagemaker/ai/pricing/, …/cloudwatch/pricing/, …/sqs/pricing/), without free tiers. The workflow's steps are counted in
-its definition; durations are what an x86 function of its size takes when warm, rounded up. X-Ray's samples (about $0.25
-per million images) and the monthly price of custom metrics are left out.
+its definition, alarms and dashboards in the template; durations are what an x86 function of its size takes when warm,
+rounded up. X-Ray's samples (about $0.25 per million images) are left out.
 """
 
 import json
 from pathlib import Path
+from typing import Any
+
+from samtranslator.yaml_helper import yaml_parse
 
 PER_TRANSITION = 25.00 / 1e6
 PER_LAMBDA_REQUEST = 0.20 / 1e6
@@ -22,16 +25,24 @@ ENDPOINT_HOUR = 0.23
 FUNCTIONS = {"serialize": (1.0, 0.10), "classify": (0.5, 0.10), "filter": (0.25, 0.01)}
 #: Bytes of log that the three functions write for one image.
 LOG_BYTES = 6_000
+#: A month of one metric, of one metric in an alarm, of one dashboard; an hour of the drift check's instance.
+METRIC_MONTH, ALARM_METRIC_MONTH, DASHBOARD_MONTH, CHECK_HOUR = 0.30, 0.10, 3.00, 0.05
+#: Metrics of the functions (8, and three by label) and of the drift check (3, and one by feature), with two labels.
+METRICS = 8 + 3 * 2 + 3 + 11
+#: Hours in which the drift check's instance starts and works, of an hourly check.
+CHECK_HOURS = 24 * 30 * 5 / 60
+ROOT = Path(__file__).parents[1]
 
 
-def transitions(states: dict[str, dict[str, object]], start: str, unsure: bool) -> int:
+def transitions(states: dict[str, dict[str, Any]], start: str, unsure: bool) -> int:
     """Count the states that one image passes through."""
     count, name = 0, start
     while True:
         count += 1
         state = states[name]
-        if unsure and "Catch" in state:
-            name, unsure = str(state["Catch"][0]["Next"]), False  # type: ignore[index]
+        catchers = [catcher for catcher in state.get("Catch", []) if "ThresholdNotMet" in catcher["ErrorEquals"]]
+        if unsure and catchers:
+            name = str(catchers[0]["Next"])
         elif "Next" in state:
             name = str(state["Next"])
         else:
@@ -39,8 +50,8 @@ def transitions(states: dict[str, dict[str, object]], start: str, unsure: bool) 
 
 
 def main() -> None:
-    """Print the cost of an accepted and of an unsure image, and of the endpoint."""
-    definition = json.loads((Path(__file__).parents[1] / "statemachine" / "classify.asl.json").read_text())
+    """Print the cost of an accepted and of an unsure image, of the endpoint, and of watching it."""
+    definition = json.loads((ROOT / "statemachine" / "classify.asl.json").read_text())
     functions = sum(PER_LAMBDA_REQUEST + memory * seconds * PER_GB_SECOND for memory, seconds in FUNCTIONS.values())
     # The upload's own event is charged like any other.
     storage = PER_S3_PUT + PER_S3_GET + PER_EVENT + LOG_BYTES / 1e9 * PER_LOG_GB
@@ -53,6 +64,15 @@ def main() -> None:
             f"${(storage + handed_on) * 1e6:.0f} for storage, logs and messages"
         )
     print(f"endpoint: ${ENDPOINT_HOUR:.2f} an hour for each ml.m5.xlarge, ${ENDPOINT_HOUR * 24 * 30:.0f} a month")
+    resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"].values()
+    alarms = [each["Properties"] for each in resources if each["Type"] == "AWS::CloudWatch::Alarm"]
+    watched = sum(sum("MetricStat" in query for query in alarm.get("Metrics", [])) or 1 for alarm in alarms)
+    dashboards = sum(each["Type"] == "AWS::CloudWatch::Dashboard" for each in resources)
+    signals = METRICS * METRIC_MONTH + watched * ALARM_METRIC_MONTH + dashboards * DASHBOARD_MONTH
+    print(
+        f"watching: ${signals + CHECK_HOURS * CHECK_HOUR:.0f} a month: ${signals:.0f} for {METRICS} metrics, "
+        f"{len(alarms)} alarms and {dashboards} dashboards, ${CHECK_HOURS * CHECK_HOUR:.0f} for an hourly drift check"
+    )
 
 
 if __name__ == "__main__":

@@ -94,6 +94,8 @@ def test_the_cost_is_what_its_command_prints() -> None:
     readme = (REPOSITORY / "README.md").read_text()
     assert f"${total} per million images (of which ${states}" in readme
     assert re.findall(r"endpoint: (\$[\d.]+) an hour", done.stdout)[0] in readme
+    watching = re.findall(r"watching: (\$\d+) a month", done.stdout)[0]
+    assert f"and {watching} a\nmonth for watching" in readme
 
 
 @pytest.fixture(scope="module")
