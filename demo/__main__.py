@@ -243,7 +243,13 @@ def watch(outputs: dict[str, str]) -> None:
     address = f"s3://{outputs['ModelBucketName']}"
     with step("120 more images, and what is normal of them (python -m monitoring baseline)"):
         send(ENDPOINT, range(120))
-        baseline = ("baseline", "--captures", f"{address}/capture", "--output", f"{address}/monitoring/baseline")
+        baseline = (
+            "baseline",
+            "--captures",
+            f"{address}/capture",
+            "--output",
+            f"{address}/monitoring/baseline/{ENDPOINT}",
+        )
         run(sys.executable, "-m", "monitoring", *baseline)
     checked = {}
     for what, seeds, change in (("as before", range(120, 180), None), ("out of focus", range(180, 330), out_of_focus)):

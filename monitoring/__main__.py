@@ -3,7 +3,6 @@
 import argparse
 import datetime
 import getpass
-import heapq
 import json
 import sys
 from pathlib import Path
@@ -143,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_range(command: argparse.ArgumentParser, hours: float | None) -> None:
     """Add the options that choose captures."""
-    command.add_argument("--endpoint-name", help="default: all endpoints below --captures")
+    command.add_argument("--endpoint-name", help="whose captures (default: the only endpoint's)")
     default = "default: %(default)s" if hours else "default: everything"
     command.add_argument("--hours", type=_positive, default=hours, help=f"length of the time range ({default})")
     command.add_argument("--newest", type=at_least_one, help="of these, take so many newest captures (default: all)")
@@ -264,9 +263,9 @@ def _window(options: argparse.Namespace, model: "Model") -> "Window":
     end = options.end or datetime.datetime.now(datetime.UTC)
     start = end - datetime.timedelta(hours=options.hours) if options.hours else None
     reader = CaptureReader(options.captures, start, end, options.endpoint_name)
-    newest = heapq.nlargest(options.newest, reader, lambda capture: capture.time) if options.newest else reader
-    window = read_window(newest, model)
+    window = read_window(reader.newest(options.newest) if options.newest else reader, model)
     window.unreadable += reader.unreadable
+    window.completeness = min(window.completeness, reader.completeness)
     _say_unreadable(window)
     return window
 

@@ -1,8 +1,9 @@
 """Read what SageMaker's data capture wrote: JSON Lines by endpoint, variant and hour."""
 
 import base64
-import binascii
 import datetime
+import heapq
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class Capture:
     probabilities: list[float]
 
 
-class UnreadableRecord(ValueError):
+class UnreadableRecord(Exception):
     """A line is no complete record of an image and its probabilities; the message says what is missing."""
 
 
@@ -47,17 +48,20 @@ class CaptureReader:
     start, end : datetime.datetime or None
         Aware times; captures with ``start <= time < end`` are read. None is no limit.
     endpoint : str or None
-        None reads all endpoints.
+        None reads the only one that there is.
 
     Attributes
     ----------
+    read : int
+        How many records were read; of those before and after the time range some are among them.
     unreadable : collections.Counter
         How many records could not be read, by reason. A line that was cut off is one of them.
 
     Raises
     ------
     CommandError
-        While iterating: if there is no such endpoint below ``source``, or nothing at all.
+        While iterating: if there is no such endpoint below ``source``, nothing at all, or several endpoints of which
+        none was chosen.
     """
 
     def __init__(
@@ -68,24 +72,54 @@ class CaptureReader:
         endpoint: str | None = None,
     ) -> None:
         self._source, self._start, self._end, self._endpoint = source, start, end, endpoint
+        self.read = 0
         self.unreadable: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Capture]:
+        for endpoint, variant, base, names in self._variants():
+            for name in names:
+                yield from self._read(storage.join(base, name), endpoint, variant)
+
+    def newest(self, count: int) -> list[Capture]:
+        """Return so many newest captures of the time range, reading backwards no further than they reach."""
+        kept: list[tuple[datetime.datetime, int, Capture]] = []
+        numbers = itertools.count()
+        for endpoint, variant, base, names in self._variants():
+            for name in reversed(list(names)):
+                # An hour's folder holds that hour and late ones of the hour before, so nothing newer comes any more.
+                if len(kept) == count and name[: len("yyyy/mm/dd/hh")] < f"{kept[0][0]:%Y/%m/%d/%H}":
+                    break
+                for capture in self._read(storage.join(base, name), endpoint, variant):
+                    add = heapq.heappush if len(kept) < count else heapq.heappushpop
+                    add(kept, (capture.time, next(numbers), capture))
+        return [capture for *_, capture in sorted(kept, key=lambda each: each[:2])]
+
+    @property
+    def completeness(self) -> float:
+        """Return the share of records that could be read, 0 to 1."""
+        return self.read / (self.read + self.unreadable.total()) if self.unreadable else 1.0
+
+    def _variants(self) -> Iterator[tuple[str, str, str, Iterator[str]]]:
+        """Yield each endpoint and variant with its address and the names of its files, the oldest first."""
         found = storage.folders(self._source)
         wanted = [name for name in found if self._endpoint in (None, name)]
         if not wanted:
             missing = f"captures of endpoint {self._endpoint}" if self._endpoint else "captures"
             there = f"; there are {', '.join(found)}" if found else ""
             raise CommandError(f"{self._source} holds no {missing}{there}. Is data capture on?")
+        if len(wanted) > 1:
+            raise CommandError(
+                f"{self._source} holds captures of several endpoints, which must not be mixed: choose one of "
+                f"{', '.join(wanted)} with --endpoint-name"
+            )
         # A request belongs to the hour in which it was answered, its file perhaps to the next one.
         after = f"{self._start.astimezone(datetime.UTC) - _HOUR:%Y/%m/%d/%H}" if self._start else ""
         until = f"{self._end.astimezone(datetime.UTC) + 2 * _HOUR:%Y/%m/%d/%H}" if self._end else "\uffff"
-        for endpoint in wanted:
-            for variant in storage.folders(storage.join(self._source, endpoint)):
-                base = storage.join(self._source, f"{endpoint}/{variant}")
-                for name in storage.files(base, after, until):
-                    if name.endswith(".jsonl"):
-                        yield from self._read(storage.join(base, name), endpoint, variant)
+        (endpoint,) = wanted
+        for variant in storage.folders(storage.join(self._source, endpoint)):
+            base = storage.join(self._source, f"{endpoint}/{variant}")
+            names = (name for name in storage.files(base, after, until) if name.endswith(".jsonl"))
+            yield endpoint, variant, base, names
 
     def _read(self, address: str, endpoint: str, variant: str) -> Iterator[Capture]:
         for line in storage.lines(address):
@@ -96,6 +130,7 @@ class CaptureReader:
             except UnreadableRecord as error:
                 self.unreadable[str(error)] += 1
                 continue
+            self.read += 1
             if (self._start is None or self._start <= capture.time) and (self._end is None or capture.time < self._end):
                 yield capture
 
@@ -112,29 +147,32 @@ def parse_record(line: bytes, endpoint: str, variant: str) -> Capture:
     """
     try:
         record = json.loads(line)
-    except ValueError as error:  # of which a wrong encoding is one
+    except (ValueError, RecursionError) as error:  # a wrong encoding is a ValueError
         raise UnreadableRecord("not JSON, perhaps cut off") from error
     try:
         data, metadata = record["captureData"], record["eventMetadata"]
-        event_id = str(metadata["eventId"])
+        event_id, inference_id = str(metadata["eventId"]), metadata.get("inferenceId")
         time = datetime.datetime.fromisoformat(metadata["inferenceTime"])
-    except (KeyError, TypeError, ValueError) as error:
+        if time.tzinfo is None:
+            raise UnreadableRecord("a time without a zone")
+        time = time.astimezone(datetime.UTC)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise UnreadableRecord("no captured data, event id or time") from error
-    if time.tzinfo is None:
-        raise UnreadableRecord("a time without a zone")
+    if not isinstance(inference_id, str | None):
+        raise UnreadableRecord("an inference id that is no text")
     image = _body(data, "endpointInput")
     try:
         probabilities = json.loads(_body(data, "endpointOutput"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableRecord("an answer that is not JSON") from error
     if not isinstance(probabilities, list) or not all(_is_probability(value) for value in probabilities):
         raise UnreadableRecord("an answer that is not a list of probabilities")
     return Capture(
         event_id,
-        time.astimezone(datetime.UTC),
+        time,
         endpoint,
         variant,
-        metadata.get("inferenceId"),
+        inference_id,
         str(data["endpointInput"].get("observedContentType", "")),
         image,
         [float(value) for value in probabilities],
@@ -153,5 +191,5 @@ def _body(data: Any, part: str) -> bytes:
         return base64.b64decode(text, validate=True) if encoding == "BASE64" else text.encode()
     except (KeyError, TypeError, AttributeError) as error:
         raise UnreadableRecord(f"no {part}") from error
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:  # of which base64's own is one
         raise UnreadableRecord(f"{part} that is not base64") from error

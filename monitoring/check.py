@@ -98,17 +98,17 @@ def write_baseline(features: Features, model: Model, address: str) -> None:
 
 def check(window: Window, baseline: Baseline) -> Check:
     """Compare a window with a baseline, and name what it violates."""
-    read, unreadable = len(window.features), sum(window.unreadable.values())
+    read, unreadable = len(window.features), window.unreadable.total()
     findings: list[Finding] = []
     violations = []
-    if read + unreadable and read < baseline.completeness * (read + unreadable):
+    if window.completeness < baseline.completeness:
         reasons = ", ".join(f"{count} times {reason}" for reason, count in window.unreadable.most_common(3))
         violations.append(
             _violation(
                 "capture",
                 "completeness_check",
-                f"{unreadable} of {read + unreadable} captures could not be read ({reasons}); "
-                f"at least {baseline.completeness:.0%} must be",
+                f"only {window.completeness:.1%} of the captures could be read, and at least "
+                f"{baseline.completeness:.0%} must be; left out: {reasons}",
             )
         )
     if read >= LEAST_CAPTURES:
@@ -139,15 +139,17 @@ def _write_json(address: str, name: str, content: dict[str, Any]) -> None:
 
 
 def put_metrics(result: Check, namespace: str, endpoint: str) -> None:
-    """Put what was found into CloudWatch: the number of violations, and how far each feature is from its baseline."""
+    """Put what was found into CloudWatch: the number of violations, and how far each feature is from its baseline.
+
+    Where there was too little to compare, nothing is said of violations: an alarm must not end for want of data.
+    """
     of_endpoint = {"Name": "Endpoint", "Value": endpoint}
+    counts = {"CapturesRead": result.captures, "CapturesUnreadable": result.unreadable}
+    if result.findings or result.violations:
+        counts["DriftViolations"] = len(result.violations)
     data: list[Any] = [
         {"MetricName": name, "Dimensions": [of_endpoint], "Unit": "Count", "Value": value}
-        for name, value in (
-            ("DriftViolations", len(result.violations)),
-            ("CapturesRead", result.captures),
-            ("CapturesUnreadable", result.unreadable),
-        )
+        for name, value in counts.items()
     ]
     data += [
         {

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageChops
 
 from monitoring.capture import Capture
+from training.container import preprocess
 
 NEITHER = "neither"
 #: Numeric features, each with what one reads on its axis.
@@ -32,6 +33,8 @@ NUMERIC = {
 #: Categorical features: the most probable answer, "neither" being one, and whether it passes the threshold.
 CATEGORICAL = ("answer", "outcome")
 PASSES, UNSURE = "passes", "unsure"
+#: Pictures are measured at no more than this many pixels a side, above what the workflow sends at most (MaxEdge).
+MEASURED_EDGE = 512
 
 #: JPEG's blocks (ITU-T T.81, A.1.3).
 _BLOCK = 8
@@ -73,32 +76,39 @@ def observe(capture: Capture, model: Model) -> Observation:
     """
     if len(capture.probabilities) != len(model.labels):
         raise UnreadableImage(f"{len(capture.probabilities)} probabilities for {len(model.labels)} labels")
+    image, pixels = decode(capture.image)
     confidence = max(capture.probabilities)
     label = model.labels[capture.probabilities.index(confidence)]
     neither = 1 - sum(capture.probabilities)
     return Observation(
-        {**measure_pixels(decode(capture.image)), "confidence": confidence},
+        {**measure_pixels(image), "pixels": float(pixels), "confidence": confidence},
         label if confidence >= neither else NEITHER,
         PASSES if confidence >= model.threshold else UNSURE,
     )
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode a captured image to RGB, transparency laid over white as the endpoint does.
+def decode(data: bytes) -> tuple[Image.Image, int]:
+    """Decode a captured image as the endpoint does, and shrink what is larger than the workflow ever sends.
+
+    Returns
+    -------
+    tuple of (PIL.Image.Image, int)
+        The picture (RGB, at most `MEASURED_EDGE` pixels a side), and how many pixels it had.
 
     Raises
     ------
     UnreadableImage
-        If it is no image.
+        If it is no image, or one that the endpoint refuses.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
-        if image.has_transparency_data:
-            layer = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-        return image.convert("RGB")
-    except Exception as error:  # decoders raise whatever they like
-        raise UnreadableImage("an image that cannot be decoded") from error
+        image = preprocess.decode(data, 2 * MEASURED_EDGE)
+        with Image.open(io.BytesIO(data)) as header:
+            pixels = header.width * header.height
+    except preprocess.ImageError as error:
+        raise UnreadableImage("an image that the endpoint refuses") from error
+    if max(image.size) > MEASURED_EDGE:
+        image.thumbnail((MEASURED_EDGE, MEASURED_EDGE), Image.Resampling.BOX)
+    return image, pixels
 
 
 def measure_pixels(image: Image.Image) -> dict[str, float]:
@@ -112,10 +122,10 @@ def measure_pixels(image: Image.Image) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        All of `NUMERIC` but ``confidence``. Luma is ITU-R BT.601's, 0 to 1. ``sharpness`` follows Pech-Pacheco et
-        al. 2000, "Diatom autofocusing in brightfield microscopy"; ``blockiness`` is, in logarithm, the ratio that
-        Wang, Bovik and Evans 2000, "Blind measurement of blocking artifacts in images", look for as a peak: mean
-        absolute step across block edges over mean absolute step elsewhere, 0 where a picture has no block edge.
+        All of `NUMERIC` but ``pixels`` and ``confidence``. Luma is ITU-R BT.601's, 0 to 1. ``sharpness`` follows
+        Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy"; ``blockiness`` is, in logarithm, the
+        ratio that Wang, Bovik and Evans 2000, "Blind measurement of blocking artifacts in images", look for as a peak:
+        mean absolute step across block edges over mean absolute step elsewhere, 0 where a picture has no block edge.
     """
     luma8 = image.convert("L")
     luma = np.asarray(luma8, dtype=np.float32) / 255
@@ -133,7 +143,6 @@ def measure_pixels(image: Image.Image) -> dict[str, float]:
         "saturation": _saturation(image),
         "entropy": float(-(used * np.log2(used)).sum()),
         "blockiness": _blockiness(luma),
-        "pixels": float(luma.size),
         "aspect_ratio": image.width / image.height,
     }
 

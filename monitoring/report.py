@@ -93,7 +93,7 @@ def what_became(record: Record) -> str:
 
 
 def _verdict(window: Window, result: Check) -> str:
-    unreadable = f"{result.unreadable:,} of {result.captures + result.unreadable:,} captures could not be read"
+    unreadable = f"{result.unreadable:,} captures could not be read"
     if not result.captures:
         return unreadable[0].upper() + unreadable[1:] if result.unreadable else "No captures in this time range"
     if not result.findings:
@@ -329,7 +329,7 @@ def _pictures(pictures: Sequence[Picture], number: dict[str, int]) -> str:
     items = []
     for picture in pictures:
         record, became = picture.record, what_became(picture.record)
-        uri, kind = thumbnail(decode(picture.image))
+        uri, kind = thumbnail(decode(picture.image)[0])
         identity = (
             f"<code>{escape(record.inference_id)}</code>" if record.inference_id else "<small>of no execution</small>"
         )

@@ -43,7 +43,8 @@ class Picture:
 class Window:
     """All readable captures of a time range.
 
-    ``unreadable`` counts, by reason, what could not be read or measured. ``records`` are sorted by time,
+    ``unreadable`` counts, by reason, what could not be read or measured; ``completeness`` is the share that could, 0 to
+    1, of what was read or of what was measured, whichever is lower. ``records`` are sorted by time,
     ``newest`` from the newest on; ``least_confident`` are those in which a label is the answer, the least confident
     first.
     """
@@ -53,6 +54,7 @@ class Window:
     records: list[Record] = field(default_factory=list)
     newest: list[Picture] = field(default_factory=list)
     least_confident: list[Picture] = field(default_factory=list)
+    completeness: float = 1.0
 
 
 def read_window(captures: Iterable[Capture], model: Model) -> Window:
@@ -79,7 +81,10 @@ def read_window(captures: Iterable[Capture], model: Model) -> Window:
             _keep(newest, (capture.time, number, picture))
             if observed.answer != NEITHER:
                 _keep(unsure, (-record.confidence, -number, picture))
-    window.unreadable += window.features.unreadable
+    unmeasured = window.features.unreadable
+    window.unreadable += unmeasured
+    if unmeasured:
+        window.completeness = len(window.features) / (len(window.features) + unmeasured.total())
     window.records.sort(key=lambda record: record.time)
     window.newest = [picture for *_, picture in sorted(newest, reverse=True, key=lambda each: each[:2])]
     window.least_confident = [picture for *_, picture in sorted(unsure, reverse=True, key=lambda each: each[:2])]

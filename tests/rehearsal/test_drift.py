@@ -68,7 +68,7 @@ def test_clean_traffic_stays_green_and_drifted_traffic_is_named_and_heard(
     send(stack, range(100))
     stack.rehearsal.run(
         *(sys.executable, "-m", "monitoring", "baseline", "--captures", f"{bucket}/capture"),
-        *("--output", f"{bucket}/monitoring/baseline"),
+        *("--output", f"{bucket}/monitoring/baseline/image-classifier"),
     )
     send(stack, range(100, 140))
     assert check(stack)["status"] == "SUCCEEDED"

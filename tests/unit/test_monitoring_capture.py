@@ -58,6 +58,9 @@ def changed(path: str, value: Any) -> bytes:
         (changed("eventMetadata", {"eventId": "a"}), "no captured data"),
         (changed("eventMetadata.inferenceTime", "yesterday"), "no captured data"),
         (changed("eventMetadata.inferenceTime", "2026-11-23T10:00:00"), "without a zone"),
+        (changed("eventMetadata.inferenceTime", "0001-01-01T00:00:00+12:00"), "no captured data, event id or time"),
+        (changed("eventMetadata.inferenceId", 7), "inference id that is no text"),
+        (b"[" * 100_000, "not JSON"),
         (changed("captureData.endpointInput", None), "no endpointInput"),
         (changed("captureData.endpointInput.data", "*"), "endpointInput that is not base64"),
         (changed("captureData.endpointOutput.data", "0.9"), "not a list of probabilities"),
@@ -108,7 +111,8 @@ def test_one_endpoint_is_read_of_several(tmp_path: Path) -> None:
     write_captures(tmp_path, [(b"a", [0.9])], "one")
     write_captures(tmp_path, [(b"b", [0.9])], "two")
     assert [capture.image for capture in read(tmp_path, endpoint="two")] == [b"b"]
-    assert {capture.endpoint for capture in read(tmp_path)} == {"one", "two"}
+    with pytest.raises(CommandError, match="must not be mixed: choose one of one, two"):
+        read(tmp_path)
 
 
 def test_an_endpoint_without_captures_is_named_with_those_that_have_some(tmp_path: Path) -> None:
@@ -117,3 +121,29 @@ def test_an_endpoint_without_captures_is_named_with_those_that_have_some(tmp_pat
         read(tmp_path, endpoint="two")
     with pytest.raises(CommandError, match="holds no captures"):
         read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 100])
+def test_the_newest_captures_are_those_of_the_latest_time_in_order(count: int, tmp_path: Path) -> None:
+    write_captures(tmp_path, [(bytes([n]), [0.9]) for n in range(12)], seconds=1200)
+    late = tmp_path / "image-classifier/AllTraffic/2026/11/23/13/99-late.jsonl"
+    late.write_text(record(b"late", [0.9], BEGIN + 3 * HOUR - datetime.timedelta(seconds=1)) + "\n")
+    expected = sorted(read(tmp_path), key=lambda capture: capture.time)[-count:]
+    assert CaptureReader(str(tmp_path)).newest(count) == expected
+
+
+def test_the_newest_captures_are_found_without_reading_all(tmp_path: Path) -> None:
+    write_captures(tmp_path, [(bytes([n]), [0.9]) for n in range(200)], seconds=600)
+    reader = CaptureReader(str(tmp_path))
+    assert len(reader.newest(10)) == 10
+    assert reader.read < 30
+
+
+def test_completeness_counts_records_however_many_are_kept(tmp_path: Path) -> None:
+    write_captures(tmp_path, [(bytes([n]), [0.9]) for n in range(100)])
+    (file,) = tmp_path.rglob("*.jsonl")
+    lines = file.read_text().splitlines()
+    file.write_text("".join(f"{line[:50] if i < 3 else line}\n" for i, line in enumerate(lines)))
+    reader = CaptureReader(str(tmp_path))
+    reader.newest(10)
+    assert reader.completeness == 0.97

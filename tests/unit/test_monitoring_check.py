@@ -110,7 +110,8 @@ def test_captures_that_cannot_be_read_are_a_violation_when_they_are_many(folder:
     assert spoil(1) == []
     (violation,) = spoil(10)
     assert violation["constraint_check_type"] == "completeness_check"
-    assert "10 of 100 captures" in violation["description"]
+    assert "only 90.0% of the captures" in violation["description"]
+    assert "10 times not JSON" in violation["description"]
 
 
 def test_a_baseline_of_images_asks_the_model_itself(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_the_schedule_asks_for_what_the_command_knows() -> None:
     numbers = {"${Hours}": "24", "${Newest}": "1000"}
     options = _parser().parse_args([numbers.get(argument, argument) for argument in arguments])
     assert (options.run.__name__, options.hours, options.newest, options.exit_zero) == ("_check", 24, 1000, True)
-    assert options.baseline.endswith(definition["States"]["Find baseline"]["Parameters"]["Key"].rsplit("/", 1)[0])
+    assert options.baseline.endswith(definition["States"]["Find baseline"]["Parameters"]["Prefix"].rsplit("/", 1)[0])
     assert VIOLATIONS in definition["States"]["Read violations"]["Parameters"]["Key.$"]
 
 
@@ -217,7 +218,7 @@ def test_metrics_are_put_by_endpoint_and_feature(monkeypatch: pytest.MonkeyPatch
     finding = Finding("sharpness", "KS", 0.9, 1e-9, 2.5, "", "", True)
     result = checking.Check([finding], [{"feature_name": "sharpness"}], 100, 2)
     endpoint = {"Name": "Endpoint", "Value": "e"}
-    counts = {"DriftViolations": 1, "CapturesRead": 100, "CapturesUnreadable": 2}
+    counts = {"CapturesRead": 100, "CapturesUnreadable": 2, "DriftViolations": 1}
     data: list[dict[str, Any]] = [
         {"MetricName": name, "Dimensions": [endpoint], "Unit": "Count", "Value": value}
         for name, value in counts.items()
@@ -228,4 +229,18 @@ def test_metrics_are_put_by_endpoint_and_feature(monkeypatch: pytest.MonkeyPatch
         stub.add_response("put_metric_data", {}, {"Namespace": "N", "MetricData": data})
         monkeypatch.setattr(boto3, "client", lambda _: client)
         checking.put_metrics(result, "N", "e")
+        stub.assert_no_pending_responses()
+
+
+def test_nothing_is_said_of_violations_where_nothing_was_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = boto3.client("cloudwatch")
+    endpoint = [{"Name": "Endpoint", "Value": "e"}]
+    data = [
+        {"MetricName": name, "Dimensions": endpoint, "Unit": "Count", "Value": value}
+        for name, value in (("CapturesRead", 3), ("CapturesUnreadable", 0))
+    ]
+    with Stubber(client) as stub:
+        stub.add_response("put_metric_data", {}, {"Namespace": "N", "MetricData": data})
+        monkeypatch.setattr(boto3, "client", lambda _: client)
+        checking.put_metrics(checking.Check([], [], 3, 0), "N", "e")
         stub.assert_no_pending_responses()

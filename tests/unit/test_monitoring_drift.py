@@ -20,6 +20,7 @@ from monitoring.features import (
     Model,
     Observation,
     UnreadableImage,
+    decode,
     measure_pixels,
     observe,
 )
@@ -163,10 +164,27 @@ def test_tiny_and_flat_pictures_have_finite_features(size: tuple[int, int]) -> N
         assert all(np.isfinite(value) for value in measure_pixels(image).values())
 
 
+def test_a_huge_picture_is_shrunk_before_it_is_measured_and_one_beyond_the_limit_is_refused() -> None:
+    large = captured(Image.new("RGB", (6000, 400), "red"), [0.9, 0.1])
+    picture, pixels = decode(large.image)
+    assert (picture.size, pixels) == ((512, 34), 6000 * 400)
+    with pytest.raises(UnreadableImage, match="refuses"):
+        observe(captured(Image.new("1", (8000, 8000)), [0.9, 0.1]), MODEL)
+
+
+def test_a_turned_photograph_is_measured_upright() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    file = io.BytesIO()
+    scene(0, (64, 32)).save(file, "JPEG", exif=turned)
+    observed = observe(Capture("", BEGIN, "", "", None, "", file.getvalue(), [0.9, 0.1]), MODEL)
+    assert observed.numeric["aspect_ratio"] == 0.5
+
+
 def test_what_cannot_be_measured_says_why() -> None:
     with pytest.raises(UnreadableImage, match="3 probabilities for 2 labels"):
         observe(captured(scene(0), [0.1, 0.1, 0.1]), MODEL)
-    with pytest.raises(UnreadableImage, match="cannot be decoded"):
+    with pytest.raises(UnreadableImage, match="refuses"):
         observe(Capture("", BEGIN, "", "", None, "", b"no image", [0.1, 0.1]), MODEL)
 
 

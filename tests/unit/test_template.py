@@ -89,7 +89,11 @@ def test_no_role_has_a_managed_policy_or_a_resource_that_could_be_named(template
 
 def test_the_drift_check_reads_captures_and_writes_its_results_only(template: dict[str, Any]) -> None:
     listed = statements(template["Resources"]["MonitorJobRole"])
-    paths = {"s3:GetObject": {"/capture/*", "/monitoring/baseline/*"}, "s3:PutObject": {"/monitoring/checks/*"}}
+    own = "${EndpointName}/*"
+    paths = {
+        "s3:GetObject": {f"/capture/{own}", f"/monitoring/baseline/{own}"},
+        "s3:PutObject": {f"/monitoring/checks/{own}"},
+    }
     for action, expected in paths.items():
         (resources,) = [statement["Resource"] for statement in listed if statement["Action"] == action]
         resources = resources if isinstance(resources, list) else [resources]
