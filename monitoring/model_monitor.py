@@ -14,11 +14,14 @@ from botocore.exceptions import ClientError
 from monitoring import storage
 from monitoring.baseline import CONSTRAINTS, STATISTICS, load_baseline
 from training.errors import CommandError
+from training.upload import parse_s3
 
 #: Makes a row of a captured record, inside Model Monitor's container.
 PREPROCESSOR = Path(__file__).with_name("model_monitor_preprocessor.py")
 #: What that row holds, of the features of a baseline.
 COLUMNS = ("confidence", "answer", "outcome")
+#: With which Model Monitor may turn away an account that it does not serve, beside one that asks for something wrong.
+DENIALS = ("AccessDenied", "AccessDeniedException", "ValidationException")
 #: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-schedule-expression.html: every hour at most
 HOURLY = "cron(0 * ? * * *)"
 
@@ -47,15 +50,20 @@ def create_schedule(endpoint: str, role_arn: str, baseline: str, output: str, an
     Raises
     ------
     CommandError
-        If Model Monitor refuses, with what it said; or the image's address is not known.
+        If Model Monitor denies it, with what it said; if there is no baseline, ``output`` is not in S3, or the
+        image's address is not known, before anything is written.
+    botocore.exceptions.ClientError
+        If another thing went wrong.
     """
+    parse_s3(output)
     model = load_baseline(baseline).model
+    client = boto3.client("sagemaker")
+    image = analyzer or _analyzer(client.meta.region_name)
     for name in (STATISTICS, CONSTRAINTS):
         content = json.loads(storage.read(storage.join(baseline, name)))
         content["features"] = [each for each in content["features"] if each["name"] in COLUMNS]
         storage.write(storage.join(output, f"baseline/{name}"), json.dumps(content).encode(), "application/json")
     storage.write(storage.join(output, f"code/{PREPROCESSOR.name}"), PREPROCESSOR.read_bytes(), "text/x-python")
-    client = boto3.client("sagemaker")
     definition: Any = {
         "BaselineConfig": {
             "StatisticsResource": {"S3Uri": storage.join(output, f"baseline/{STATISTICS}")},
@@ -79,7 +87,7 @@ def create_schedule(endpoint: str, role_arn: str, baseline: str, output: str, an
             "ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.xlarge", "VolumeSizeInGB": 20}
         },
         "MonitoringAppSpecification": {
-            "ImageUri": analyzer or _analyzer(client.meta.region_name),
+            "ImageUri": image,
             "RecordPreprocessorSourceUri": storage.join(output, f"code/{PREPROCESSOR.name}"),
         },
         "Environment": {
@@ -101,10 +109,12 @@ def create_schedule(endpoint: str, role_arn: str, baseline: str, output: str, an
         )
     except ClientError as error:
         said = error.response["Error"]
+        if said["Code"] not in DENIALS:
+            raise
         raise CommandError(
-            f"Model Monitor refused the schedule ({said['Code']}: {said.get('Message', '')}). It takes no new "
-            "customers, so that an account that never used it cannot begin now; the stack's own check "
-            "(MonitorSchedule) does without it"
+            f"Model Monitor refused the schedule ({said['Code']}: {said.get('Message', '')}). If the request "
+            "is right: it takes no new customers, so that an account that never used it cannot begin now; the stack's "
+            "own check (MonitorSchedule) does without it"
         ) from error
     return created["MonitoringScheduleArn"]
 

@@ -1,6 +1,7 @@
 """Model Monitor, where an account has it: a request that AWS would take, and rows that mean what ours mean."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,6 +75,28 @@ def test_an_account_without_model_monitor_hears_what_to_do(
         assert main([*arguments, "--analyzer-image", "image"]) == 1
     error = capsys.readouterr().err
     assert "AccessDeniedException" in error and "MonitorSchedule" in error and error.count("\n") == 1
+
+
+def test_another_error_is_told_in_its_own_words(
+    arguments: list[str], written: dict[str, bytes], stub: Stubber, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.add_client_error("create_monitoring_schedule", "ResourceInUse", "endpoint-answers exists")
+    with stub:
+        assert main([*arguments, "--analyzer-image", "image"]) == 1
+    error = capsys.readouterr().err
+    assert "endpoint-answers exists" in error and "customers" not in error and error.count("\n") == 1
+
+
+def test_nothing_is_written_before_the_arguments_are_known_to_be_right(
+    arguments: list[str], written: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments[:-1], "build/monitor", "--analyzer-image", "image"]) == 1
+    assert "'build/monitor' is not of the form s3://bucket/prefix" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "sagemaker", None)
+    monkeypatch.setitem(sys.modules, "sagemaker.core", None)
+    assert main(arguments) == 1
+    assert "--analyzer-image" in capsys.readouterr().err
+    assert written == {}
 
 
 @given(st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda pair: [pair[0], pair[1] * (1 - pair[0])]))
