@@ -1,6 +1,7 @@
-"""What a deployed stack says of itself, and which execution a user means."""
+"""What a deployed stack says of itself, which execution a user means, and how to repeat what they say."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +9,14 @@ import boto3
 from botocore.exceptions import ClientError
 
 from training.errors import CommandError
+from training.progress import progress
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
+
+#: As in classify, which makes the inference id of the execution's name; a name may be longer, up to 80 characters, and
+#: those that EventBridge's rules give are.
+MAX_INFERENCE_ID = 64
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,10 @@ def find_stack(name: str) -> Stack:
 
 
 def find_execution(stack: Stack, execution: str) -> "DescribeExecutionOutputTypeDef":
-    """Describe an execution of the stack's workflow by its ARN or its name.
+    """Describe an execution of the stack's workflow by its ARN, its name, or its inference id.
+
+    An inference id, which data capture and the drift report have, may be but the end of a name. Then the newest
+    execution whose name ends in it is meant, for which all of them may have to be listed.
 
     Raises
     ------
@@ -81,18 +90,39 @@ def find_execution(stack: Stack, execution: str) -> "DescribeExecutionOutputType
     if not execution.startswith("arn:"):
         # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-amazon-resource-names.html
         arn = f"{workflow.replace(':stateMachine:', ':execution:')}:{execution}"
+    states = boto3.client("stepfunctions")
     try:
-        described = boto3.client("stepfunctions").describe_execution(executionArn=arn)
+        described = states.describe_execution(executionArn=arn)
     except ClientError as error:
-        if error.response["Error"]["Code"] in ("ExecutionDoesNotExist", "InvalidArn", "ValidationException"):
+        if error.response["Error"]["Code"] not in ("ExecutionDoesNotExist", "InvalidArn", "ValidationException"):
+            raise
+        found = _find_by_inference_id(workflow, execution) if len(execution) == MAX_INFERENCE_ID else None
+        if not found:
             raise CommandError(
                 f"the workflow of stack {stack.name} has no execution {execution!r} (give its ARN or its name; "
                 "executions are kept for 90 days)"
             ) from error
-        raise
+        described = states.describe_execution(executionArn=found)
     if described["stateMachineArn"] != workflow:
         raise CommandError(f"{execution} is an execution of {described['stateMachineArn']}, not of stack {stack.name}")
     return described
+
+
+def inference_id(name: str) -> str:
+    """Return the id under which data capture records an execution's request, as classify makes it of the name."""
+    return re.sub(r"[^!-~]", "_", name)[-MAX_INFERENCE_ID:]
+
+
+def _find_by_inference_id(workflow: str, wanted: str) -> str | None:
+    """Return the ARN of the newest execution that has an inference id."""
+    pages = boto3.client("stepfunctions").get_paginator("list_executions")
+    with progress("look through the executions", None, "executions") as advance:
+        for page in pages.paginate(stateMachineArn=workflow, PaginationConfig={"PageSize": 1000}):
+            for execution in page["executions"]:
+                if inference_id(execution["name"]) == wanted:
+                    return execution["executionArn"]
+            advance(len(page["executions"]))
+    return None
 
 
 def parse_object(text: str | None) -> dict[str, Any]:
@@ -107,3 +137,22 @@ def parse_object(text: str | None) -> dict[str, Any]:
 def reason(cause: str | None) -> str:
     """Return what a failed execution's cause says: the message inside a function's JSON, else the text itself."""
     return str(parse_object(cause).get("errorMessage") or cause or "")
+
+
+def explain(error: ClientError) -> str:
+    """Return what S3 said of an object that could not be read, and what a denial may mean."""
+    # HEAD has no body: its code is the status.
+    if error.response["Error"]["Code"] not in ("AccessDenied", "403"):
+        return str(error)
+    return (
+        f"{error}; you may lack s3:GetObject, or s3:ListBucket, without which S3 denies an object that is gone as well"
+    )
+
+
+def printable(text: str) -> str:
+    """Return a text that a terminal shows as it is: keys, logs and causes hold what an uploader chose.
+
+    White space becomes spaces; U+FFFD takes the place of anything else that is not printed, such as the escapes that
+    command a terminal, or marks that reverse a line.
+    """
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)

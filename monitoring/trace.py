@@ -3,7 +3,6 @@
 import datetime
 import hashlib
 import json
-import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from monitoring import storage
 from monitoring.capture import CaptureReader
-from monitoring.stack import Stack, find_execution, parse_object, reason
+from monitoring.stack import Stack, explain, find_execution, inference_id, parse_object, printable, reason
 from training.errors import CommandError
 from training.progress import progress
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 FUNCTIONS = ("serialize", "classify", "filter")
 #: Clocks differ, and a function's last lines arrive after its answer.
 BEFORE, AFTER = datetime.timedelta(seconds=10), datetime.timedelta(minutes=2)
-#: As in classify, which makes the inference id of the execution's name.
-MAX_INFERENCE_ID = 64
 #: What every line of a function's log has, and what is told of its own accord.
 _COMMON = ("timestamp", "service", "level", "location", "message", "execution_id", "s3_bucket", "s3_key")
 _PLATFORM = ("function_", "cold_start", "xray_trace_id", "correlation_id", "exception", "stack_trace", "_aws")
@@ -38,7 +35,7 @@ def collect(stack: Stack, execution: str) -> dict[str, Any]:
     stack : Stack
         Whose workflow ran it.
     execution : str
-        Its ARN or its name.
+        Its ARN, its name, or its inference id.
 
     Returns
     -------
@@ -128,7 +125,9 @@ def _object(event: dict[str, Any], missing: list[str]) -> tuple[dict[str, Any] |
     except ClientError as error:
         # HEAD has no body: the code is the status.
         gone = error.response["Error"]["Code"] in ("404", "NoSuchKey", "NoSuchBucket")
-        missing.append(f"object: s3://{bucket}/{key} " + ("does not exist (any more)" if gone else f"({error})"))
+        missing.append(
+            f"object: s3://{bucket}/{key} " + ("does not exist (any more)" if gone else f"({explain(error)})")
+        )
         return None, None
     etag = head["ETag"].strip('"')
     stored = {
@@ -203,7 +202,7 @@ def _capture(
     if not config.get("EnableCapture"):
         missing.append(f"capture: endpoint {endpoint} captures nothing")
         return None
-    wanted = re.sub(r"[^!-~]", "_", described["name"])[-MAX_INFERENCE_ID:]
+    wanted = inference_id(described["name"])
     reader = CaptureReader(
         config["DestinationS3Uri"], described["startDate"] - BEFORE, _end(described) + AFTER, endpoint
     )
@@ -244,6 +243,9 @@ def _review(
         waiting = described.get("error") == "ThresholdNotMet"
         missing.append("review: none yet; the image waits in the review queue" if waiting else "review: none was asked")
         return None
+    except ClientError as error:
+        missing.append(f"review: {address} cannot be read ({explain(error)})")
+        return None
     return {"uri": address, **{name: record.get(name) for name in ("label", "reviewer", "reviewed_at")}}
 
 
@@ -256,12 +258,16 @@ def show(story: dict[str, Any]) -> None:
     execution, start = story["execution"], datetime.datetime.fromisoformat(story["execution"]["started"])
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
+    def safe(text: str, style: str = "") -> Text:
+        return Text(printable(text), style)
+
     def say(text: str, style: str = "") -> None:
-        console.print(Text(text, style), soft_wrap=True)
+        console.print(safe(text, style), soft_wrap=True)
 
     say(execution["arn"], "bold")
     say(f"{execution['status']}, started {execution['started']}")
-    say(f"input {json.dumps(execution['input'])}\n")
+    say(f"input {json.dumps(execution['input'])}")
+    console.print()
 
     lines: list[tuple[str, str, str, str]] = []
     if story["object"]:
@@ -292,17 +298,19 @@ def show(story: dict[str, Any]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for time, place, text, style in sorted(lines, key=lambda line: datetime.datetime.fromisoformat(line[0])):
-        table.add_row(_since(datetime.datetime.fromisoformat(time) - start), place, Text(text, style))
+        table.add_row(_since(datetime.datetime.fromisoformat(time) - start), safe(place), safe(text, style))
     console.print(table)
     if story["missing"]:
-        say("\nnot found")
+        console.print()
+        say("not found")
         for text in story["missing"]:
             say(f"  {text}")
     output = execution["output"] or {}
     result = f"accepted: {output.get('label')}, confidence {output.get('confidence', 0):.3f}"
     if execution["status"] != "SUCCEEDED":
         result = f"{execution['error'] or execution['status']}: {execution['cause'] or 'no result yet'}"
-    say(f"\n{result}", "bold")
+    console.print()
+    say(result, "bold")
 
 
 def _since(passed: datetime.timedelta) -> str:

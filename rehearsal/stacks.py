@@ -467,7 +467,8 @@ def rules_start_workflows() -> None:
                 try:
                     text = _transform_input(target, original_event)
                     backend = stepfunctions_parser_backends[rule.account_id][rule.region_name]
-                    backend.start_execution(target["Arn"], str(uuid.uuid4()), text)
+                    # Such names are too long for an inference id, which is but their end.
+                    backend.start_execution(target["Arn"], f"{uuid.uuid4()}_{uuid.uuid4()}", text)
                 except Exception:  # S3's handler would hide it
                     log.exception("Rule %s could not start %s with %s", rule.name, target["Arn"], text)
             if len(workflows) < len(rule.targets):

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,7 @@ def test_a_reviewed_image_arrives_in_the_next_training_set(
     with Image.open(tmp_path / "out" / staged["path"]) as image:
         assert max(image.size) == 256
 
-    told = stack.rehearsal.run(
-        sys.executable, "-m", "monitoring", "trace", unsure["name"], "--stack-name", STACK, "--json"
-    )
-    assert json.loads(told.stdout)["review"]["label"] == "motorcycle"
+    assert trace(stack, unsure["name"])["review"]["label"] == "motorcycle"
 
 
 def test_a_killed_review_loses_nothing(stack: Stack, unsure: dict[str, Any]) -> None:
@@ -208,7 +205,7 @@ def test_a_corrected_image_goes_through_the_workflow_again(
     assert code == 3 and "ThresholdNotMet: " in said
     drawing.bicycle(64, 64, 4).save(tmp_path / "better.png")
     code, said = replay(stack, unsure["name"], "--image", str(tmp_path / "better.png"))
-    assert code == 0 and "accepted: bicycle, confidence 0." in said
+    assert code == 0 and "accepted: bicycle, confidence " in said
     assert f"s3://{stack.bucket}/corrected/{unsure['name']}/better.png" in said
     code, said = replay(stack, "nobody")
     assert code == 1 and said.startswith("error: ") and said.count("\n") == 1
@@ -227,18 +224,56 @@ def test_faults_go_through_the_workflow_again(stack: Stack) -> None:
     assert queue(stack, "FaultQueueUrl") == (0, 0)
 
 
+def captured(stack: Stack, is_wanted: Callable[[str], bool]) -> dict[str, Any]:
+    """Wait for a captured record by its inference id; return what identifies it."""
+    s3 = stack.rehearsal.client("s3")
+
+    def record() -> dict[str, Any] | None:
+        for item in s3.list_objects_v2(Bucket=stack.bucket, Prefix="capture/image-classifier/").get("Contents", []):
+            for line in s3.get_object(Bucket=stack.bucket, Key=item["Key"])["Body"].read().splitlines():
+                metadata: dict[str, Any] = json.loads(line)["eventMetadata"]
+                if is_wanted(metadata.get("inferenceId", "")):
+                    return metadata
+        return None
+
+    return dict(wait_for(record, 120))
+
+
+def trace(stack: Stack, execution: str) -> dict[str, Any]:
+    """Run the command; return its JSON object."""
+    told = stack.rehearsal.run(
+        sys.executable, "-m", "monitoring", "trace", execution, "--stack-name", STACK, "--json"
+    ).stdout
+    return dict(json.loads(told))
+
+
+def test_an_upload_is_traced_by_the_inference_id_of_its_captured_record(stack: Stack) -> None:
+    key = "incoming/traced.png"
+    stack.put(key, drawing.bicycle(40, 40, 3))
+    # A rule gives its executions two UUIDs for a name, of which an inference id keeps the end.
+    metadata = captured(stack, lambda name: re.fullmatch(r"[0-9a-f-]{27}_[0-9a-f-]{36}", name) is not None)
+    told = trace(stack, metadata["inferenceId"])
+    name = told["execution"]["arn"].rsplit(":", 1)[-1]
+    assert len(name) == 73 and name.endswith(metadata["inferenceId"])
+    assert told["execution"]["input"]["s3_key"] == key and told["capture"]["event_id"] == metadata["eventId"]
+
+
 def test_a_trace_tells_the_whole_story(stack: Stack) -> None:
     buffer = io.BytesIO()
     drawing.bicycle(48, 48, 9).save(buffer, "PNG")
     outcome = stack.classify(stack.put("a/traced.png", buffer.getvalue()))
-    command = (sys.executable, "-m", "monitoring", "trace", outcome["name"], "--stack-name", STACK)
+    # What arrives late is waited for here: a command takes seconds to start where others compute.
+    captured(stack, lambda name: name == outcome["name"])
+    logs = stack.rehearsal.client("logs")
 
-    def story() -> dict[str, Any] | None:
-        told: dict[str, Any] = json.loads(stack.rehearsal.run(*command, "--json").stdout)
-        return told if told["capture"] and len(told["logs"]) >= 3 else None
+    def said(function: str) -> Any:
+        group, pattern = f"/aws/lambda/{STACK}-{function}", f'"{outcome["executionArn"]}"'
+        return logs.filter_log_events(logGroupName=group, filterPattern=pattern)["events"]
 
-    told = wait_for(story)
-    assert told["capture"]["probabilities"] == json.loads(outcome["output"])["inferences"]
+    wait_for(lambda: all(map(said, ("serialize", "classify", "filter"))), 120)
+    told = trace(stack, outcome["name"])
+    output = json.loads(outcome["output"])
+    assert told["capture"]["probabilities"] == output["inferences"]
     assert told["object"]["as_serialized"] is True
     assert {line["function"]: line["message"] for line in told["logs"]} == {
         "serialize": "Serialized",
@@ -254,5 +289,7 @@ def test_a_trace_tells_the_whole_story(stack: Stack) -> None:
     ]
     assert all(state["seconds"] is not None and not state["failures"] for state in told["states"])
     assert told["missing"] == ["review: none was asked"]
-    shown = stack.rehearsal.run(*command).stdout
-    assert "accepted: bicycle, confidence 0." in shown and "INFO Classified" in shown
+    shown = stack.rehearsal.run(
+        sys.executable, "-m", "monitoring", "trace", outcome["name"], "--stack-name", STACK
+    ).stdout
+    assert f"accepted: bicycle, confidence {output['confidence']:.3f}" in shown and "INFO Classified" in shown

@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,8 +17,9 @@ from moto import mock_aws
 from monitoring import storage
 from monitoring.__main__ import main
 from monitoring.replay import _wait
-from monitoring.stack import Stack
+from monitoring.stack import Stack, find_execution
 from monitoring.trace import collect, show
+from training.errors import CommandError
 
 BUCKET, KEY = "images", "incoming/a.png"
 ROLE = "arn:aws:iam::123456789012:role/r"
@@ -38,11 +40,13 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
         storage._s3.cache_clear()
 
 
-def run(stack: Stack, etag: str, sure: bool = True, last: dict[str, Any] | None = None) -> str:
+def run(
+    stack: Stack, etag: str, sure: bool = True, last: dict[str, Any] | None = None, name: str = "first", key: str = KEY
+) -> str:
     """Run a workflow that answers as the real one does; return its execution's ARN."""
     answer = {
         "s3_bucket": BUCKET,
-        "s3_key": KEY,
+        "s3_key": key,
         "source": {"etag": etag},
         "inferences": [0.9, 0.05],
         "label": "bicycle",
@@ -61,8 +65,8 @@ def run(stack: Stack, etag: str, sure: bool = True, last: dict[str, Any] | None 
     states = boto3.client("stepfunctions")
     workflow = states.create_state_machine(name="workflow", definition=json.dumps(definition), roleArn=ROLE)
     stack.outputs["WorkflowArn"] = workflow["stateMachineArn"]
-    event = json.dumps({"s3_bucket": BUCKET, "s3_key": KEY})
-    arn = states.start_execution(stateMachineArn=workflow["stateMachineArn"], name="first", input=event)["executionArn"]
+    event = json.dumps({"s3_bucket": BUCKET, "s3_key": key})
+    arn = states.start_execution(stateMachineArn=workflow["stateMachineArn"], name=name, input=event)["executionArn"]
     if not last:
         _wait(arn)
     return arn
@@ -232,6 +236,79 @@ def test_a_running_execution_has_a_story_so_far(stack: Stack, capsys: pytest.Cap
     show(story)
     out = capsys.readouterr().out
     assert "Last (still running)" in out and "RUNNING: no result yet" in out
+
+
+def test_an_inference_id_that_is_the_end_of_a_name_leads_to_its_execution(stack: Stack) -> None:
+    """Executions that EventBridge's rules start have names like this one; an inference id has 64 characters."""
+    name = f"{uuid.uuid4()}_{uuid.uuid4()}"
+    arn = run(stack, "an-etag", name=name)
+    create_endpoint()
+    put_captures(name[-64:])
+    for asked in (name, arn, name[-64:]):
+        story = collect(stack, asked)
+        assert story["execution"]["arn"] == arn and story["capture"]["event_id"] == "event-0"
+    for asked in (name[-63:], "x" * 64):
+        with pytest.raises(CommandError, match=f"has no execution '{asked}'"):
+            collect(stack, asked)
+
+
+def test_an_execution_is_looked_for_on_every_page(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    workflow = stack.outputs["WorkflowArn"] = "arn:aws:states:us-east-1:123456789012:stateMachine:workflow"
+    now, name = datetime.datetime.now(datetime.UTC), "0" * 9 + "1" * 64
+    arn = f"{workflow.replace('stateMachine', 'execution')}:{name}"
+    common = {"stateMachineArn": workflow, "status": "SUCCEEDED", "startDate": now}
+    first = {**common, "executionArn": arn[:-1], "name": name[:-1]}
+    client = boto3.client("stepfunctions")
+    monkeypatch.setattr(boto3, "client", lambda _: client)
+    with Stubber(client) as stub:
+        stub.add_client_error("describe_execution", "ExecutionDoesNotExist")
+        asked = {"stateMachineArn": workflow, "maxResults": 1000}
+        stub.add_response("list_executions", {"executions": [first], "nextToken": "next"}, asked)
+        second = {**common, "executionArn": arn, "name": name}
+        stub.add_response("list_executions", {"executions": [second]}, {**asked, "nextToken": "next"})
+        stub.add_response("describe_execution", {**common, "executionArn": arn}, {"executionArn": arn})
+        assert find_execution(stack, name[-64:])["executionArn"] == arn
+
+
+@pytest.mark.parametrize("denied", ["the record of a review", "the object"])
+def test_what_is_denied_is_said_and_the_rest_is_told(
+    stack: Stack, png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, denied: str
+) -> None:
+    run(stack, put_image(png()))
+    client, real = boto3.client("s3"), boto3.client
+    if denied == "the object":
+        monkeypatch.setattr(boto3, "client", lambda name: client if name == "s3" else real(name))
+    else:
+        client = storage._s3()
+    with Stubber(client) as stub:
+        if denied == "the object":
+            stub.add_client_error("head_object", "403", "Forbidden", http_status_code=403)
+        else:
+            stub.add_client_error("get_object", "AccessDenied", "Access Denied", http_status_code=403)
+        story = collect(stack, "first")
+    assert story["execution"]["status"] == "SUCCEEDED" and story["review"] is None
+    (said,) = [text for text in story["missing"] if "s3:ListBucket" in text]
+    assert said.startswith("object: " if denied == "the object" else "review: ")
+
+
+def test_what_an_uploader_wrote_cannot_command_the_terminal(
+    stack: Stack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "a\x1b]0;title\x07\x9b2J\u202eb\nc\x7f\x85d"
+    cause = json.dumps({"errorMessage": hostile})
+    arn = run(stack, "an-etag", last={"Type": "Fail", "Error": "Error", "Cause": cause}, key=f"incoming/{hostile}.png")
+    _wait(arn)
+    log("serialize", level="INFO", message=hostile, execution_id=arn, extra=hostile)
+    story = collect(stack, "first")
+    show(story)
+    out = capsys.readouterr().out
+    assert "Error: a\ufffd]0;title\ufffd\ufffd2J\ufffdb c\ufffd d" in out and out.count("title") >= 5
+    assert all(character.isprintable() or character == "\n" for character in out)
+    monkeypatch.setattr("monitoring.stack.find_stack", lambda name: stack)
+    assert main(["trace", "first", "--stack-name", "classifier", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out)["execution"]["cause"] == hostile
+    assert all(character.isprintable() or character == "\n" for character in out.replace("\x7f", ""))
 
 
 def test_an_unknown_id_is_one_clear_line(
