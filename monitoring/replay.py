@@ -1,5 +1,6 @@
 """Send an image, or what ended in a fault, through the workflow again."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import ClientError
 
-from monitoring.stack import Stack, find_execution, parse_object, reason
+from monitoring.stack import Stack, find_execution, parse_object, printable, reason
 from training.errors import CommandError
 from training.progress import progress
 
@@ -26,7 +27,9 @@ UNSURE = 3
 POLL_SECONDS = 1.0
 #: How long a fault's message is hidden from others while its execution is started.
 VISIBILITY_SECONDS = 60
-WAIT_SECONDS = 1
+#: Long polling asks all of the queue's servers, and yet an answer without messages does not prove that there are none:
+#: only so many in a row are taken for the end.
+WAIT_SECONDS, EMPTY_ANSWERS = 2, 2
 #: Of an execution's name that becomes part of its replay's: with what follows, 64 characters, which is also the most
 #: that InvokeEndpoint takes as an inference id, so that captured data can be found by the whole name.
 _NAME_CHARACTERS = 47
@@ -41,7 +44,7 @@ def replay(stack: Stack, execution: str, file: Path | None) -> int:
     stack : Stack
         Whose workflow is started.
     execution : str
-        ARN or name of the execution that is repeated.
+        ARN, name or inference id of the execution that is repeated.
     file : pathlib.Path or None
         A corrected image, which is uploaded and classified in the place of the original one.
 
@@ -62,7 +65,7 @@ def replay(stack: Stack, execution: str, file: Path | None) -> int:
     started = boto3.client("stepfunctions").start_execution(
         stateMachineArn=stack.output("WorkflowArn"), name=_name(described["name"], secrets.token_hex(4)), input=text
     )
-    print(f"started {started['executionArn']}", flush=True)
+    _say(f"started {started['executionArn']}")
     return _report(_wait(started["executionArn"]))
 
 
@@ -77,31 +80,34 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
     stack : Stack
         Whose fault queue is read.
     limit : int or None
-        The most messages to take; None takes all that lie there.
+        The most messages to take, which leaves the rest; None takes all that lie there.
 
     Returns
     -------
     int
-        The exit code: 0, or 1 if the queue holds messages that are none of the workflow's. They stay there.
+        The exit code: 0, or 1 if messages are left though the limit was not reached: some are none of the workflow's,
+        or have failed again, or SQS did not give them.
     """
     queue, workflow = stack.output("FaultQueueUrl"), stack.output("WorkflowArn")
     sqs = boto3.client("sqs")
     ours: set[str] = set()
     kept: dict[str, str] = {}
-    done = strange = 0
+    done = strange = empty = 0
     try:
         with progress("start again", limit, "executions") as advance:
-            while limit is None or done < limit:
+            while empty < EMPTY_ANSWERS and (limit is None or done < limit):
                 received = sqs.receive_message(
                     QueueUrl=queue,
                     MaxNumberOfMessages=min(10, limit - done) if limit else 10,
                     VisibilityTimeout=VISIBILITY_SECONDS,
                     WaitTimeSeconds=WAIT_SECONDS,
                 ).get("Messages", [])
-                # One that was kept has come back: everything has been seen.
-                if all(message["MessageId"] in kept for message in received):
-                    break
+                # What was kept comes back, and is nothing new.
+                empty = empty + 1 if all(message["MessageId"] in kept for message in received) else 0
                 for message in received:
+                    if message["MessageId"] in kept:
+                        kept[message["MessageId"]] = message["ReceiptHandle"]
+                        continue
                     fault = parse_object(message["Body"])
                     of = fault.get("execution_id")
                     if not isinstance(of, str) or "input" not in fault:
@@ -115,14 +121,20 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
                         arn, said = _start(workflow, of, fault["input"])
                         ours.add(arn)
                         sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-                        print(f"{said} {arn} ({fault.get('error')})", flush=True)
+                        _say(f"{said} {arn} ({fault.get('error')})")
                         done += 1
                         advance(1)
     finally:
         for receipt in kept.values():
-            sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=receipt, VisibilityTimeout=0)
-    print(f"{done} started again")
-    return int(strange > 0)
+            # One that was kept for long is back in the queue already.
+            with contextlib.suppress(ClientError):
+                sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=receipt, VisibilityTimeout=0)
+    counts = sqs.get_queue_attributes(
+        QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    )["Attributes"]
+    left = sum(map(int, counts.values()))
+    print(f"{done} started again; the fault queue holds about {left} messages (by SQS's count, which lags a minute)")
+    return int(strange > 0 or (left > 0 and empty == EMPTY_ANSWERS))
 
 
 def _start(workflow: str, of: str, event: dict[str, Any]) -> tuple[str, str]:
@@ -154,7 +166,7 @@ def _upload(stack: Stack, name: str, file: Path) -> dict[str, str]:
     if not file.is_file():
         raise CommandError(f"{file} is no file")
     boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
-    print(f"uploaded {file} to s3://{bucket}/{key}", flush=True)
+    _say(f"uploaded {file} to s3://{bucket}/{key}")
     return {"s3_bucket": bucket, "s3_key": key}
 
 
@@ -170,8 +182,12 @@ def _wait(arn: str) -> "DescribeExecutionOutputTypeDef":
 def _report(described: "DescribeExecutionOutputTypeDef") -> int:
     if described["status"] == "SUCCEEDED":
         event = parse_object(described.get("output"))
-        print(f"accepted: {event.get('label')}, confidence {event.get('confidence', 0):.3f}")
+        _say(f"accepted: {event.get('label')}, confidence {event.get('confidence', 0):.3f}")
         return 0
     error = described.get("error") or described["status"]
-    print(f"{error}: {reason(described.get('cause'))}")
+    _say(f"{error}: {reason(described.get('cause'))}")
     return UNSURE if error == "ThresholdNotMet" else 1
+
+
+def _say(text: str) -> None:
+    print(printable(text), flush=True)

@@ -134,6 +134,15 @@ def test_what_cannot_be_replayed_is_one_clear_line(stack: Stack, tmp_path: Path)
     assert boto3.client("s3").list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0 and len(inputs(stack)) == 1
 
 
+def test_a_cause_cannot_command_the_terminal(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    states, arn = boto3.client("stepfunctions"), stack.output("WorkflowArn")
+    unsure = {"StartAt": "Unsure", "States": {"Unsure": fail("ThresholdNotMet", "a\x1b[2J\x07\nb\x9b1m\u202ec\x7f")}}
+    states.update_state_machine(stateMachineArn=arn, definition=json.dumps(unsure))
+    execute(stack, "a.png")
+    assert replay(stack, "first", None) == 3
+    assert "ThresholdNotMet: a\ufffd[2J\ufffd b\ufffd1m\ufffdc\ufffd\n" in capsys.readouterr().out
+
+
 def test_an_execution_of_another_workflow_is_refused(stack: Stack) -> None:
     arn = execute(stack, "a.png")
     other = Stack("other", {**stack.outputs, "WorkflowArn": stack.output("WorkflowArn") + "-other"}, {})
@@ -148,7 +157,38 @@ def test_faults_are_started_again_and_leave_the_queue(stack: Stack, capsys: pyte
     assert faults(stack) == (0, 0)
     assert {event["s3_key"] for event in inputs(stack).values()} == {f"{number}.png" for number in range(12)}
     assert all(name.startswith("execution-") and "-replay-" in name for name in inputs(stack))
-    assert "12 started again" in capsys.readouterr().out
+    assert "12 started again; the fault queue holds about 0 messages" in capsys.readouterr().out
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return a list: of the next answers of a queue, those that are False are empty, whatever lies there."""
+    found: list[bool] = []
+    real, sqs = boto3.client, boto3.client("sqs")
+    receive: Any = sqs.receive_message
+    monkeypatch.setattr(sqs, "receive_message", lambda **asked: receive(**asked) if not found or found.pop(0) else {})
+    monkeypatch.setattr(boto3, "client", lambda name: sqs if name == "sqs" else real(name))
+    return found
+
+
+def test_an_empty_answer_is_not_yet_the_end(
+    stack: Stack, answers: list[bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        put_fault(stack, str(number))
+    answers += [False, True, False, True]
+    assert replay_faults(stack, None) == 0
+    assert faults(stack) == (0, 0) and len(inputs(stack)) == 12
+
+
+def test_messages_that_do_not_arrive_are_counted_and_are_no_success(
+    stack: Stack, answers: list[bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        put_fault(stack, str(number))
+    answers += [True, False, False]
+    assert replay_faults(stack, None) == 1
+    assert "10 started again; the fault queue holds about 2 messages" in capsys.readouterr().out
 
 
 def test_a_limit_leaves_the_rest(stack: Stack) -> None:
@@ -201,7 +241,7 @@ def test_what_fails_while_others_are_started_does_not_go_round(stack: Stack, mon
         return arn, said
 
     monkeypatch.setattr(module, "_start", start)
-    assert replay_faults(stack, None) == 0
+    assert replay_faults(stack, None) == 1
     assert len(inputs(stack)) == 1 and faults(stack) == (1, 0)
 
 
@@ -211,6 +251,26 @@ def test_strange_messages_stay_and_are_named(stack: Stack, capsys: pytest.Captur
     assert replay_faults(stack, None) == 1
     assert "names no execution and input" in capsys.readouterr().err
     assert faults(stack) == (1, 0) and len(inputs(stack)) == 1
+
+
+def test_a_kept_message_that_comes_back_is_named_once_and_does_not_hide_others(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "VISIBILITY_SECONDS", 0)  # what is received is back at once
+    boto3.client("sqs").send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody="hello")
+    real = module._start
+
+    def start(workflow: str, of: str, event: dict[str, Any]) -> tuple[str, str]:
+        # One more arrives while the others are started, behind the one that was kept.
+        if len(inputs(stack)) < 2:
+            put_fault(stack, "later")
+        return real(workflow, of, event)
+
+    monkeypatch.setattr(module, "_start", start)
+    put_fault(stack, "first")
+    assert replay_faults(stack, None) == 1
+    assert len(inputs(stack)) == 2 and faults(stack) == (1, 0)
+    assert capsys.readouterr().err.count("names no execution and input") == 1
 
 
 def test_names_fit_both_limits(stack: Stack) -> None:
