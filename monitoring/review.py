@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import webbrowser
 from collections import Counter
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from PIL import Image, ImageOps
 
 from monitoring import storage
-from monitoring.stack import Stack, find_stack, parse_object
+from monitoring.stack import Stack, explain, find_stack, parse_object, printable
 from training.errors import CommandError
 from training.staging import NEITHER
 
@@ -45,6 +46,8 @@ SKIP_SECONDS = 900
 WAIT_SECONDS = 1
 #: What serialize reads; the files' extensions among the labels.
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff"}
+#: What Pillow's JPEG decoder calls a file with further pictures behind the first, as many telephones write them.
+ALIASES = {"MPO": "JPEG"}
 #: What browsers do not show, and the longest side in pixels of the PNG that they get instead.
 CONVERTED, CONVERTED_EDGE = ("TIFF",), 2048
 _MAX_REQUEST_BYTES = 4096
@@ -292,7 +295,7 @@ class Review:
         except ClientError as error:
             code = error.response["Error"]["Code"]
             item.final = code in ("NoSuchKey", "NoSuchVersion", "NoSuchBucket")
-            item.problem = "the image is gone from S3" if item.final else f"the image cannot be read: {error}"
+            item.problem = "the image is gone from S3" if item.final else f"the image cannot be read: {explain(error)}"
             return
         except BotoCoreError as error:
             item.problem = f"the image cannot be read: {error}"
@@ -303,7 +306,10 @@ class Review:
             return
         try:
             with Image.open(io.BytesIO(item.content), formats=list(EXTENSIONS)) as picture:
-                item.image_format = str(picture.format)
+                image_format = ALIASES.get(str(picture.format), str(picture.format))
+            if image_format not in EXTENSIONS:
+                raise ValueError(f"its format is {image_format}, which is none of {', '.join(EXTENSIONS)}")
+            item.image_format = image_format
         # Decoders meet hostile bytes here, and raise whatever they like.
         except Exception as error:
             item.problem, item.final = f"this is no image that can be shown: {error!s:.200}", True
@@ -471,13 +477,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, act: Any) -> None:
         try:
-            self._send(200, "application/json", json.dumps(act(self._review)).encode())
+            content = json.dumps(act(self._review)).encode()
         except NotOnScreen as error:
             self._say(409, str(error))
         except CommandError as error:
             self._say(422, str(error))
         except (BotoCoreError, ClientError, OSError) as error:
             self._say(502, str(error))
+        except Exception as error:
+            for line in traceback.format_exc().splitlines():
+                print(printable(line), file=sys.stderr)
+            self._say(500, f"this program failed ({type(error).__name__}: {error}); its terminal says where")
+        else:
+            self._send(200, "application/json", content)
 
     def _say(self, status: int, error: str) -> None:
         self.close_connection = True  # what was sent may not have been read to its end

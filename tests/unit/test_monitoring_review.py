@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -272,6 +274,73 @@ def test_an_image_that_is_there_or_may_be_is_not_dismissed(
     with pytest.raises(CommandError, match="only a message whose image is gone"):
         session.dismiss(item["id"])
     assert in_queue() == 1 and objects() == {}
+
+
+def test_a_denied_image_says_what_may_be_missing_and_is_skipped(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+) -> None:
+    send()
+    session = start()
+    with Stubber(session._s3) as stub:
+        # What S3 answers for an image that is gone to somebody who may not list its bucket.
+        stub.add_client_error("get_object", "AccessDenied", "Access Denied", http_status_code=403)
+        item = session.state()["item"]
+    assert "s3:GetObject, or s3:ListBucket" in item["problem"] and not item["final"]
+    assert session.skip(item["id"])["skipped"] == 1 and in_queue() == 1
+
+
+@pytest.fixture
+def several_pictures() -> bytes:
+    """Return a JPEG file with a second picture, as telephones write them."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (40, 30))])
+    assert Image.open(file).format == "MPO"
+    return file.getvalue()
+
+
+def test_a_jpeg_with_several_pictures_is_a_jpeg(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]], several_pictures: bytes
+) -> None:
+    send("a.jpg", several_pictures)
+    session = start()
+    item_id = session.state()["item"]["id"]
+    assert session.image(item_id) == ("image/jpeg", several_pictures)
+    session.save(item_id, "bicycle")
+    stem = hashlib.sha256(several_pictures).hexdigest()[:16]
+    written = objects()
+    assert written[f"labels/{stem}.jpg"] == several_pictures and in_queue() == 0
+    assert json.loads(written[f"labels/{stem}.json"])["image"] == f"{stem}.jpg"
+
+
+def test_a_format_without_an_extension_is_final(
+    start: Callable[..., Review],
+    send: Callable[..., dict[str, Any]],
+    several_pictures: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ALIASES", {})  # as with the next format that a decoder calls by a name of its own
+    send("a.jpg", several_pictures)
+    session = start()
+    item = session.state()["item"]
+    assert "its format is MPO" in item["problem"] and item["final"]
+    session.dismiss(item["id"])
+    assert in_queue() == 0
+
+
+def test_a_failure_of_the_program_reaches_the_page_and_its_terminal(
+    start: Callable[..., Review], send: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    send(s3_key="\ud800")  # half a character, which no request can carry
+    server: Any = SimpleNamespace(review=start(), token="secret")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"GET /secret/state HTTP/1.1\r\nHost: 127.0.0.1:1\r\nConnection: close\r\n\r\n")
+        module._Handler(ours, ("127.0.0.1", 1), server)
+        ours.close()
+        head, _, body = theirs.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert "this program failed (UnicodeEncodeError: " in json.loads(body)["error"]
+    assert "Traceback" in (said := capsys.readouterr().err) and "in _fetch" in said
 
 
 def test_only_the_image_on_the_screen_is_acted_on(
