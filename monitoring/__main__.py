@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     baseline.add_argument("--threshold", type=share, default=0.70, help="the stack's Threshold (default: %(default)s)")
     baseline.add_argument("--output", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
-    _add_range(baseline, None)
+    _add_range(baseline)
     baseline.set_defaults(run=_baseline)
 
     check = commands.add_parser(
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--output", default=CHECK, metavar="ADDRESS", help="default: %(default)s")
     check.add_argument("--namespace", help="put CloudWatch metrics into this namespace (needs --endpoint-name)")
     check.add_argument("--exit-zero", action="store_true", help="end with 0 where violations are found, too")
-    _add_range(check, 24)
+    _add_range(check)
     check.set_defaults(run=_check)
 
     model_monitor = commands.add_parser(
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--captures", required=True, metavar="ADDRESS", help="captured data")
     report.add_argument("--baseline", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
     report.add_argument("--output", default="build/monitoring.html", metavar="ADDRESS", help="default: %(default)s")
-    _add_range(report, 24)
+    _add_range(report)
     report.set_defaults(run=_report)
 
     trace = commands.add_parser(
@@ -140,11 +140,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_range(command: argparse.ArgumentParser, hours: float | None) -> None:
+def _add_range(command: argparse.ArgumentParser) -> None:
     """Add the options that choose captures."""
     command.add_argument("--endpoint-name", help="whose captures (default: the only endpoint's)")
-    default = "default: %(default)s" if hours else "default: everything"
-    command.add_argument("--hours", type=_positive, default=hours, help=f"length of the time range ({default})")
+    command.add_argument("--hours", type=_positive, help="length of the time range (default: everything)")
     command.add_argument("--newest", type=at_least_one, help="of these, take so many newest captures (default: all)")
     command.add_argument(
         "--end", type=_time, metavar="TIME", help="end of the range, as 2026-11-23T12:00:00+00:00 (default: now)"
@@ -260,8 +259,10 @@ def _replay(options: argparse.Namespace) -> int:
 def _window(options: argparse.Namespace, model: "Model") -> "Window":
     from monitoring.window import read_window
 
-    end = options.end or datetime.datetime.now(datetime.UTC)
-    start = end - datetime.timedelta(hours=options.hours) if options.hours else None
+    start, end = None, options.end
+    if options.hours:
+        end = end or datetime.datetime.now(datetime.UTC)
+        start = end - datetime.timedelta(hours=options.hours)
     reader = CaptureReader(options.captures, start, end, options.endpoint_name)
     window = read_window(reader.newest(options.newest) if options.newest else reader, model)
     window.unreadable += reader.unreadable

@@ -91,7 +91,7 @@ def test_too_few_captures_are_not_compared(folder: Path, tmp_path: Path, capsys:
 
 def test_no_capture_in_the_range_is_no_failure(folder: Path, tmp_path: Path) -> None:
     arguments = ["--captures", str(folder / "clean"), "--baseline", str(folder / "baseline"), "--output", str(tmp_path)]
-    assert main(["check", *arguments, "--end", "2026-11-29T12:00:00+00:00"]) == 0
+    assert main(["check", *arguments, "--end", "2026-11-29T12:00:00+00:00", "--hours", "24"]) == 0
     assert violations(tmp_path) == []
 
 
