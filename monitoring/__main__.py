@@ -5,10 +5,10 @@ import datetime
 import getpass
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monitoring.capture import CaptureReader
 from training.command import at_least_one, run, share
 from training.errors import CommandError
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from monitoring.window import Window
 
 MODEL = Path("training/model/model.onnx")
+LABELS = "bicycle,motorcycle"
 BASELINE = "build/baseline"
 CHECK = "build/check"
-#: Exit code of a check that found violations, apart from 1 (failed) and 2 (not understood).
-VIOLATED = 3
+#: Exit codes of a check, beside 0 (compared, nothing found), 1 (failed) and 2 (not understood).
+VIOLATED, NOT_COMPARED = 3, 4
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,10 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--images", type=Path, metavar="DIR", help="class folders; of a staged folder the test images are taken"
     )
-    baseline.add_argument("--model", type=Path, default=MODEL, help="what answers to --images (default: %(default)s)")
-    baseline.add_argument(
-        "--labels", default="bicycle,motorcycle", help="of the model behind --captures, in order (default: %(default)s)"
-    )
+    baseline.add_argument("--model", type=Path, help=f"what answers to --images (default: {MODEL})")
+    baseline.add_argument("--labels", help=f"of the model behind --captures, in order (default: {LABELS})")
     baseline.add_argument("--threshold", type=share, default=0.70, help="the stack's Threshold (default: %(default)s)")
     baseline.add_argument("--output", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
     _add_range(baseline)
@@ -62,13 +61,14 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         help="compare a time range with the baseline; exit code 3 if it violates it",
         description="Compare captures with the baseline; write statistics.json, constraint_violations.json and "
-        "report.html. Exit code: 0 nothing found, 3 violations found, 1 failed.",
+        "report.html. Exit code: 0 compared and nothing found, 3 violations found, 4 too few captures to compare, "
+        "1 failed.",
     )
     check.add_argument("--captures", required=True, metavar="ADDRESS", help="captured data")
     check.add_argument("--baseline", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
     check.add_argument("--output", default=CHECK, metavar="ADDRESS", help="default: %(default)s")
     check.add_argument("--namespace", help="put CloudWatch metrics into this namespace (needs --endpoint-name)")
-    check.add_argument("--exit-zero", action="store_true", help="end with 0 where violations are found, too")
+    check.add_argument("--exit-zero", action="store_true", help="end with 0 instead of 3 and 4")
     _add_range(check)
     check.set_defaults(run=_check)
 
@@ -96,7 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--captures", required=True, metavar="ADDRESS", help="captured data")
     report.add_argument("--baseline", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
-    report.add_argument("--output", default="build/monitoring.html", metavar="ADDRESS", help="default: %(default)s")
+    report.add_argument(
+        "--output",
+        default="build/monitoring.html",
+        metavar="FILE",
+        help="FILE.html, or s3://BUCKET/KEY.html (default: %(default)s)",
+    )
     _add_range(report)
     report.set_defaults(run=_report)
 
@@ -106,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Print what happened to one image, in order of time: the workflow's states, log lines of the "
         "functions, the object in S3, the captured record, the review.",
     )
-    trace.add_argument("execution", metavar="EXECUTION", help="ARN or name of an execution")
+    trace.add_argument(
+        "execution", metavar="EXECUTION", help="ARN or name of an execution, or the inference id of a capture"
+    )
     trace.add_argument("--stack-name", required=True, help="as in samconfig.toml")
     trace.add_argument("--json", action="store_true", help="print one JSON object instead")
     trace.set_defaults(run=_trace)
@@ -131,7 +138,12 @@ def _parser() -> argparse.ArgumentParser:
         "Exit code of the former: 0 accepted, 3 the model is not sure, 1 failed.",
     )
     what = replay.add_mutually_exclusive_group(required=True)
-    what.add_argument("execution", nargs="?", metavar="EXECUTION", help="ARN or name of an execution")
+    what.add_argument(
+        "execution",
+        nargs="?",
+        metavar="EXECUTION",
+        help="ARN or name of an execution, or the inference id of a capture",
+    )
     what.add_argument("--faults", action="store_true", help="start everything in the fault queue again")
     replay.add_argument("--image", type=Path, metavar="FILE", help="a corrected image for EXECUTION")
     replay.add_argument("--limit", type=at_least_one, metavar="N", help="of --faults, take at most N")
@@ -180,13 +192,20 @@ def _baseline(options: argparse.Namespace) -> None:
     from monitoring.window import read_window
     from training.staging import parse_labels
 
+    of_captures = ("labels", "hours", "newest", "end", "endpoint_name")
+    unused = [name for name in of_captures if getattr(options, name)] if options.images else []
+    if unused or (options.captures and options.model):
+        option = unused[0].replace("_", "-") if unused else "model"
+        raise CommandError(f"--{option} goes with --{'captures' if unused else 'images'} only")
     if options.images:
-        captures, labels = captures_of_images(options.images, options.model)
+        captures, labels = captures_of_images(options.images, options.model or MODEL)
         window = read_window(captures, model := Model(labels, options.threshold))
     else:
-        window = _window(options, model := Model(parse_labels(options.labels), options.threshold))
+        window = _window(options, model := Model(parse_labels(options.labels or LABELS), options.threshold))
     write_baseline(window.features, model, options.output)
-    print(f"baseline of {len(window.features)} captures in {options.output}")
+    # Whoever named the labels in another order can see it here, and nowhere else.
+    answers = ", ".join(f"{count} {name}" for name, count in Counter(window.features.categorical["answer"]).items())
+    print(f"baseline of {len(window.features)} captures ({answers}; threshold {model.threshold:g}) in {options.output}")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -204,7 +223,9 @@ def _check(options: argparse.Namespace) -> int:
         put_metrics(result, options.namespace, options.endpoint_name)
     _print(result, window)
     print(f"wrote {options.output.rstrip('/')}/report.html, constraint_violations.json and statistics.json")
-    return VIOLATED if result.violations and not options.exit_zero else 0
+    if options.exit_zero or (result.findings and not result.violations):
+        return 0
+    return VIOLATED if result.violations else NOT_COMPARED
 
 
 def _model_monitor(options: argparse.Namespace) -> None:
@@ -221,6 +242,10 @@ def _report(options: argparse.Namespace) -> None:
     from monitoring.baseline import load_baseline
     from monitoring.check import check
 
+    if not options.output.endswith(".html"):
+        raise CommandError(
+            f"--output {options.output}: name the page itself, as in {options.output.rstrip('/')}/report.html"
+        )
     baseline = load_baseline(options.baseline)
     window = _window(options, baseline.model)
     _write_report(options.output, window, baseline, check(window, baseline))
@@ -257,6 +282,8 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _window(options: argparse.Namespace, model: "Model") -> "Window":
+    # Not at the top: what boto3 takes to be imported is long enough for an impatient Ctrl-C.
+    from monitoring.capture import CaptureReader
     from monitoring.window import read_window
 
     start, end = None, options.end

@@ -39,9 +39,11 @@ class Baseline:
 
 def statistics(features: Features) -> dict[str, Any]:
     """Describe features in the format of ``statistics.json``."""
-    missing = sum(features.unreadable.values())
+    missing = features.unreadable.total()
     common = {"num_present": len(features), "num_missing": missing}
     described: list[dict[str, Any]] = []
+    if not len(features):  # a mean of nothing is no number
+        return {"version": 0.0, "dataset": {"item_count": missing}, "features": described}
     for name, column in features.numeric.items():
         values = np.array(column)
         counts, edges = np.histogram(values, _BUCKETS)
@@ -160,17 +162,30 @@ def load_baseline(address: str) -> Baseline:
         missing = [name for name, column in (features.numeric | features.categorical).items() if not column]
         if missing:
             raise KeyError(f"features {', '.join(missing)}")
+        limits = kept["monitoring_config"]["distribution_constraints"]
         return Baseline(
             features,
-            Model([str(label) for label in own["labels"]], float(own["threshold"])),
-            float(own["significance"]),
-            float(kept["monitoring_config"]["distribution_constraints"]["comparison_threshold"]),
-            min(float(each["completeness"]) for each in kept["features"]),
+            Model([str(label) for label in own["labels"]], _share(own, "threshold")),
+            _share(own, "significance"),
+            float(limits["comparison_threshold"]),
+            min(_share(each, "completeness") for each in kept["features"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
         raise CommandError(
             f"the baseline in {address} lacks {error}; make it again with: python -m monitoring baseline"
         ) from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CommandError(
+            f"the baseline in {address} is not what python -m monitoring baseline wrote: {error}"
+        ) from error
+
+
+def _share(part: dict[str, Any], name: str) -> float:
+    """Return a number from 0 to 1, which people may have changed."""
+    value = float(part[name])
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, got {value:g}")
+    return value
 
 
 def _restore(features: Features, described: dict[str, Any]) -> None:

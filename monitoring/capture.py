@@ -5,6 +5,7 @@ import datetime
 import heapq
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,8 +110,8 @@ class CaptureReader:
             raise CommandError(f"{self._source} holds no {missing}{there}. Is data capture on?")
         if len(wanted) > 1:
             raise CommandError(
-                f"{self._source} holds captures of several endpoints, which must not be mixed: choose one of "
-                f"{', '.join(wanted)} with --endpoint-name"
+                f"{self._source} holds several endpoints, whose captures must not be mixed: choose one of "
+                f"{', '.join(wanted)} with --endpoint-name, or give the folder above them (in S3: s3://BUCKET/capture)"
             )
         # A request belongs to the hour in which it was answered, its file perhaps to the next one.
         after = f"{self._start.astimezone(datetime.UTC) - _HOUR:%Y/%m/%d/%H}" if self._start else ""
@@ -118,6 +119,11 @@ class CaptureReader:
         (endpoint,) = wanted
         for variant in storage.folders(storage.join(self._source, endpoint)):
             base = storage.join(self._source, f"{endpoint}/{variant}")
+            if not any(re.fullmatch(r"\d{4}", name) for name in storage.folders(base)):
+                raise CommandError(
+                    f"{base} holds no years: give the folder above the endpoints' (in S3: s3://BUCKET/capture), so "
+                    "that ENDPOINT/VARIANT/yyyy/mm/dd/hh lies below it"
+                )
             names = (name for name in storage.files(base, after, until) if name.endswith(".jsonl"))
             yield endpoint, variant, base, names
 

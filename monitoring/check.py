@@ -127,9 +127,8 @@ def _violation(feature: str, check_type: str, description: str) -> dict[str, str
 
 
 def write_check(result: Check, window: Window, address: str) -> None:
-    """Write ``constraint_violations.json``, and ``statistics.json`` where there is anything to describe."""
-    if result.captures:
-        _write_json(address, STATISTICS, statistics(window.features))
+    """Write ``statistics.json`` and ``constraint_violations.json``."""
+    _write_json(address, STATISTICS, statistics(window.features))
     _write_json(address, VIOLATIONS, {"violations": result.violations})
 
 

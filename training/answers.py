@@ -105,14 +105,14 @@ def find_sets(data: Sequence[str], labels: Sequence[str]) -> dict[str, list[Imag
         found = sorted({image.class_name for image in images})
         if not set(found) & set(labels):
             shown = ", ".join(found[:10]) + (", …" if len(found) > 10 else "")
-            raise CommandError(f"--data {text}: no folder is named as a label ({', '.join(labels)}); found: {shown}")
+            raise CommandError(f"{text}: no folder is named as a label ({', '.join(labels)}); found: {shown}")
         sets[name] = images
     return sets
 
 
 def _find_images(folder: Path) -> list[ImageFile]:
     if not folder.is_dir():
-        raise CommandError(f"{folder} is not a folder; stage one with: python -m training stage, or give --data DIR")
+        raise CommandError(f"{folder} is not a folder; stage one with: python -m training stage, or name another one")
     if (folder / MANIFEST).is_file():
         entries = [entry for entry in read_manifest(folder).images if entry.split == "test"]
         found = [ImageFile(folder / entry.path, entry.label) for entry in entries]

@@ -85,14 +85,17 @@ def test_the_newest_captures_of_a_range_can_be_taken_alone(folder: Path, tmp_pat
 
 
 def test_too_few_captures_are_not_compared(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_check(folder, "blurred", tmp_path, "--newest", "29") == 0
+    assert run_check(folder, "blurred", tmp_path, "--newest", "29") == 4
     assert "29 captures are too few" in capsys.readouterr().out
+    assert run_check(folder, "blurred", tmp_path, "--newest", "29", "--exit-zero") == 0
 
 
-def test_no_capture_in_the_range_is_no_failure(folder: Path, tmp_path: Path) -> None:
+def test_no_capture_in_the_range_is_neither_drift_nor_its_absence(folder: Path, tmp_path: Path) -> None:
+    run_check(folder, "clean", tmp_path)
     arguments = ["--captures", str(folder / "clean"), "--baseline", str(folder / "baseline"), "--output", str(tmp_path)]
-    assert main(["check", *arguments, "--end", "2026-11-29T12:00:00+00:00", "--hours", "24"]) == 0
+    assert main(["check", *arguments, "--end", "2026-11-29T12:00:00+00:00", "--hours", "24"]) == 4
     assert violations(tmp_path) == []
+    assert json.loads((tmp_path / STATISTICS).read_text())["dataset"]["item_count"] == 0, "nothing of an earlier check"
 
 
 def test_captures_that_cannot_be_read_are_a_violation_when_they_are_many(folder: Path, tmp_path: Path) -> None:
@@ -136,14 +139,21 @@ def test_a_baseline_of_images_asks_the_model_itself(tmp_path: Path) -> None:
             ["check", "--captures", "CLEAN", "--baseline", "BASELINE", "--endpoint-name", "x"],
             "no captures of endpoint x",
         ),
+        (["check", "--captures", "ABOVE", "--baseline", "BASELINE"], "several endpoints"),
+        (["check", "--captures", "BELOW", "--baseline", "BASELINE"], "give the folder above the endpoints'"),
+        (["report", "--captures", "CLEAN", "--output", "build"], "name the page itself, as in build/report.html"),
         (["baseline", "--images", "nowhere"], "nowhere is not a folder"),
+        (["baseline", "--images", "nowhere", "--labels", "cat,dog"], "--labels goes with --captures only"),
+        (["baseline", "--captures", "CLEAN", "--model", "model.onnx"], "--model goes with --images only"),
         (["baseline", "--captures", "CLEAN", "--newest", "5"], "5 captures are no baseline"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
     arguments: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = {"CLEAN": str(folder / "clean"), "BASELINE": str(folder / "baseline")}
+    clean = str(folder / "clean")
+    places = {"CLEAN": clean, "BASELINE": str(folder / "baseline"), "ABOVE": str(folder)}
+    places["BELOW"] = f"{clean}/image-classifier"
     assert main([places.get(argument, argument) for argument in arguments]) == 1
     error = capsys.readouterr().err
     assert said in error
@@ -189,6 +199,18 @@ def test_a_damaged_baseline_is_refused(folder: Path, tmp_path: Path) -> None:
         load_baseline(str(tmp_path))
     (tmp_path / STATISTICS).write_text("{")
     with pytest.raises(CommandError, match="not JSON"):
+        load_baseline(str(tmp_path))
+    (tmp_path / STATISTICS).write_text("[]")
+    with pytest.raises(CommandError, match="is not what python -m monitoring baseline wrote"):
+        load_baseline(str(tmp_path))
+
+
+def test_a_constraint_that_makes_no_sense_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / STATISTICS).write_bytes((folder / "baseline" / STATISTICS).read_bytes())
+    changed = constraints(MODEL)
+    changed["image_classifier"]["threshold"] = 7
+    (tmp_path / CONSTRAINTS).write_text(json.dumps(changed))
+    with pytest.raises(CommandError, match="threshold must be a number from 0 to 1, got 7"):
         load_baseline(str(tmp_path))
 
 
