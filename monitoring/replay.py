@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import rich
 from botocore.exceptions import ClientError
+from rich.text import Text
 
 from monitoring.stack import Stack, find_execution, parse_object, printable, reason
 from training.errors import CommandError
 from training.progress import progress
 
 if TYPE_CHECKING:
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
     from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
 
 #: Corrected files are kept under this prefix, one folder for each execution that they correct.
@@ -87,11 +90,17 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
     int
         The exit code: 0, or 1 if messages are left though the limit was not reached: some are none of the workflow's,
         or have failed again, or SQS did not give them.
+
+    Raises
+    ------
+    CommandError
+        It was interrupted; says how many had been started.
     """
     queue, workflow = stack.output("FaultQueueUrl"), stack.output("WorkflowArn")
     sqs = boto3.client("sqs")
     ours: set[str] = set()
     kept: dict[str, str] = {}
+    received: list[MessageTypeDef] = []
     done = strange = empty = 0
     try:
         with progress("start again", limit, "executions") as advance:
@@ -121,9 +130,13 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
                         arn, said = _start(workflow, of, fault["input"])
                         ours.add(arn)
                         sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-                        _say(f"{said} {arn} ({fault.get('error')})")
                         done += 1
+                        _say(f"{said} {arn} (had failed: {fault.get('error')})")
                         advance(1)
+    except KeyboardInterrupt:
+        # What was deleted is among them too, and stays deleted.
+        kept |= {message["MessageId"]: message["ReceiptHandle"] for message in received}
+        raise CommandError(f"interrupted; {done} started again, the rest stays in the fault queue") from None
     finally:
         for receipt in kept.values():
             # One that was kept for long is back in the queue already.
@@ -190,4 +203,5 @@ def _report(described: "DescribeExecutionOutputTypeDef") -> int:
 
 
 def _say(text: str) -> None:
-    print(printable(text), flush=True)
+    """Print a line to stdout: above a bar if there is one, and never broken in two, as ARNs are to be copied."""
+    rich.get_console().print(Text(printable(text)), soft_wrap=True)

@@ -28,12 +28,17 @@ def progress(what: str, total: int | None, unit: str = "") -> Iterator[Callable[
         Call it with the amount that has been done since the last call.
     """
     if sys.stderr.isatty():
+        import rich
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
         count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
         columns = ("{task.description}", BarColumn(), count, TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        # Only what is printed on the bar's own console, or sent there by rich, does not run into the bar; and what goes
+        # to a file or another program must go there.
+        on_stdout = sys.stdout.isatty()
+        console = rich.get_console() if on_stdout else Console(stderr=True)
+        with Progress(*columns, console=console, redirect_stdout=on_stdout) as bar:
             task = bar.add_task(what, total=total)
             yield lambda amount: bar.update(task, advance=amount)
         return

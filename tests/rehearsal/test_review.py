@@ -217,7 +217,7 @@ def test_faults_go_through_the_workflow_again(stack: Stack) -> None:
     assert (outcome["status"], outcome["error"]) == ("FAILED", "ObjectNotFound")
     stack.put("a/late.png", drawing.bicycle(64, 64))
     code, said = replay(stack, "--faults")
-    started = re.search(r"started (arn:\S+-replay-[0-9a-f]{8}) \(ObjectNotFound\)", said)
+    started = re.search(r"started (arn:\S+-replay-[0-9a-f]{8}) \(had failed: ObjectNotFound\)", said)
     assert code == 0 and started, said
     again = stack.rehearsal.outcome(started[1])
     assert again["status"] == "SUCCEEDED" and json.loads(again["input"]) == json.loads(outcome["input"])

@@ -1,6 +1,9 @@
 """Replays against moto's workflows and queues; the workflow is a stand-in whose outcome its input chooses."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,7 +160,31 @@ def test_faults_are_started_again_and_leave_the_queue(stack: Stack, capsys: pyte
     assert faults(stack) == (0, 0)
     assert {event["s3_key"] for event in inputs(stack).values()} == {f"{number}.png" for number in range(12)}
     assert all(name.startswith("execution-") and "-replay-" in name for name in inputs(stack))
-    assert "12 started again; the fault queue holds about 0 messages" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "12 started again; the fault queue holds about 0 messages" in out
+    assert out.count(" (had failed: EndpointNotFound)\n") == 12
+
+
+def test_an_arn_stays_whole_beside_a_bar() -> None:
+    code = (
+        "from monitoring.replay import _say\nfrom training.progress import progress\n"
+        "with progress('start again', 2) as advance: _say('arn:' + 'x' * 300); advance(1)"
+    )
+    leader, follower = os.openpty()
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        stdout=follower,
+        stderr=follower,
+        timeout=60,
+        check=True,
+    )
+    shown = os.read(leader, 100_000).decode()
+    os.close(leader)
+    os.close(follower)
+    assert "1/2" in shown
+    assert f"\x1b[2Karn:{'x' * 300}\r\n" in shown
 
 
 @pytest.fixture
@@ -218,6 +245,24 @@ def test_a_message_stays_when_its_execution_does_not_start(stack: Stack, monkeyp
         with pytest.raises(states.exceptions.ClientError):
             replay_faults(stack, None)
     assert sum(faults(stack)) == 1
+
+
+def test_an_interrupted_run_says_what_it_started_and_gives_the_rest_back(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        put_fault(stack, str(number))
+    real = module._start
+
+    def start(workflow: str, of: str, event: dict[str, Any]) -> tuple[str, str]:
+        if len(inputs(stack)) == 2:
+            raise KeyboardInterrupt
+        return real(workflow, of, event)
+
+    monkeypatch.setattr(module, "_start", start)
+    with pytest.raises(CommandError, match="interrupted; 2 started again, the rest stays in the fault queue"):
+        replay_faults(stack, None)
+    assert faults(stack) == (3, 0)
 
 
 def test_a_replay_that_fails_again_waits_for_the_next_call(stack: Stack) -> None:

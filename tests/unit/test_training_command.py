@@ -1,6 +1,7 @@
 """The command line itself: help, exit codes, and what it may not need."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,31 @@ def test_progress_is_plain_lines_without_a_terminal(
     with module.progress("read", 4, "images") as advance:
         advance(1)
     assert capsys.readouterr().err == "read: 1 of 4 (25%) images, 0 s\n"
+
+
+@pytest.mark.parametrize("redirected", [True, False], ids=["stdout in a file", "stdout on the terminal"])
+def test_what_is_printed_beside_a_bar_arrives_on_stdout(tmp_path: Path, redirected: bool) -> None:
+    code = "from training.progress import progress\nwith progress('read', 2) as advance: print('a line'); advance(1)"
+    leader, follower = os.openpty()
+    with (tmp_path / "stdout").open("w") as file:
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=REPOSITORY,
+            env={**os.environ, "TERM": "xterm"},
+            stdout=file if redirected else follower,
+            stderr=follower,
+            timeout=60,
+            check=True,
+        )
+    shown = os.read(leader, 100_000).decode()
+    os.close(leader)
+    os.close(follower)
+    assert "read" in shown and "1/2" in shown
+    if redirected:
+        assert (tmp_path / "stdout").read_text() == "a line\n" and "a line" not in shown
+    else:
+        # The bar is wiped (ESC [ 2 K) from the line that is printed on.
+        assert "\x1b[2Ka line\r\n" in shown
 
 
 @pytest.mark.parametrize(
