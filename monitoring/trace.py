@@ -233,6 +233,9 @@ def _review(
     stack: Stack, image_hash: str | None, described: "DescribeExecutionOutputTypeDef", missing: list[str]
 ) -> dict[str, Any] | None:
     """Return the record of a person's label for the image."""
+    if described.get("error") != "ThresholdNotMet":
+        missing.append("review: none was asked")
+        return None
     if image_hash is None:
         missing.append("review: labels are kept by the image's content, which is not at hand")
         return None
@@ -240,8 +243,9 @@ def _review(
     try:
         record = parse_object(storage.read(address).decode())
     except CommandError:
-        waiting = described.get("error") == "ThresholdNotMet"
-        missing.append("review: none yet; the image waits in the review queue" if waiting else "review: none was asked")
+        missing.append(
+            "review: none yet: it waits in the review queue, was dismissed, or lies in the dead-letter queue"
+        )
         return None
     except ClientError as error:
         missing.append(f"review: {address} cannot be read ({explain(error)})")
@@ -272,7 +276,13 @@ def show(story: dict[str, Any]) -> None:
     lines: list[tuple[str, str, str, str]] = []
     if story["object"]:
         stored = story["object"]
-        same = {True: "the one that serialize saw", False: "NOT the one that serialize saw", None: "not yet serialized"}
+        refused = any(state["name"] == "Serialize" and state["failures"] for state in story["states"])
+        ended = "refused by serialize" if refused else "never serialized"
+        same = {
+            True: "the one that serialize saw",
+            False: "NOT the one that serialize saw",
+            None: "not yet serialized" if execution["status"] == "RUNNING" else ended,
+        }
         lines.append(
             (stored["last_modified"], "S3", f"{stored['bytes']:,} bytes stored, {same[stored['as_serialized']]}", "")
         )

@@ -159,7 +159,7 @@ def test_the_whole_story(stack: Stack, png: Callable[..., bytes], capsys: pytest
 
 
 def test_what_is_not_there_is_said(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    run(stack, "an-etag")
+    run(stack, "an-etag", sure=False)
     boto3.client("logs").delete_log_group(logGroupName="/aws/lambda/classifier-filter")
     story = collect(stack, "first")
     assert story["object"] is story["capture"] is story["review"] is None and story["logs"] == []
@@ -174,7 +174,7 @@ def test_what_is_not_there_is_said(stack: Stack, capsys: pytest.CaptureFixture[s
         assert text in said
     show(story)
     out = capsys.readouterr().out
-    assert "accepted: bicycle, confidence 0.900" in out and all(text in out for text in story["missing"])
+    assert "ThresholdNotMet: below" in out and all(text in out for text in story["missing"])
 
 
 def test_an_image_that_was_replaced_is_said_to_be_another_one(stack: Stack, png: Callable[..., bytes]) -> None:
@@ -183,6 +183,34 @@ def test_an_image_that_was_replaced_is_said_to_be_another_one(stack: Stack, png:
     put_image(png(40, 40))
     story = collect(stack, "first")
     assert story["object"]["as_serialized"] is False and story["review"] is None
+    assert "review: none was asked" in story["missing"]  # it was accepted, wherever its image is
+
+
+@pytest.mark.parametrize(
+    ("status", "failures", "said"),
+    [
+        ("FAILED", ["UnsupportedImage"], "refused by serialize"),
+        ("ABORTED", [], "never serialized"),
+        ("RUNNING", [], "not yet serialized"),
+    ],
+)
+def test_an_object_that_was_not_serialized_has_its_reason(
+    stack: Stack,
+    png: Callable[..., bytes],
+    capsys: pytest.CaptureFixture[str],
+    status: str,
+    failures: list[str],
+    said: str,
+) -> None:
+    put_image(png())
+    run(stack, "an-etag")
+    story = collect(stack, "first")
+    # moto runs no Lambda functions that could refuse.
+    story["execution"]["status"] = status
+    story["states"] = [{**story["states"][0], "name": "Serialize", "failures": failures}]
+    story["object"]["as_serialized"] = None
+    show(story)
+    assert f"bytes stored, {said}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -223,7 +251,8 @@ def test_a_missing_capture_has_its_reason(
 
 def test_an_image_that_waits_for_review_is_said_to_wait(stack: Stack, png: Callable[..., bytes]) -> None:
     run(stack, put_image(png()), sure=False)
-    assert "review: none yet; the image waits in the review queue" in collect(stack, "first")["missing"]
+    (said,) = [text for text in collect(stack, "first")["missing"] if text.startswith("review:")]
+    assert said == "review: none yet: it waits in the review queue, was dismissed, or lies in the dead-letter queue"
 
 
 def test_a_running_execution_has_a_story_so_far(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +303,7 @@ def test_an_execution_is_looked_for_on_every_page(stack: Stack, monkeypatch: pyt
 def test_what_is_denied_is_said_and_the_rest_is_told(
     stack: Stack, png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, denied: str
 ) -> None:
-    run(stack, put_image(png()))
+    run(stack, put_image(png()), sure=False)
     client, real = boto3.client("s3"), boto3.client
     if denied == "the object":
         monkeypatch.setattr(boto3, "client", lambda name: client if name == "s3" else real(name))
@@ -286,7 +315,7 @@ def test_what_is_denied_is_said_and_the_rest_is_told(
         else:
             stub.add_client_error("get_object", "AccessDenied", "Access Denied", http_status_code=403)
         story = collect(stack, "first")
-    assert story["execution"]["status"] == "SUCCEEDED" and story["review"] is None
+    assert story["execution"]["error"] == "ThresholdNotMet" and story["review"] is None
     (said,) = [text for text in story["missing"] if "s3:ListBucket" in text]
     assert said.startswith("object: " if denied == "the object" else "review: ")
 
