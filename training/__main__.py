@@ -187,6 +187,15 @@ def _stage(options: argparse.Namespace) -> None:
     manifest = stage(sources, labels, options.out, options.neither_limit, reviewed)
     for split, counts in manifest.counts.items():
         print(f"{split}: " + ", ".join(f"{count} {label}" for label, count in counts.items()))
+    if reviewed and manifest.reviewed:
+        why = {
+            "test": "are test images",
+            "duplicates": "show the same as another reviewed one",
+            "unusable": "cannot be used (named below)",
+        }
+        left_out = [f"{manifest.reviewed[name]} {text}" for name, text in why.items() if manifest.reviewed[name]]
+        joined = f"{manifest.reviewed['joined']} of {sum(manifest.reviewed.values())} reviewed images joined"
+        print("; ".join([joined, *left_out]))
     if manifest.duplicates:
         print(f"left out {manifest.duplicates} images that occur twice")
     for reason in manifest.unreadable:

@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a staged folder holds, and what it was made from."""
+    """What a staged folder holds, and what it was made from.
+
+    `reviewed` counts the images that people have labelled: those that ``joined`` the training split, and those left out
+    as ``test`` images, ``duplicates`` of another reviewed one, or ``unusable`` (each is named in `unreadable`).
+    """
 
     labels: list[str]
     neither_limit: int | None
@@ -51,6 +55,7 @@ class Manifest:
     duplicates: int
     unreadable: list[str]
     images: list[Entry]
+    reviewed: dict[str, int] = field(default_factory=dict)
 
 
 def parse_labels(text: str) -> list[str]:
@@ -135,10 +140,14 @@ def stage(
             for image in source.images():
                 writer.add(image)
                 advance(1)
+    unusable = writer.unusable_reviews
     for reviews in reviewed:
         writer.unreadable += reviews.left_out
+        unusable += len(reviews.left_out)
     entries = sorted(writer.entries.values(), key=lambda entry: entry.path)
     staged = Counter((entry.split, entry.label) for entry in entries)
+    different = set(writer.reviewed)
+    joined = sum(digest in writer.entries and writer.entries[digest].split == "train" for digest in different)
     manifest = Manifest(
         labels=labels,
         neither_limit=neither_limit,
@@ -147,6 +156,12 @@ def stage(
         duplicates=writer.duplicates,
         unreadable=sorted(writer.unreadable),
         images=entries,
+        reviewed={
+            "joined": joined,
+            "test": len(different) - joined,
+            "duplicates": len(writer.reviewed) - len(different),
+            "unusable": unusable,
+        },
     )
     for label in labels:
         if not staged["train", label]:
@@ -192,6 +207,9 @@ class _Writer:
         self.entries: dict[str, Entry] = {}
         self.duplicates = 0
         self.unreadable: list[str] = []
+        # Of each reviewed image that could be read, the hash.
+        self.reviewed: list[str] = []
+        self.unusable_reviews = 0
         self._paths: set[str] = set()
         # Per split, the rank (negated: heapq pops the smallest) and hash of each "neither" image.
         self._drawn: dict[str, list[tuple[int, str]]] = {split: [] for split in SPLITS}
@@ -207,8 +225,11 @@ class _Writer:
             png = _to_png(image)
         except ImageError as error:
             self.unreadable.append(f"{image.origin}: {error}")
+            self.unusable_reviews += image.reviewed
             return
         digest = hashlib.sha256(png).hexdigest()
+        if image.reviewed:
+            self.reviewed.append(digest)
         known = self.entries.get(digest)
         if known:
             self.duplicates += 1

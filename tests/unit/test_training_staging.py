@@ -337,6 +337,27 @@ def test_a_review_wins_over_the_source_but_never_over_the_test_split(tmp_path: P
     assert manifest.duplicates == 2
 
 
+def test_the_command_says_which_reviewed_images_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {"train/bicycle/a.png": png(2), "train/motorcycle/b.png": png(3), "test/bicycle/held-back.png": png(4)}
+    source, reviews = write_folder(tmp_path / "in", files), tmp_path / "labels"
+    same = io.BytesIO()
+    Image.open(io.BytesIO(png(50))).save(same, "WEBP", lossless=True)
+    for content, suffix in ((png(2), "png"), (png(4), "png"), (png(50), "png"), (same.getvalue(), "webp")):
+        write_review(reviews, "bicycle", content, suffix)
+    write_review(reviews, "bicycle", b"no image")
+    (reviews / f"{write_review(reviews, 'bicycle', png(51))}.png").unlink()
+    command = ["stage", "--source", str(source), "--out", str(tmp_path / "out"), "--labels", str(reviews)]
+    # The second run changes nothing, and says the same.
+    for _ in range(2):
+        assert main(command) == 0
+        said, named = capsys.readouterr()
+        assert (
+            "2 of 6 reviewed images joined; 1 are test images; 1 show the same as another reviewed one; "
+            "2 cannot be used (named below)\n"
+        ) in said
+        assert named.count("left out labels/") == 2
+
+
 def test_of_two_reviews_of_the_same_picture_the_newest_counts(tmp_path: Path) -> None:
     archive, reviews = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
     old, new = png(50), io.BytesIO()
