@@ -8,8 +8,9 @@ import pytest
 from tests.stack import ENVIRONMENT, STACK, Rehearsal, Stack, deploy_endpoint, empty
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stack(rehearsal: Rehearsal) -> Iterator[Stack]:
+    """Deploy the stack and its endpoint once; the last test of test_stack.py takes them away."""
     rehearsal.run("sam", "build")
     said = rehearsal.run("sam", "deploy", *ENVIRONMENT).stdout
     (described,) = rehearsal.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
