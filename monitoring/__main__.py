@@ -64,12 +64,10 @@ def _parser() -> argparse.ArgumentParser:
         "report.html. Exit code: 0 compared and nothing found, 3 violations found, 4 too few captures to compare, "
         "1 failed.",
     )
-    check.add_argument("--captures", required=True, metavar="ADDRESS", help="captured data")
-    check.add_argument("--baseline", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
     check.add_argument("--output", default=CHECK, metavar="ADDRESS", help="default: %(default)s")
     check.add_argument("--namespace", help="put CloudWatch metrics into this namespace (needs --endpoint-name)")
     check.add_argument("--exit-zero", action="store_true", help="end with 0 instead of 3 and 4")
-    _add_range(check)
+    _add_window(check)
     check.set_defaults(run=_check)
 
     model_monitor = commands.add_parser(
@@ -94,15 +92,13 @@ def _parser() -> argparse.ArgumentParser:
         help="make one page of a time range: pictures, outcomes, drift",
         description="Write one HTML file that needs no network.",
     )
-    report.add_argument("--captures", required=True, metavar="ADDRESS", help="captured data")
-    report.add_argument("--baseline", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
     report.add_argument(
         "--output",
         default="build/monitoring.html",
         metavar="FILE",
         help="FILE.html, or s3://BUCKET/KEY.html (default: %(default)s)",
     )
-    _add_range(report)
+    _add_window(report)
     report.set_defaults(run=_report)
 
     trace = commands.add_parser(
@@ -150,6 +146,13 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--stack-name", required=True, help="as in samconfig.toml")
     replay.set_defaults(run=_replay)
     return parser
+
+
+def _add_window(command: argparse.ArgumentParser) -> None:
+    """Add the options that choose captures and what they are compared with."""
+    command.add_argument("--captures", required=True, metavar="ADDRESS", help="captured data")
+    command.add_argument("--baseline", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
+    _add_range(command)
 
 
 def _add_range(command: argparse.ArgumentParser) -> None:

@@ -19,7 +19,6 @@ PICTURES = 24
 class Record:
     """What became of one capture; ``answer`` is a label or "neither", ``label`` the most probable label."""
 
-    event_id: str
     inference_id: str | None
     time: datetime.datetime
     endpoint: str
@@ -102,7 +101,6 @@ def _keep(heap: list[Any], item: tuple[Any, int, Picture]) -> None:
 def _record(capture: Capture, observed: Observation, model: Model) -> Record:
     confidence = observed.numeric["confidence"]
     return Record(
-        capture.event_id,
         capture.inference_id,
         capture.time,
         capture.endpoint,

@@ -35,7 +35,7 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None, interrupte
     except Exception as error:
         # By name: much works where boto3 is not installed.
         if type(error).__name__ in ("NoCredentialsError", "NoRegionError"):
-            return _fail(f"AWS: {error} (set AWS_PROFILE and AWS_REGION; docs/rehearsal.md has what a rehearsal needs)")
+            return _fail(f"AWS: {error} (set AWS_PROFILE and AWS_REGION)")
         if type(error).__module__.split(".")[0] in ("botocore", "boto3"):
             return _fail(f"AWS: {error}")
         raise

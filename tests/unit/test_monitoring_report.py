@@ -72,7 +72,7 @@ def window(measured: Features, label: str = "bicycle", name: str | None = "execu
     Image.new("RGB", (32, 32), "red").save(file, "PNG")
     columns = zip(measured.numeric["confidence"], measured.categorical["outcome"], strict=True)
     records = [
-        Record(f"event-{i}", name and f"{name}-{i}", BEGIN + i * datetime.timedelta(minutes=7), "endpoint", "variant",
+        Record(name and f"{name}-{i}", BEGIN + i * datetime.timedelta(minutes=7), "endpoint", "variant",
                label, label, outcome, confidence)
         for i, (confidence, outcome) in enumerate(columns)
     ]  # fmt: skip
@@ -127,7 +127,7 @@ def test_shares_that_the_baseline_cannot_tell_are_not_made_up() -> None:
     ],
 )
 def test_what_became_of_a_capture(answer: str, outcome: str, expected: str) -> None:
-    record = Record("event", None, BEGIN, "endpoint", "variant", "bicycle", answer, outcome, 0.5)
+    record = Record(None, BEGIN, "endpoint", "variant", "bicycle", answer, outcome, 0.5)
     assert what_became(record) == expected
 
 
@@ -166,9 +166,7 @@ def test_what_captures_say_stays_text() -> None:
     shown = window(features(200, label=HOSTILE), HOSTILE, HOSTILE)
     shown.unreadable[HOSTILE] = 50
     shown.records = [
-        Record(
-            each.event_id, each.inference_id, each.time, HOSTILE, HOSTILE, each.label, each.answer, each.outcome, 0.9
-        )
+        Record(each.inference_id, each.time, HOSTILE, HOSTILE, each.label, each.answer, each.outcome, 0.9)
         for each in shown.records
     ]
     page = show(shown, beside)
