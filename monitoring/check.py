@@ -66,7 +66,8 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
                 content = _as_sent(image.path.read_bytes())
                 probabilities = network.probabilities(preprocess(content, network.input_size))
             except ImageError as error:
-                raise CommandError(f"{image.path}: {error}") from error
+                print(f"left out {image.name}: {error}", file=sys.stderr)
+                continue
             captures.append(Capture(image.name, now, "", "", None, "image/png", content, probabilities))
             advance(1)
     return captures, network.labels

@@ -112,7 +112,9 @@ def find_sets(data: Sequence[str], labels: Sequence[str]) -> dict[str, ImageSet]
         name = name if equals and not Path(text).is_dir() else paths[0].resolve().name
         name = printable(name)
         if not name or name in sets:
-            raise CommandError(f"--data {text}: give each set a name of its own, as NAME={paths[0]}")
+            raise CommandError(
+                f"--data {printable(text)}: give each set a name of its own, as NAME={printable(str(paths[0]))}"
+            )
         images: list[ImageFile] = []
         skipped = Skipped()
         for path in paths:
@@ -121,7 +123,7 @@ def find_sets(data: Sequence[str], labels: Sequence[str]) -> dict[str, ImageSet]
         if not set(found) & set(labels):
             shown = ", ".join(found[:10]) + (", …" if len(found) > 10 else "")
             raise CommandError(
-                f"{text}: no folder is named as a label ({', '.join(labels)}); found: {shown}"
+                f"{printable(text)}: no folder is named as a label ({', '.join(labels)}); found: {shown}"
                 + "".join(f"; {line}" for line in skipped_lines(skipped.summary()))
             )
         sets[name] = ImageSet(images, skipped.summary())
@@ -129,22 +131,23 @@ def find_sets(data: Sequence[str], labels: Sequence[str]) -> dict[str, ImageSet]
 
 
 def _find_images(folder: Path, labels: Sequence[str], skipped: Skipped) -> list[ImageFile]:
+    shown = printable(str(folder))
     if not folder.is_dir():
-        raise CommandError(f"{folder} is not a folder; stage one with: python -m training stage, or name another one")
+        raise CommandError(f"{shown} is not a folder; stage one with: python -m training stage, or name another one")
     if (folder / MANIFEST).is_file():
         entries = [entry for entry in read_manifest(folder).images if entry.split == "test"]
         if not entries:
-            raise CommandError(f"{folder} holds no staged test images")
+            raise CommandError(f"{shown} holds no staged test images")
         return [ImageFile(folder / entry.path, entry.label) for entry in entries]
     found = find_in_folder(folder, labels)
-    skipped.update(found.skipped, f"{printable(folder.resolve().name)}/")
     tested = [image for image in found.images if image.split == "test"]
     if not found.images:
         lines = "".join(f"; {line}" for line in skipped_lines(found.skipped.summary()))
-        raise CommandError(f"{folder} holds no images ({', '.join(SUFFIXES)}){lines}")
+        raise CommandError(f"{shown} holds no images ({', '.join(SUFFIXES)}){lines}")
     for image in found.images:
         if tested and image.split != "test":
-            skipped.add("training image, beside a folder named test", image.name)
+            found.skipped.add("training image, beside a folder named test", image.name)
+    skipped.update(found.skipped, f"{printable(folder.resolve().name)}/")
     return [ImageFile(folder / image.name, image.class_name) for image in tested or found.images]
 
 

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, takewhile
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
@@ -65,22 +65,22 @@ class Skipped:
     """Names of skipped files and folders, by reason."""
 
     def __init__(self) -> None:
-        self._names: dict[str, dict[str, None]] = {}
+        self._names: dict[str, set[str]] = {}
 
     def add(self, reason: str, name: str) -> None:
         """Note a file or folder; the same one counts once."""
-        self._names.setdefault(reason, {})[name] = None
+        self._names.setdefault(reason, set()).add(name)
 
     def update(self, other: "Skipped", place: str = "") -> None:
         """Add everything from `other`, with `place` in front of each name."""
         for reason, names in other._names.items():
-            self._names.setdefault(reason, {}).update(dict.fromkeys(place + name for name in names))
+            self._names.setdefault(reason, set()).update(place + name for name in names)
 
     def summary(self) -> list[Skip]:
         """Return counts with a few examples, the most frequent reason first; plain values, ready for JSON."""
         most_first = sorted(self._names.items(), key=lambda item: (-len(item[1]), item[0]))
         return [
-            Skip(reason=reason, count=len(names), examples=[printable(name) for name in islice(names, _EXAMPLES)])
+            Skip(reason=reason, count=len(names), examples=[printable(name) for name in sorted(names)[:_EXAMPLES]])
             for reason, names in most_first
         ]
 
@@ -134,7 +134,8 @@ class Scan:
 
     def add_empty(self, folders: Iterable[str]) -> None:
         """Note which of all `folders` hold no images; of nested ones the outermost."""
-        used = {_parts(name)[:i] for name in self.names for i in range(len(_parts(name)))} | {()}
+        direct = {_parts(name)[:-1] for name in self.names}
+        used = {parts[:i] for parts in direct for i in range(len(parts) + 1)} | {()}
         for folder in sorted(folders):
             parts = _parts(folder)
             if parts not in used and parts[:-1] in used and not any(_is_system(part) for part in parts):
@@ -277,10 +278,10 @@ def check_spelling(names: Iterable[str], labels: Sequence[str], source: str) -> 
     """
     keys = {_key(label): label for label in labels}
     if near := {name: keys[_key(name)] for name in names if name not in labels and _key(name) in keys}:
-        listed = ", ".join(f"{printable(name)!r} instead of {label!r}" for name, label in sorted(near.items()))
+        listed = " and ".join(f"{name!r} for {label!r}" for name, label in sorted(near.items()))
         raise CommandError(
-            f"{source} has {listed}: they differ only in capitals, spaces or invisible characters. Give both the same "
-            "name, or different names if they are different classes"
+            f"{source} has {listed}, which differ only in capitals, spaces or invisible characters; rename the class or "
+            "the label so that they are equal, or the class quite differently if it is another one"
         )
 
 
@@ -345,7 +346,7 @@ def _class_finder(
         if len({place.folders[i] for i in named}) > 1:
             raise CommandError(
                 f"{source}/{printable(place.name)} lies in folders of two labels, "
-                f"{' and '.join(place.folders[i] for i in named)}; move it, or give --source a folder further down"
+                f"{' and '.join(place.folders[i] for i in named)}; move it, or give a folder further down"
             )
         if named:
             levels[place.folders] = named[0]

@@ -85,7 +85,7 @@ class Source:
         elif path.is_file():
             self._scan_archive()
         else:
-            raise CommandError(f"source {path} does not exist; give a folder, a tar file or a URL")
+            raise CommandError(f"source {printable(str(path))} does not exist; give a folder, a tar file or a URL")
 
     def _scan_archive(self) -> None:
         folders = []
@@ -167,7 +167,9 @@ class Source:
                 yield tar
         # A cut archive shows only when its end is reached, and each compression has an error of its own.
         except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-            raise CommandError(f"source {self.path} is not a whole tar file (plain, gz, bz2 or xz): {error}") from error
+            raise CommandError(
+                f"source {printable(str(self.path))} is not a whole tar file (plain, gz, bz2 or xz): {error}"
+            ) from error
 
     def _cifar_images(self) -> Iterator[SourceImage]:
         names = self._cifar_names
