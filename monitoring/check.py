@@ -62,6 +62,7 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
     captures = []
     with progress("ask the model", len(found.images), "images") as advance:
         for image in found.images:
+            advance(1)
             try:
                 content = _as_sent(image.path.read_bytes())
                 probabilities = network.probabilities(preprocess(content, network.input_size))
@@ -69,7 +70,6 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
                 print(f"left out {image.name}: {error}", file=sys.stderr)
                 continue
             captures.append(Capture(image.name, now, "", "", None, "image/png", content, probabilities))
-            advance(1)
     return captures, network.labels
 
 

@@ -280,8 +280,8 @@ def check_spelling(names: Iterable[str], labels: Sequence[str], source: str) -> 
     if near := {name: keys[_key(name)] for name in names if name not in labels and _key(name) in keys}:
         listed = " and ".join(f"{name!r} for {label!r}" for name, label in sorted(near.items()))
         raise CommandError(
-            f"{source} has {listed}, which differ only in capitals, spaces or invisible characters; rename the class or "
-            "the label so that they are equal, or the class quite differently if it is another one"
+            f"{source} has {listed}, which differ only in capitals, spaces or invisible characters; rename the class "
+            "so that it equals the label, or quite differently if it is another class"
         )
 
 

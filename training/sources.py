@@ -167,9 +167,8 @@ class Source:
                 yield tar
         # A cut archive shows only when its end is reached, and each compression has an error of its own.
         except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-            raise CommandError(
-                f"source {printable(str(self.path))} is not a whole tar file (plain, gz, bz2 or xz): {error}"
-            ) from error
+            place = printable(str(self.path))
+            raise CommandError(f"source {place} is not a whole tar file (plain, gz, bz2 or xz): {error}") from error
 
     def _cifar_images(self) -> Iterator[SourceImage]:
         names = self._cifar_names
