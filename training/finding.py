@@ -97,7 +97,7 @@ def class_counts(counts: Mapping[str, int], labels: Sequence[str]) -> str:
     """List classes that are no label with their numbers of images: first what resembles a label, then the largest."""
     close = {name for label in labels for name in difflib.get_close_matches(label.lower(), counts, 3, 0.75)}
     order = sorted(counts, key=lambda name: (name not in close, -counts[name], name))
-    shown = ", ".join(f"{name} ({counts[name]})" for name in order[:_MOST_CLASSES])
+    shown = ", ".join(f"{printable(name, 60)} ({counts[name]})" for name in order[:_MOST_CLASSES])
     rest = f" and {len(order) - _MOST_CLASSES} more" if len(order) > _MOST_CLASSES else ""
     return f"{len(order)} class{'es' * (len(order) > 1)}: {shown}{rest}"
 
@@ -182,7 +182,7 @@ def scan_folder(root: Path) -> Scan:
                     scan.skipped.add("hidden or system file or folder", name + "/" * is_folder)
                 elif _is(entry.is_dir):
                     real = os.path.realpath(entry.path)
-                    if entry.is_symlink() and any(f"{place}/".startswith(f"{real}/") for place in around):
+                    if entry.is_symlink() and any(Path(place).is_relative_to(real) for place in around):
                         scan.skipped.add("link to a folder around it", name)
                         continue
                     folders.append(name)

@@ -197,7 +197,7 @@ def test_links_are_followed_unless_they_lead_back_or_nowhere(tmp_path: Path) -> 
     (root / "bicycle/0.jpg").write_bytes(picture(9, "JPEG"))
     (root / "motorcycle").symlink_to("../elsewhere/m")
     (tmp_path / "elsewhere/m/back").symlink_to(root)
-    for name, target in {"up": "..", "self": "self", "gone.png": "nowhere", "2.jpg": "1.jpg"}.items():
+    for name, target in {"up": "..", "all": "/", "self": "self", "gone.png": "nowhere", "2.jpg": "1.jpg"}.items():
         (root / "bicycle" / name).symlink_to(target)
     found = find_in_folder(root, LABELS)
     assert classes(found) == {
@@ -209,7 +209,7 @@ def test_links_are_followed_unless_they_lead_back_or_nowhere(tmp_path: Path) -> 
     }
     skips = {skip["reason"]: skip["examples"] for skip in found.skipped.summary()}
     assert skips == {
-        "link to a folder around it": ["bicycle/up", "motorcycle/back"],
+        "link to a folder around it": ["bicycle/all", "bicycle/up", "motorcycle/back"],
         "broken link": ["bicycle/gone.png", "bicycle/self"],
     }
     (tmp_path / "elsewhere").rename(tmp_path / "moved")
@@ -312,7 +312,7 @@ def test_strange_names_are_staged_and_printed_as_one_line(tmp_path: Path, capsys
             said, named = capsys.readouterr()
             assert "train: 2 bicycle, 2 motorcycle, 2 neither\n" in said
             assert r"not \udce9 utf-8 (1)" in said
-            assert r"bicycle/\udcff\n.txt" in named and r"bicycle/broken\udcff\n.png: not a readable" in named
+            assert r"bicycle/\udcff\n.txt" in named and r"bicycle/broken\udcff\n.png: " in named
             assert len(named.splitlines()) == 2
     # rich shows its bar on a terminal only, and the report writes a page.
     code = (
@@ -326,7 +326,7 @@ def test_strange_names_are_staged_and_printed_as_one_line(tmp_path: Path, capsys
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert r"[/in]\n, threshold" in done.stdout and r"broken\udcff\n.png: not a readable" in done.stderr
+    assert r"[/in]\n, threshold" in done.stdout and r"broken\udcff\n.png: " in done.stderr
     assert r"broken\udcff\n.png" in (tmp_path / "evaluation/report.html").read_text()
 
 
