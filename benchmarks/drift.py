@@ -178,9 +178,10 @@ def main() -> int:
     options = parser.parse_args()
     try:
         network, _ = load_model(options.model)
-        (images,) = find_sets([options.data], network.labels).values()
+        (image_set,) = find_sets([options.data], network.labels).values()
     except CommandError as error:
         raise SystemExit(f"drift.py: {error}") from error
+    images = image_set.images
     labelled = np.array([image.class_name == network.labels[0] for image in images])
     if min(labelled.sum(), (~labelled).sum(), len(images) - options.size) < options.size:
         raise SystemExit(

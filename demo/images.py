@@ -10,6 +10,8 @@ from pathlib import Path
 from PIL import Image, ImageFilter
 
 from demo import drawing
+from training.errors import CommandError
+from training.finding import find_in_folder
 
 STAGED = Path("build/staged")
 #: Where ``python -m training stage`` keeps what it has downloaded.
@@ -41,13 +43,16 @@ def collect() -> tuple[str, list[Sample]]:
     Raises
     ------
     ImageSetError
-        If ``IMAGE_DATA_DIR`` has no class folders.
+        If ``IMAGE_DATA_DIR`` has no class folders, or some that are nearly a label's.
     """
     if folder := os.environ.get("IMAGE_DATA_DIR"):
         photos = Path(folder) / "photos"
         if not (photos / "bicycle").is_dir():
             raise ImageSetError(f"IMAGE_DATA_DIR={folder} must hold photos/bicycle, photos/motorcycle and photos/other")
-        return f"photographs in {photos}", _of_files(photos)
+        try:
+            return f"photographs in {photos}", _of_files(photos)
+        except CommandError as error:
+            raise ImageSetError(f"IMAGE_DATA_DIR={folder}: {error}") from error
     if ARCHIVE.is_file() and not STAGED.is_dir():
         subprocess.run([sys.executable, "-m", "training", "stage", "--source", str(ARCHIVE)], check=True)
     if (STAGED / "test").is_dir():
@@ -57,11 +62,12 @@ def collect() -> tuple[str, list[Sample]]:
 
 def _of_files(root: Path) -> list[Sample]:
     samples = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        what = "neither" if folder.name in ("other", "neither") else f"a {folder.name}"
+    images = find_in_folder(root, ["bicycle", "motorcycle"]).images
+    for name in sorted({image.class_name for image in images}):
+        files = [root / image.name for image in images if image.class_name == name]
+        what = "neither" if name in ("other", "neither") else f"a {name}"
         for path in files[:: max(1, len(files) // 3)][:3]:
-            samples.append(Sample(f"incoming/{folder.name}-{path.name}", what, path.read_bytes()))
+            samples.append(Sample(f"incoming/{name}-{path.name}", what, path.read_bytes()))
     first = Image.open(io.BytesIO(samples[0].data or b"")).convert("RGB")
     blurred = first.filter(ImageFilter.GaussianBlur(min(first.size) / 10))
     return [*samples, *_of_any(blurred, first.resize(LARGE, Image.Resampling.BICUBIC))]

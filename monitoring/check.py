@@ -3,6 +3,7 @@
 import datetime
 import io
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from monitoring.window import Window
 from training.answers import find_sets, load_model
 from training.container.preprocess import ImageError, decode, preprocess
 from training.errors import CommandError
+from training.finding import skipped_lines
 from training.progress import progress
 
 # What the endpoint is sent, as the stack's defaults have it: the longest side in pixels (MaxEdge), and the size in
@@ -53,18 +55,21 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
         As `training.answers.load_model` and `training.answers.find_sets`.
     """
     network, _ = load_model(model_path)
-    (images,) = find_sets([str(folder)], network.labels).values()
+    (found,) = find_sets([str(folder)], network.labels).values()
+    for line in skipped_lines(found.skipped):
+        print(line, file=sys.stderr)
     now = datetime.datetime.now(datetime.UTC)
     captures = []
-    with progress("ask the model", len(images), "images") as advance:
-        for image in images:
+    with progress("ask the model", len(found.images), "images") as advance:
+        for image in found.images:
+            advance(1)
             try:
                 content = _as_sent(image.path.read_bytes())
                 probabilities = network.probabilities(preprocess(content, network.input_size))
             except ImageError as error:
-                raise CommandError(f"{image.path}: {error}") from error
+                print(f"left out {image.name}: {error}", file=sys.stderr)
+                continue
             captures.append(Capture(image.name, now, "", "", None, "image/png", content, probabilities))
-            advance(1)
     return captures, network.labels
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .command import at_least_one, count, run, share
 from .errors import CommandError
+from .finding import class_counts, skipped_lines
 from .metrics import THRESHOLD
 from .recipe import Recipe
 from .sources import DEFAULT_SOURCE, open_source
@@ -35,16 +36,17 @@ def _parser() -> argparse.ArgumentParser:
         "stage",
         help="turn images of any source into a folder to train on",
         description="Write images as OUT/{train,test}/{LABEL or neither}/NAME.png, with a manifest. "
-        "Images of classes that are no label become 'neither'. Run again, it verifies and changes nothing.",
+        "Images of classes that are no label become 'neither'. Prints these classes, and what was skipped: hidden and "
+        "system files, other file types, pictures under two labels. Run again, it verifies and changes nothing.",
     )
     stage.add_argument(
         "--source",
         action="append",
         metavar="SOURCE",
-        help="a CIFAR-100 binary archive, or a folder or tar file of class folders. An image below a folder "
-        "named test is test data, every other one training data; SOURCE@test or SOURCE@train puts all of it "
-        "there. A URL needs its checksum: URL#sha256=HEX. May be repeated. Default: the CIFAR-100 binary "
-        "archive from its home page",
+        help="a CIFAR-100 binary archive, or a folder or tar file of class folders, whose subfolders belong to their "
+        "class. An image below a folder named test is test data, even if that is SOURCE itself; every other one is "
+        "training data. SOURCE@test or SOURCE@train puts all of it there. A URL needs its checksum: URL#sha256=HEX. "
+        "May be repeated. Default: the CIFAR-100 binary archive from its home page",
     )
     stage.add_argument(
         "--labels",
@@ -96,9 +98,10 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         action="append",
         metavar="[NAME=]DIR[,DIR...]",
-        help="folders of class folders, which make one set of images; folders that are not named as a label count "
-        "as other things. Where a folder has a folder 'test', or is staged, its test images are taken. Several "
-        f"folders need a NAME. May be repeated, each set is reported for itself (default: {STAGED})",
+        help="folders of class folders, which make one set of images; subfolders belong to their class, and folders "
+        "that are not named as a label count as other things. Where a folder has a folder 'test', or is staged, its "
+        "test images are taken. Several folders need a NAME. May be repeated, each set is reported for itself "
+        f"(default: {STAGED})",
     )
     evaluate.add_argument("--out", type=Path, default=EVALUATION, help="folder to write (default: %(default)s)")
     evaluate.add_argument(
@@ -170,7 +173,7 @@ def _wanted(text: str) -> float:
 
 def _stage(options: argparse.Namespace) -> None:
     from .reviewed import ReviewedSource
-    from .staging import parse_labels, stage
+    from .staging import NEITHER, parse_labels, stage
 
     # A list of labels has a comma and no slash.
     places = [text for text in options.labels or [] if "/" in text or ("," not in text and Path(text).is_dir())]
@@ -196,10 +199,16 @@ def _stage(options: argparse.Namespace) -> None:
         left_out = [f"{manifest.reviewed[name]} {text}" for name, text in why.items() if manifest.reviewed[name]]
         joined = f"{manifest.reviewed['joined']} of {sum(manifest.reviewed.values())} reviewed images joined"
         print("; ".join([joined, *left_out]))
+    if manifest.neither_classes:
+        print(f"{NEITHER} comes from {class_counts(manifest.neither_classes, labels)}")
     if manifest.duplicates:
         print(f"left out {manifest.duplicates} images that occur twice")
+    for pair in manifest.conflicts:
+        print(f"warning: left out one picture under two labels: {pair}", file=sys.stderr)
     for reason in manifest.unreadable:
         print(f"left out {reason}", file=sys.stderr)
+    for line in skipped_lines(manifest.skipped or []):
+        print(line, file=sys.stderr)
     print(f"staged in {options.out}")
     if options.s3:
         copied = upload(options.out, bucket, prefix)

@@ -1,7 +1,9 @@
 """What the command lines of training and monitoring share: how they fail, and numbers that they take."""
 
 import argparse
+import logging
 import sys
+import warnings
 
 from .errors import CommandError
 
@@ -24,6 +26,9 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None, interrupte
         0 done, 1 failed, or what the command returned. argparse itself ends with 2 what it does not understand.
     """
     options = parser.parse_args(arguments)
+    # Pillow's remarks on damaged metadata do not name the image, and pixels that cannot be read are reported anyway.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     try:
         return int(options.run(options) or 0)
     except CommandError as error:
@@ -44,6 +49,27 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None, interrupte
 def _fail(reason: str) -> int:
     print(f"error: {reason}", file=sys.stderr)
     return 1
+
+
+def printable(name: str, longest: int | None = None) -> str:
+    """Return a file's name in a form that can be printed anywhere, as one line.
+
+    Control characters, invisible ones and bytes that are no UTF-8 become escapes such as ``\\n``.
+
+    Parameters
+    ----------
+    name : str
+        As the file system has it.
+    longest : int or None
+        A name of more characters loses its middle.
+    """
+    escaped = "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in name
+    )
+    if longest and len(escaped) > longest:
+        half = (longest - 1) // 2
+        return f"{escaped[:half]}…{escaped[-half:]}"
+    return escaped
 
 
 def count(text: str) -> int:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from .advice import advise, certified_accuracy, sentence
 from .answers import Answers, ask, find_sets, load_model
+from .finding import Skip, Skipped, class_counts, skipped_lines
 from .metrics import calibration_bins, calibration_error_by_chance, risk_coverage, summarise, wilson
 from .report import write_report
 from .robustness import CASES, describe
@@ -100,6 +101,7 @@ def figures(answers: Answers, labels: list[str], threshold: float, wanted: float
             ),
         ],
         "unreadable": answers.unreadable,
+        "conflicts": answers.conflicts,
     }
 
 
@@ -146,7 +148,7 @@ def evaluate(
     """
     model, digest = load_model(model_path)
     sets = find_sets(data, model.labels)
-    answers = {name: ask(name, images, model) for name, images in sets.items()}
+    answers = {name: ask(name, found.images, model) for name, found in sets.items()}
     evaluation = {
         "model_sha256": digest,
         "labels": model.labels,
@@ -154,15 +156,35 @@ def evaluate(
         "threshold": threshold,
         "wanted": wanted,
         "confidence": certainty,
-        "sets": {name: figures(got, model.labels, threshold, wanted, certainty) for name, got in answers.items()},
+        "sets": {
+            name: {
+                **figures(got, model.labels, threshold, wanted, certainty),
+                "skipped": [*sets[name].skipped, *_left_out(got)],
+            }
+            for name, got in answers.items()
+        },
     }
-    for got in answers.values():
+    for name, got in answers.items():
+        for pair in got.conflicts:
+            print(f"warning: left out one picture under two labels: {pair}", file=sys.stderr)
         for reason in got.unreadable:
             print(f"left out {reason}", file=sys.stderr)
+        for line in skipped_lines(sets[name].skipped):
+            print(line, file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(json.dumps(evaluation, indent=1, allow_nan=False) + "\n")
     write_report(out / "report.html", evaluation, answers)
     return evaluation
+
+
+def _left_out(answers: Answers) -> list[Skip]:
+    """Summarise the images that were found and do not count."""
+    skipped = Skipped()
+    for pair in answers.conflicts:
+        skipped.add("picture under two labels", pair)
+    for reason in answers.unreadable:
+        skipped.add("unreadable image", reason)
+    return skipped.summary()
 
 
 def short(evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +194,7 @@ def short(evaluation: dict[str, Any]) -> dict[str, Any]:
             **{figure: figures[figure] for figure in FIGURES},
             "threshold": evaluation["threshold"],
             "advised_threshold": figures["advice"]["threshold"],
+            "skipped": figures["skipped"],
             "model_sha256": evaluation["model_sha256"],
         }
         for name, figures in evaluation["sets"].items()
@@ -196,4 +219,7 @@ def print_tables(evaluation: dict[str, Any]) -> None:
                 figure, "–" if value is None else f"{value:{'d' if isinstance(value, int) else '.3f'}}", shown
             )
         console.print(table)
+        others = {name: each["other_n"] for name, each in figures["per_class"].items() if "other_n" in each}
+        if others:
+            print(f"other things come from {class_counts(others, evaluation['labels'])}")
         print(f"{sentence(figures['advice'], evaluation['wanted'])}\n")

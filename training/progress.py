@@ -30,10 +30,18 @@ def progress(what: str, total: int | None, unit: str = "") -> Iterator[Callable[
     if sys.stderr.isatty():
         import rich
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-        columns = ("{task.description}", BarColumn(), count, TimeRemainingColumn())
+        # A file's name may look like rich's markup.
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), count, TimeRemainingColumn())
         # Only what is printed on the bar's own console, or sent there by rich, does not run into the bar; and what goes
         # to a file or another program must go there.
         on_stdout = sys.stdout.isatty()

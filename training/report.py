@@ -85,11 +85,12 @@ def _section(key: str, name: str, answers: Answers, evaluation: dict[str, Any]) 
     figures, labels, threshold = evaluation["sets"][name], evaluation["labels"], evaluation["threshold"]
     confidence = answers.probabilities.max(axis=1)
     known = answers.targets < len(labels)
-    left_out = "".join(f"<li>{escape(reason)}</li>" for reason in figures["unreadable"])
+    reasons = [*(f"one picture under two labels: {pair}" for pair in figures["conflicts"]), *figures["unreadable"]]
+    left_out = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
     return f"""
 <section aria-labelledby="{key}">
 <h2 id="{key}">Set: {escape(name)}</h2>
-{f"<details><summary>Left out: {len(figures['unreadable'])}</summary><ul>{left_out}</ul></details>" if left_out else ""}
+{f"<details><summary>Left out: {len(reasons)}</summary><ul>{left_out}</ul></details>" if left_out else ""}
 {_advice(figures, evaluation)}
 <div class="plots">
 <figure><h3>Is the confidence honest?</h3>{plots.reliability(figures, f"{key}-reliability")}

@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from .command import printable
 from .errors import CommandError
 from .progress import progress
 from .sources import SourceImage
@@ -69,9 +70,9 @@ class ReviewedSource:
         self._records = sorted(records, key=lambda record: record["reviewed_at"], reverse=True)
 
     def _open_folder(self, folder: Path) -> None:
-        self.name = folder.resolve().name
-        files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} if folder.is_dir() else {}
-        self._contents = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        self.name = printable(folder.resolve().name)
+        paths = [path for path in folder.iterdir() if _is_review(path.name)] if folder.is_dir() else []
+        self._contents = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
         self._read = lambda name: (folder / name).read_bytes()
 
     def _open_s3(self, place: str) -> None:
@@ -85,9 +86,8 @@ class ReviewedSource:
         s3 = boto3.client("s3")
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=base, Delimiter="/")
         self.name = f"s3://{bucket}/{base}".rstrip("/")
-        self._contents = {
-            item["Key"].removeprefix(base): item["ETag"] for page in pages for item in page.get("Contents", [])
-        }
+        listed = ((item["Key"].removeprefix(base), item["ETag"]) for page in pages for item in page.get("Contents", []))
+        self._contents = {name: etag for name, etag in listed if _is_review(name)}
         self._read = lambda name: s3.get_object(Bucket=bucket, Key=base + name)["Body"].read()
 
     def sha256(self) -> str:
@@ -123,6 +123,11 @@ class ReviewedSource:
                 batch = names[start : start + THREADS]
                 yield from zip(batch, pool.map(self._read, batch), strict=True)
                 advance(len(batch))
+
+
+def _is_review(name: str) -> bool:
+    """Tell records and their images from whatever else systems leave in a folder."""
+    return bool(_RECORD.fullmatch(name) or _IMAGE.fullmatch(name))
 
 
 def _parse(name: str, content: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import lzma
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,16 +18,15 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from .command import printable
 from .download import download
 from .errors import CommandError
+from .finding import Found, FoundImage, Scan, Skipped, check_spelling, find, is_image_name, scan_folder
 
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 # Published beside the archive on the CIFAR home page.
 CIFAR_MD5 = "03b5dce01913d631647c71ecec9e9cb8"
 DEFAULT_SOURCE = f"{CIFAR_URL}#md5={CIFAR_MD5}"
-
-SPLITS = ("train", "test")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 # CIFAR-100 binary records (https://www.cs.toronto.edu/~kriz/cifar.html): coarse label, fine label, then 32x32
 # pixels as planes of red, green and blue.
@@ -61,7 +60,12 @@ class Source:
         A folder of class folders, a tar file of class folders, or a CIFAR-100 binary archive.
     split : str or None
         The split of all its images; None takes the nearest folder above an image that is named ``train`` or
-        ``test``, else ``train``.
+        ``test``, the source itself included, else ``train``.
+
+    Attributes
+    ----------
+    left_out : list of str
+        Images that cannot be read, with the reason; complete once `images` has been read to its end.
 
     Raises
     ------
@@ -71,57 +75,90 @@ class Source:
 
     def __init__(self, path: Path, split: str | None = None) -> None:
         self.path = path
-        self.name = path.resolve().name
+        self.name = printable(path.resolve().name)
         self.split = split
+        self.left_out: list[str] = []
+        self._scan = Scan()
+        self._cifar_names: list[str] = []
         if path.is_dir():
-            self._kind = "folder"
+            self._scan = scan_folder(path)
         elif path.is_file():
-            self._kind = "cifar" if self._find_cifar_names() else "tar"
+            self._scan_archive()
         else:
-            raise CommandError(f"source {path} does not exist; give a folder, a tar file or a URL")
+            raise CommandError(f"source {printable(str(path))} does not exist; give a folder, a tar file or a URL")
+
+    def _scan_archive(self) -> None:
+        folders = []
+        with self._tar() as tar:
+            for member in tar:
+                if PurePosixPath(member.name).name == _CIFAR_NAMES and (file := tar.extractfile(member)):
+                    self._cifar_names = file.read().decode("ascii", "replace").split()
+                    return
+                if member.isdir():
+                    folders.append(member.name)
+                elif member.isreg() or ((member.islnk() or member.issym()) and is_image_name(member.name)):
+                    self._scan.add(member.name)
+                else:
+                    kind = "link in an archive" if member.issym() or member.islnk() else "not a regular file"
+                    self._scan.skipped.add(kind, member.name)
+        self._scan.add_empty(folders)
 
     def sha256(self) -> str:
         """Hash the archive, or every name and content in the folder, as hexadecimal text."""
-        if self._kind != "folder":
+        if self.path.is_file():
             with self.path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         whole = hashlib.sha256()
-        for path in self._folder_files():
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            whole.update(f"{path.relative_to(self.path).as_posix()}\0{content}\n".encode())
+        for name in self._scan.names:
+            content = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
+            whole.update(f"{name}\0{content}\n".encode(errors="backslashreplace"))
         return whole.hexdigest()
 
-    def classes(self) -> set[str]:
+    def find(self, labels: Sequence[str]) -> Found:
+        """Find the images and their classes; those of a CIFAR-100 archive have no names, and are not listed.
+
+        Raises
+        ------
+        CommandError
+            As `training.finding.find`.
+        """
+        if self._cifar_names:
+            check_spelling(self._cifar_names, labels, self.name)
+            return Found([], Skipped())
+        return find(self._scan, labels, self.name, self.path if self.path.is_dir() else None)
+
+    def classes(self, labels: Sequence[str]) -> set[str]:
         """Name every class that the source holds."""
-        if self._kind == "cifar":
-            return set(self._find_cifar_names())
-        if self._kind == "folder":
-            return {path.parent.name for path in self._folder_files()}
-        with self._tar() as tar:
-            return {PurePosixPath(member.name).parent.name for member in tar if _is_image(member)}
+        return set(self._cifar_names) or {image.class_name for image in self.find(labels).images}
 
-    def images(self) -> Iterator[SourceImage]:
+    def images(self, labels: Sequence[str]) -> Iterator[SourceImage]:
         """Read every image, in an order that does not change between runs."""
-        if self._kind == "cifar":
+        if self._cifar_names:
             yield from self._cifar_images()
-        elif self._kind == "folder":
-            for path in self._folder_files():
-                yield self._class_image(PurePosixPath(path.relative_to(self.path).as_posix()), path.read_bytes())
-        else:
-            with self._tar() as tar:
-                for member in tar:
-                    if _is_image(member) and (file := tar.extractfile(member)):
-                        yield self._class_image(PurePosixPath(member.name), file.read())
+            return
+        found = self.find(labels).images
+        if self.path.is_dir():
+            for image in found:
+                yield self._class_image(image, (self.path / image.name).read_bytes())
+            return
+        by_name = {image.name: image for image in found}
+        with self._tar() as tar:
+            for member in tar:
+                if not (named := by_name.get(member.name)):
+                    continue
+                try:
+                    file = tar.extractfile(member)
+                except (KeyError, RecursionError):  # a link to what is not there, or to itself
+                    file = None
+                if file:
+                    yield self._class_image(named, file.read())
+                else:
+                    self.left_out.append(f"{self.name}/{printable(named.name)}: broken link")
 
-    def _folder_files(self) -> list[Path]:
-        files = (path for path in self.path.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-        # An image directly in the source's folder has no class.
-        return sorted(path for path in files if path.parent != self.path)
-
-    def _class_image(self, path: PurePosixPath, content: bytes) -> SourceImage:
-        above = [part for part in path.parts[:-2] if part in SPLITS]
-        split = self.split or (above[-1] if above else "train")
-        return SourceImage(path.parent.name, split, path.stem, f"{self.name}/{path}", content)
+    def _class_image(self, image: FoundImage, content: bytes) -> SourceImage:
+        stem = PurePosixPath(image.name.replace("\\", "/")).stem
+        origin = f"{self.name}/{printable(image.name)}"
+        return SourceImage(image.class_name, self.split or image.split, stem, origin, content)
 
     @contextmanager
     def _tar(self) -> Iterator[tarfile.TarFile]:
@@ -130,17 +167,11 @@ class Source:
                 yield tar
         # A cut archive shows only when its end is reached, and each compression has an error of its own.
         except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-            raise CommandError(f"source {self.path} is not a whole tar file (plain, gz, bz2 or xz): {error}") from error
-
-    def _find_cifar_names(self) -> list[str]:
-        with self._tar() as tar:
-            for member in tar:
-                if PurePosixPath(member.name).name == _CIFAR_NAMES and (file := tar.extractfile(member)):
-                    return file.read().decode("ascii").split()
-        return []
+            place = printable(str(self.path))
+            raise CommandError(f"source {place} is not a whole tar file (plain, gz, bz2 or xz): {error}") from error
 
     def _cifar_images(self) -> Iterator[SourceImage]:
-        names = self._find_cifar_names()
+        names = self._cifar_names
         with self._tar() as tar:
             for member in tar:
                 name = PurePosixPath(member.name).name
@@ -196,11 +227,6 @@ def open_source(text: str, cache: Path) -> Source:
         raise CommandError(f"source {url} needs its checksum: {url}#sha256=HEX (or #md5=HEX), in lower case")
     algorithm, _, digest = checksum.partition("=")
     return Source(download(url, cache, algorithm, digest), split)
-
-
-def _is_image(member: tarfile.TarInfo) -> bool:
-    path = PurePosixPath(member.name)
-    return member.isreg() and path.suffix.lower() in _SUFFIXES and bool(path.parent.name)
 
 
 def _records(file: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:

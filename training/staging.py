@@ -16,14 +16,18 @@ from PIL import Image
 
 from .container.preprocess import ImageError, decode
 from .errors import CommandError
+from .finding import SPLITS, Skip, Skipped, skipped_lines
 from .progress import progress
 from .reviewed import ReviewedSource
-from .sources import SPLITS, Source, SourceImage
+from .sources import Source, SourceImage
 
 NEITHER = "neither"
 MANIFEST = "manifest.json"
 # Photographs are shrunk to this many pixels: a multiple of what the network sees, a fraction of the storage.
 MAX_EDGE = 256
+
+# Characters of a staged file's name, without what makes it unique; file systems take 255.
+_LONGEST = 120
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _PATH = re.compile(r"(train|test)/[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9_-][A-Za-z0-9._-]*\.png")
@@ -44,8 +48,10 @@ class Entry:
 class Manifest:
     """What a staged folder holds, and what it was made from.
 
-    `reviewed` counts the images that people have labelled: those that ``joined`` the training split, and those left out
-    as ``test`` images, ``duplicates`` of another reviewed one, or ``unusable`` (each is named in `unreadable`).
+    `neither_classes` counts the images of each class that is no label, before `neither_limit`. `skipped` is what was
+    not taken for an image of a class; `conflicts` names pictures that sources have under two labels, which are left
+    out. `reviewed` counts the images that people have labelled: those that ``joined`` the training split, and those
+    left out as ``test`` images, ``duplicates`` of another reviewed one, or ``unusable`` (named in `unreadable`).
     """
 
     labels: list[str]
@@ -56,6 +62,9 @@ class Manifest:
     unreadable: list[str]
     images: list[Entry]
     reviewed: dict[str, int] = field(default_factory=dict)
+    neither_classes: dict[str, int] = field(default_factory=dict)
+    skipped: list[Skip] | None = None
+    conflicts: list[str] = field(default_factory=list)
 
 
 def parse_labels(text: str) -> list[str]:
@@ -64,16 +73,16 @@ def parse_labels(text: str) -> list[str]:
     Raises
     ------
     CommandError
-        Fewer than two labels, one twice, one called "neither", or one with other characters than letters,
-        digits, ``_`` and ``-``.
+        Fewer than two labels, two that are equal but for capitals, one called "neither", or one with other characters
+        than letters, digits, ``_`` and ``-``.
     """
     labels = [label.strip() for label in text.split(",")]
     for label in labels:
         if not _LABEL.fullmatch(label):
             raise CommandError(f"label {label!r}: use letters, digits, _ and - only, separated by commas")
-    if NEITHER in labels:
+    if NEITHER in [label.lower() for label in labels]:
         raise CommandError(f'"{NEITHER}" is what everything without a label becomes; it cannot be a label')
-    if len(labels) < 2 or len(set(labels)) < len(labels):
+    if len(labels) < 2 or len({label.lower() for label in labels}) < len(labels):
         raise CommandError(f"give at least two different labels, not {text!r}")
     return labels
 
@@ -88,8 +97,8 @@ def stage(
     """Write every image of the sources to ``OUT/{train,test}/{label or neither}/NAME.png``.
 
     An image that occurs twice is kept once, in the test split if it is in both: what is tested on must not be
-    trained on. Of two labels for the same training image, a person's counts. A second run with the same sources
-    verifies what is there and changes nothing.
+    trained on. An image that sources have under two labels is left out, unless a person has labelled it as training
+    image. A second run with the same sources verifies what is there and changes nothing.
 
     Parameters
     ----------
@@ -113,10 +122,16 @@ def stage(
     Raises
     ------
     CommandError
-        A label that no source has, a label without training images, or a reviewed label that is none of `labels`.
+        A label that no source has, a label without training images, a reviewed label that is none of `labels`, or as
+        `training.finding.find`.
     """
     every: list[Source | ReviewedSource] = [*reviewed, *sources]
-    _check_labels(labels, set().union(*(source.classes() for source in every)))
+    skips = Skipped()
+    for source in sources:
+        skips.update(source.find(labels).skipped, f"{source.name}/")
+    skipped = skips.summary()
+    classes = set().union(*(source.classes() for source in reviewed), *(source.classes(labels) for source in sources))
+    _check_labels(labels, classes, skipped)
     for reviews in reviewed:
         if unknown := reviews.classes() - {*labels, NEITHER}:
             raise CommandError(
@@ -127,8 +142,9 @@ def stage(
         {"name": source.name, "split": source.split or "as in source", "sha256": source.sha256()} for source in every
     ]
     before = read_manifest(out) if (out / MANIFEST).is_file() else None
-    asked = (labels, neither_limit, described)
-    if before and (before.labels, before.neither_limit, before.sources) == asked and _is_intact(out, before):
+    asked = (labels, neither_limit, described, skipped)
+    told = (before.labels, before.neither_limit, before.sources, before.skipped) if before else None
+    if before and told == asked and _is_intact(out, before):
         return before
 
     # Without a manifest nobody takes a half-written folder for a whole one.
@@ -136,14 +152,14 @@ def stage(
     writer = _Writer(out, labels, neither_limit)
     with progress("stage", None, "images") as advance:
         # Reviewed ones first: of what occurs twice in the training split, the first is kept.
-        for source in every:
-            for image in source.images():
+        for images in (*(source.images() for source in reviewed), *(source.images(labels) for source in sources)):
+            for image in images:
                 writer.add(image)
                 advance(1)
-    unusable = writer.unusable_reviews
-    for reviews in reviewed:
-        writer.unreadable += reviews.left_out
-        unusable += len(reviews.left_out)
+    conflicts = writer.drop_conflicts()
+    for each in every:
+        writer.unreadable += each.left_out
+    unusable = writer.unusable_reviews + sum(len(reviews.left_out) for reviews in reviewed)
     entries = sorted(writer.entries.values(), key=lambda entry: entry.path)
     staged = Counter((entry.split, entry.label) for entry in entries)
     different = set(writer.reviewed)
@@ -162,10 +178,19 @@ def stage(
             "duplicates": len(writer.reviewed) - len(different),
             "unusable": unusable,
         },
+        neither_classes=dict(sorted(writer.neither_classes.items(), key=lambda item: (-item[1], item[0]))),
+        skipped=skipped,
+        conflicts=conflicts,
     )
     for label in labels:
         if not staged["train", label]:
-            raise CommandError(f"no readable training image of {label!r} was found in the sources")
+            held_out = staged["test", label]
+            raise CommandError(
+                f"no readable training image of {label!r} was found in the sources"
+                + (f"; {held_out} are test images, see --source in: python -m training stage --help" * bool(held_out))
+                + "".join(f"; {text}" for text in [*conflicts, *sorted(writer.unreadable)][:3])
+                + "".join(f"; {line}" for line in skipped_lines(skipped))
+            )
     kept = {entry.path for entry in entries}
     for entry in before.images if before else []:
         if entry.path not in kept:
@@ -210,12 +235,19 @@ class _Writer:
         # Of each reviewed image that could be read, the hash.
         self.reviewed: list[str] = []
         self.unusable_reviews = 0
+        # Images of each class that is no label.
+        self.neither_classes: Counter[str] = Counter()
+        # In lower case: not every file system tells capitals apart.
         self._paths: set[str] = set()
+        # By hash, the labels that sources give, each with the image that it was first seen on.
+        self._labels: dict[str, dict[str, str]] = {}
         # Per split, the rank (negated: heapq pops the smallest) and hash of each "neither" image.
         self._drawn: dict[str, list[tuple[int, str]]] = {split: [] for split in SPLITS}
 
     def add(self, image: SourceImage) -> None:
         label = image.class_name if image.class_name in self.labels else NEITHER
+        if label == NEITHER and not image.reviewed:
+            self.neither_classes[image.class_name] += 1
         limited = label == NEITHER and self.neither_limit is not None and not image.reviewed
         rank = -int(hashlib.sha256(image.origin.encode()).hexdigest()[:15], 16)
         drawn = self._drawn[image.split]
@@ -230,26 +262,49 @@ class _Writer:
         digest = hashlib.sha256(png).hexdigest()
         if image.reviewed:
             self.reviewed.append(digest)
+        else:
+            self._labels.setdefault(digest, {}).setdefault(label, image.origin)
         known = self.entries.get(digest)
         if known:
-            self.duplicates += 1
+            self.duplicates += len(self._labels.get(digest, ())) < 2  # two labels are a conflict
             if not (known.split == "train" and image.split == "test"):
                 return
             self._drop(known)
         stem = image.stem if label != NEITHER or image.reviewed else f"{image.class_name}_{image.stem}"
-        base = f"{image.split}/{label}/" + re.sub(r"[^A-Za-z0-9_-]", "-", stem)
-        path = f"{base}.png" if f"{base}.png" not in self._paths else f"{base}_{digest[:12]}.png"
+        path = self._free_path(f"{image.split}/{label}/", stem, digest)
         _write_if_different(self.out / path, png)
-        self._paths.add(path)
+        self._paths.add(path.lower())
         self.entries[digest] = Entry(path, label, image.split, digest, image.origin)
         if limited:
             heapq.heappush(drawn, (rank, digest))
             if len(drawn) > (self.neither_limit or 0):
                 self._drop(self.entries[heapq.heappop(drawn)[1]])
 
+    def _free_path(self, folder: str, stem: str, digest: str) -> str:
+        name = re.sub(r"[^A-Za-z0-9_-]", "-", stem)
+        # Names of the same class must go on beginning with it: training takes what comes before the last underscore.
+        numbered = f"{name[:_LONGEST]}-{digest[:12]}"
+        wanted = name if len(name) <= _LONGEST else numbered
+        for candidate in (wanted, numbered, f"{numbered[:_LONGEST]}-{digest}"):
+            if f"{folder}{candidate}.png".lower() not in self._paths:
+                break
+        return f"{folder}{candidate}.png"
+
+    def drop_conflicts(self) -> list[str]:
+        """Drop what sources have under two labels and no person has decided; name it."""
+        conflicts = []
+        for digest, origins in self._labels.items():
+            entry = self.entries.get(digest)
+            if len(origins) < 2 or (entry and entry.split == "train" and digest in self.reviewed):
+                continue
+            if entry:
+                self._drop(entry)
+            conflicts.append(" and ".join(f"{origin} ({label})" for label, origin in sorted(origins.items())))
+        return sorted(conflicts)
+
     def _drop(self, entry: Entry) -> None:
         del self.entries[entry.sha256]
-        self._paths.discard(entry.path)
+        self._paths.discard(entry.path.lower())
         (self.out / entry.path).unlink()
         self._drawn[entry.split] = [item for item in self._drawn[entry.split] if item[1] != entry.sha256]
         heapq.heapify(self._drawn[entry.split])
@@ -286,10 +341,11 @@ def _is_intact(out: Path, manifest: Manifest) -> bool:
     return True
 
 
-def _check_labels(labels: list[str], classes: set[str]) -> None:
+def _check_labels(labels: list[str], classes: set[str], skipped: list[Skip]) -> None:
     for label in labels:
         if label not in classes:
             close = difflib.get_close_matches(label, sorted(classes), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = f"; did you mean {close[0]!r}?" if close else "."
             found = ", ".join(sorted(classes)) or "none"
-            raise CommandError(f"no source has a class {label!r}{hint} Classes found: {found}")
+            lines = "".join(f"; {line}" for line in skipped_lines(skipped))
+            raise CommandError(f"no source has a class {label!r}{hint} Classes found: {found}{lines}")

@@ -32,6 +32,7 @@ from .advice import advise
 from .augment import augment, compress, textures
 from .container.preprocess import preprocess
 from .errors import CommandError
+from .finding import JPEG_SUFFIXES
 from .metrics import THRESHOLD, calibration_error_by_chance, risk_coverage, summarise
 from .muon import Muon
 from .network import Calibration, Network, ServedModel, collapse, lead, probabilities
@@ -169,7 +170,7 @@ def _load(data: Path, manifest: Manifest, split: str, recipe: Recipe) -> Images:
             pixels[i] = preprocess(content, edge)
             # Shrinking averages the marks of compression away.
             width = int.from_bytes(content[16:20], "big")  # PNG's header, IHDR
-            compressed[i] = width <= edge and entry.source.lower().endswith((".jpg", ".jpeg"))
+            compressed[i] = width <= edge and entry.source.lower().endswith(JPEG_SUFFIXES)
             advance(1)
     targets = torch.tensor([index[entry.label] for entry in entries], dtype=torch.long)
     return Images(torch.from_numpy(pixels), targets, kinds, compressed)

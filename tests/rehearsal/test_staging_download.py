@@ -1,7 +1,12 @@
 """Downloading over a real socket: resumed, verified, and honest about what went wrong."""
 
+import contextlib
 import hashlib
 import re
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -111,6 +116,61 @@ def test_another_checksum_is_never_accepted(server: Server, tmp_path: Path) -> N
     with pytest.raises(CommandError, match=f"but {SHA256} was expected"):
         download(server.url, tmp_path, "sha256", SHA256)
     assert not list(tmp_path.iterdir())
+    assert server.asked == [None, None]
+
+
+def test_another_checksum_of_a_resumed_file_costs_one_whole_download(server: Server, tmp_path: Path) -> None:
+    server.content = CONTENT[:-1] + b"X"
+    (tmp_path / "archive.tar.gz.part").write_bytes(b"x" * 1000)
+    with pytest.raises(CommandError, match=f"but {SHA256} was expected"):
+        download(server.url, tmp_path, "sha256", SHA256)
+    assert server.asked == ["bytes=1000-", None]
+
+
+def test_what_will_not_change_is_tried_once(server: Server, tmp_path: Path) -> None:
+    server.statuses = [416] * 5  # the whole file is asked for, so there is no range that could be wrong
+    with pytest.raises(CommandError, match="the server answered 416"):
+        download(server.url, tmp_path, "sha256", SHA256)
+    assert server.asked == [None]
+    with pytest.raises(CommandError, match="could not download"):
+        download(server.url.replace("archive", "é"), tmp_path, "sha256", SHA256)
+
+
+def test_a_folder_that_cannot_be_written_is_named_at_once(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "archive.tar.gz.part").mkdir()
+    with pytest.raises(CommandError, match=r"archive\.tar\.gz\.part"):
+        download(server.url, tmp_path, "sha256", SHA256)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+def test_a_certificate_that_is_not_trusted_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "localhost")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    greeted = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                greeted.append(connection)
+                with contextlib.suppress(OSError):
+                    context.wrap_socket(connection, server_side=True)
+
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        with pytest.raises(CommandError, match="CERTIFICATE_VERIFY_FAILED"):
+            download(f"https://localhost:{listening.getsockname()[1]}/a", tmp_path, "sha256", SHA256)
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert len(greeted) == 1
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, tmp_path: Path) -> None:

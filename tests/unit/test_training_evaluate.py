@@ -219,7 +219,7 @@ def test_a_set_of_several_folders_and_which_images_are_taken(tmp_path: Path, dra
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(image)
-    images = find_sets([f"all={tmp_path / 'v'},{tmp_path / 'n'},{tmp_path / 'dogs'}"], LABELS)["all"]
+    images = find_sets([f"all={tmp_path / 'v'},{tmp_path / 'n'},{tmp_path / 'dogs'}"], LABELS)["all"].images
     assert [image.name for image in images] == ["bicycle/2.png", "cat/3.png", "dogs/5.png"]
     assert list(find_sets([str(tmp_path / "v"), f"w={tmp_path / 'v'}"], LABELS)) == ["v", "w"]
     (tmp_path / "a=b,c").mkdir()
@@ -234,7 +234,7 @@ def test_of_a_staged_folder_the_test_split_is_taken(tmp_path: Path, drawn: Path)
         draw(32, 32, 9).save(tmp_path / "learnt" / name / "z.png")
     sources = ["--source", str(tmp_path / "learnt"), "--source", f"{drawn}@test"]
     assert main(["stage", *sources, "--out", str(staged)]) == 0
-    images = find_sets([str(staged)], LABELS)["staged"]
+    images = find_sets([str(staged)], LABELS)["staged"].images
     assert len(images) == 9
     assert {image.class_name for image in images} == {"bicycle", "motorcycle", "neither"}
     assert {image.path.relative_to(staged).parts[0] for image in images} == {"test"}
