@@ -160,7 +160,7 @@ def deploy(wanted: Deployment, say: Callable[[str], None] = print) -> str:
     sagemaker: Any = boto3.client("sagemaker")
     name = wanted.endpoint_name
     if image != wanted.image_uri:
-        say(f"{wanted.image_uri} is {image}")
+        say(f"{wanted.image_uri} is {image.partition('@')[2]}")
 
     url = _upload_model(s3, wanted, say)
     settings = _settings(wanted, image, url)
