@@ -433,7 +433,7 @@ def _rollout(config: str, before: dict[str, Any]) -> Callable[[dict[str, Any]], 
 def _wait(sagemaker: Any, name: str, has_ended: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Describe the endpoint until that is what was waited for; an empty dictionary when it is gone."""
     started, pause = time.monotonic(), FIRST_POLL_SECONDS
-    status, shown = "requested", 0
+    status, shown = "not described yet", 0
     try:
         with progress(f"wait for endpoint {name}", None, "seconds") as advance:
             while True:

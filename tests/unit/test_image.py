@@ -92,7 +92,8 @@ def statements(**parameters: str) -> list[dict[str, Any]]:
     assert trust["Statement"][0]["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
     (policy,) = iam.list_role_policies(RoleName=role["RoleName"])["PolicyNames"]
     document: Any = iam.get_role_policy(RoleName=role["RoleName"], PolicyName=policy)["PolicyDocument"]
-    return list(ast.literal_eval(document)["Statement"])  # moto keeps it as Python prints it
+    # moto keeps it as Python prints it, with None for what CloudFormation leaves out.
+    return [statement for statement in ast.literal_eval(document)["Statement"] if statement]
 
 
 def allows(found: list[dict[str, Any]], action: str, resource: str) -> bool:
