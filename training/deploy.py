@@ -51,6 +51,7 @@ _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpoint.html
 _SETTLED = ("InService", "Failed", "OutOfService", "UpdateRollbackFailed")
 _GO_ON = "AWS goes on without this command; run it again to go on waiting"
+_GO_ON_LATER = "run the same command again to go on"
 
 
 @dataclass(frozen=True)
@@ -188,9 +189,11 @@ def deploy(wanted: Deployment, say: Callable[[str], None] = print) -> str:
             else:
                 say(f"updating endpoint {name} from {current['EndpointConfigName']} to {config}")
                 sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=config)
+        except KeyboardInterrupt:
+            raise CommandError(f"interrupted; nothing was removed, {_GO_ON_LATER}") from None
         except (ClientError, BotoCoreError) as error:
             if not isinstance(error, ClientError) or _is_transient(error) or _has_expired(error):
-                raise CommandError(f"{_reason(error)}; nothing was removed, run the same command again") from error
+                raise CommandError(f"{_reason(error)}; nothing was removed, {_GO_ON_LATER}") from error
             # The SDK repeats a request whose answer got lost, and AWS then refuses the repetition.
             if _target(_endpoint(sagemaker, name)) != config:
                 _clean_up(undo, say)
