@@ -7,7 +7,7 @@ export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock test-docker test-training clean
+.PHONY: help setup demo test lint format lock test-docker test-training image clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,11 +40,24 @@ test-training: .venv-training/.installed  ## run the tests that need torch
 	@.venv-training/bin/python -m pip install --quiet --requirement training/requirements.txt pytest pytest-socket
 	@touch $@
 
+# SageMaker takes a single manifest of Docker's type only. Docker's own store pushes OCI manifests by default, and
+# attestations make an index of an image; a builder in a container can be told otherwise
+# (https://docs.docker.com/build/exporters/image-registry/).
+BUILDER := image-classifier
+image:  ## build the endpoint's image and push it: make image IMAGE=ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG
+	@case "$(IMAGE)" in */*:*) ;; *) echo "IMAGE must name a repository and a tag: make image IMAGE=ACCOUNT.dkr.ecr.REGION.amazonaws.com/image-classifier:1" >&2; exit 1;; esac
+	@command -v docker >/dev/null || { echo "Docker is needed to build the image: https://docs.docker.com/engine/install" >&2; exit 1; }
+	@docker buildx version >/dev/null 2>&1 || { echo "Docker's buildx plugin is needed to build the image: https://github.com/docker/buildx#installing" >&2; exit 1; }
+	@docker buildx inspect $(BUILDER) >/dev/null 2>&1 || docker buildx create --name $(BUILDER) --driver docker-container
+	@docker buildx build --builder $(BUILDER) --platform linux/amd64 --provenance=false --sbom=false \
+		--output type=registry,oci-mediatypes=false --tag "$(IMAGE)" --file training/container/Dockerfile .
+	@docker buildx imagetools inspect "$(IMAGE)" --format 'pushed $(IMAGE): {{.Manifest.Digest}}, {{.Manifest.MediaType}}'
+
 lint: setup  ## check style, types and templates
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy src rehearsal training monitoring demo tests benchmarks
-	@$(BIN)/cfn-lint template.yaml
+	@$(BIN)/cfn-lint template.yaml training/role.yaml
 	@$(BIN)/sam validate --lint
 
 format: setup  ## format the code

@@ -6,12 +6,14 @@ starts here for an endpoint is the code that the container image holds, with the
 
 import base64
 import datetime
+import hashlib
 import http.client
 import io
 import json
 import logging
 import os
 import random
+import re
 import subprocess
 import sys
 import tarfile
@@ -24,20 +26,25 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+from botocore.exceptions import ClientError
 from moto.core.exceptions import JsonRESTError
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
+from moto.ecr.models import ecr_backends
 from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 
 from rehearsal.gaps import RehearsalError, gap, replace
-from rehearsal.lifecycle import free_port
+from rehearsal.lifecycle import REGION, free_port
 
 log = logging.getLogger("rehearsal")
 
 #: What the container image holds.
 PROGRAM = Path(__file__).parents[1]
+REPOSITORY = "image-classifier"
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 #: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html#API_runtime_InvokeEndpoint_RequestBody
 MAX_BODY_BYTES = 6 * 1024 * 1024
 RESPONSE_SECONDS = 60
@@ -55,21 +62,43 @@ class InvokeError(JsonRESTError):
         self.description = json.dumps({"__type": error, "Message": message, "message": message, **details})
 
 
-def check_image(image: str) -> None:
-    """Refuse an image whose code is not in this repository.
+def resolve_image(image: str) -> str:
+    """Return an image in ECR by its digest, as SageMaker does.
 
     Raises
     ------
     InvokeError
-        If the image's repository is not ``image-classifier``.
+        If ECR does not have it, if SageMaker does not take its kind of manifest, or if its code is not in this
+        repository.
     """
-    repository = image.rsplit("/", 1)[-1].split(":")[0].split("@")[0]
-    if repository != "image-classifier":
+    uri = re.fullmatch(
+        r"((\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([^:@]+))(?::([\w.-]+))?(?:@(sha256:[0-9a-f]{64}))?", image
+    )
+    if uri is None:
+        raise InvokeError(400, "ValidationException", f"The rehearsal takes images in ECR, not {image}")
+    name, account, region, repository, tag, digest = uri.groups()
+    try:
+        (found,) = boto3.client("ecr", region_name=region).describe_images(
+            registryId=account,
+            repositoryName=repository,
+            imageIds=[{"imageDigest": digest} if digest else {"imageTag": tag or "latest"}],
+        )["imageDetails"]
+    except ClientError as error:
+        raise InvokeError(400, "ValidationException", f"Requested image {image} not found.") from error
+    if found["imageManifestMediaType"] != MANIFEST:
         raise InvokeError(
             400,
             "ValidationException",
-            f"The rehearsal runs the image image-classifier, whose code is in training/container, not {repository}",
+            f"Unsupported manifest media type {found['imageManifestMediaType']} for image {image}. "
+            "Ensure that valid manifest media type is used for specified image.",
         )
+    if repository != REPOSITORY:
+        raise InvokeError(
+            400,
+            "ValidationException",
+            f"The rehearsal runs the image {REPOSITORY}, whose code is in training/container, not {repository}",
+        )
+    return f"{name}@{found['imageDigest']}"
 
 
 class ModelServer:
@@ -206,11 +235,18 @@ class Endpoints:
         """Start a server for a configuration without waiting; the endpoint's status tells how that went."""
         model = backend.describe_model(config["ProductionVariants"][0]["ModelName"]).response_object
         container = model.get("PrimaryContainer") or model["Containers"][0]
-        check_image(container["Image"])
+        resolved = resolve_image(container["Image"])
         name = endpoint.endpoint_name
         server = ModelServer(
             self._folder / uuid.uuid4().hex, container.get("ModelDataUrl"), container.get("Environment") or {}
         )
+
+        variants = [{"VariantName": variant["VariantName"]} for variant in config["ProductionVariants"]]
+        pending = {"EndpointConfigName": config["EndpointConfigName"], "ProductionVariants": variants}
+        endpoint.pending = {**pending, "StartTime": utcnow()}  # type: ignore[attr-defined]
+        endpoint.last_modified_time = utcnow()
+        if endpoint.endpoint_status == "InService":
+            endpoint.endpoint_status = "Updating"
 
         def finish() -> None:
             reason = server.wait_until_healthy()
@@ -224,13 +260,15 @@ class Endpoints:
                 endpoint.endpoint_config_name = config["EndpointConfigName"]
                 endpoint.data_capture_config = config.get("DataCaptureConfig") or {}
                 endpoint.production_variants = endpoint._process_production_variants(config["ProductionVariants"])
-                image = {"SpecifiedImage": container["Image"], "ResolutionTime": utcnow()}
-                endpoint.production_variants[0]["DeployedImages"] = [image]
+                image = {"SpecifiedImage": container["Image"], "ResolvedImage": resolved}
+                endpoint.production_variants[0]["DeployedImages"] = [{**image, "ResolutionTime": utcnow()}]
                 if old:
                     old.close()
             else:
                 server.close()
             # A failed update leaves the old fleet in service, as a blue/green deployment does.
+            endpoint.pending = None  # type: ignore[attr-defined]
+            endpoint.last_modified_time = utcnow()
             endpoint.endpoint_status = "InService" if reason is None or old else "Failed"
 
         threading.Thread(target=finish, daemon=True).start()
@@ -258,9 +296,14 @@ _endpoints: Endpoints
 
 
 def start(folder: Path) -> None:
-    """Make this process able to run endpoints, with their models in ``folder``."""
+    """Make this process able to run endpoints, with their models in ``folder``, and put their image into ECR."""
     global _endpoints
     _endpoints = Endpoints(folder)
+    registry = ecr_backends[DEFAULT_ACCOUNT_ID][REGION]
+    registry.create_repository(REPOSITORY, None, {}, None, "MUTABLE", [])
+    code = {"digest": f"sha256:{hashlib.sha256(REPOSITORY.encode()).hexdigest()}"}
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": code, "layers": [code]}
+    registry.put_image(REPOSITORY, json.dumps(manifest), "latest")
 
 
 @gap("endpoints are in service at once, with nothing behind them")
@@ -285,6 +328,9 @@ def endpoints_have_a_server() -> None:
 
     def deleting(original: Any) -> Any:
         def delete_endpoint(backend: SageMakerModelBackend, endpoint_name: str) -> None:
+            endpoint = backend.endpoints.get(endpoint_name)
+            if endpoint and endpoint.endpoint_status in ("Creating", "Updating"):
+                raise InvokeError(400, "ValidationException", f'Cannot update in-progress endpoint "{endpoint.arn}".')
             original(backend, endpoint_name)
             _endpoints.stop(endpoint_name)
 
@@ -311,6 +357,8 @@ def endpoints_describe_their_capture() -> None:
                     "CurrentSamplingPercentage": config["InitialSamplingPercentage"],
                     "DestinationS3Uri": config["DestinationS3Uri"],
                 }
+            if pending := getattr(backend.endpoints[endpoint_name], "pending", None):
+                described["PendingDeploymentSummary"] = pending
             return described
 
         return describe_endpoint
@@ -327,7 +375,8 @@ def endpoints_can_be_updated() -> None:
         name, config_name = response._get_param("EndpointName"), response._get_param("EndpointConfigName")
         backend.describe_endpoint(name)
         endpoint = backend.endpoints[name]
-        endpoint.endpoint_status = "Updating"
+        if endpoint.endpoint_status in ("Creating", "Updating"):
+            raise InvokeError(400, "ValidationException", f'Cannot update in-progress endpoint "{endpoint.arn}".')
         _endpoints.start(backend, endpoint, backend.describe_endpoint_config(config_name))
         return ActionResult({"EndpointArn": endpoint.arn})
 

@@ -47,7 +47,7 @@ from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.utils import json_path
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
-from rehearsal.endpoints import check_image
+from rehearsal.endpoints import resolve_image
 from rehearsal.gaps import gap, replace
 from rehearsal.lifecycle import MARK
 
@@ -138,7 +138,7 @@ def processing_jobs_run() -> None:
             if name in backend.processing_jobs:
                 arn = backend.processing_jobs[name].arn
                 raise ResourceInUseException(f"Job name must be unique within an AWS account and region: {arn}")
-            check_image(application["ImageUri"])
+            resolve_image(application["ImageUri"])
             outputs = (response._get_param("ProcessingOutputConfig") or {}).get("Outputs")
             if outputs or response._get_param("ProcessingInputs"):
                 raise ValidationError("The rehearsal's jobs read and write S3 themselves, without inputs and outputs")

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -114,13 +115,13 @@ def _parser() -> argparse.ArgumentParser:
     deploy = commands.add_parser(
         "deploy",
         help="create or update the endpoint",
-        description="Pack and upload the model, create what is new, create the endpoint or update it in place, "
-        "and wait. The same command again does nothing.",
+        description="Ask ECR for the image, pack and upload the model, create what is new, create the endpoint or "
+        "update it in place, and wait. The same command again does nothing; after an interruption it goes on waiting.",
     )
     deploy.add_argument("--endpoint-name", required=True, help="stays the same over all updates")
     deploy.add_argument("--bucket", required=True, help="for the model and the captured data")
     deploy.add_argument("--role-arn", required=True, help="role that SageMaker runs the container as")
-    deploy.add_argument("--image-uri", required=True, help="the container's image in ECR")
+    deploy.add_argument("--image-uri", required=True, help="the container's image in ECR, as make image pushes it")
     deploy.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
     deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
     deploy.add_argument("--instance-count", type=at_least_one, default=1, help="default: %(default)s")
@@ -136,7 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     remove = commands.add_parser(
         "remove",
         help="delete the endpoint, its configurations and models",
-        description="Delete the endpoint, its configurations and its models, without asking. Files in S3 stay.",
+        description="Delete the endpoint, its configurations and its models, without asking; of an endpoint that is "
+        "being created or updated, once that has ended. Files in S3 stay.",
     )
     remove.add_argument("--endpoint-name", required=True)
     remove.set_defaults(run=_remove)
@@ -256,6 +258,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _deploy(options: argparse.Namespace) -> None:
     from .deploy import Deployment, deploy
 
+    _interrupt_on_sigterm()
     fields = {name: value for name, value in vars(options).items() if name != "run"}
     deploy(Deployment(**fields))
 
@@ -263,7 +266,13 @@ def _deploy(options: argparse.Namespace) -> None:
 def _remove(options: argparse.Namespace) -> None:
     from .deploy import remove
 
+    _interrupt_on_sigterm()
     remove(options.endpoint_name)
+
+
+def _interrupt_on_sigterm() -> None:
+    """Let SIGTERM end the command as Ctrl-C does, with a line on what AWS goes on with."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_a_workflow_checks_an_endpoint_by_a_job_and_publishes_what_it_found(
     queue = sqs.create_queue(QueueName="of-jobs")["QueueUrl"]
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint="arn:aws:sqs:us-east-1:123456789012:of-jobs")
     request = job(script, Environment={"COLOR": "green", "BUCKET": bucket})
-    request["AppSpecification"]["ImageUri.$"] = "$.endpoint.ProductionVariants[0].DeployedImages[0].SpecifiedImage"
+    request["AppSpecification"]["ImageUri.$"] = "$.endpoint.ProductionVariants[0].DeployedImages[0].ResolvedImage"
     request["AppSpecification"]["ContainerArguments.$"] = "States.Array($.endpoint.DataCaptureConfig.DestinationS3Uri)"
     del request["AppSpecification"]["ImageUri"]
     workflow = create_workflow(

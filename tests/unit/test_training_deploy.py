@@ -2,14 +2,17 @@
 
 import dataclasses
 import io
+import json
+import os
+import signal
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError, TokenRetrievalError
 from botocore.stub import Stubber
 from moto import mock_aws
 
@@ -20,7 +23,21 @@ from training.errors import CommandError
 
 NAME = "image-classifier"
 ROLE = "arn:aws:iam::123456789012:role/serving"
-IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/classifier:1"
+REPOSITORY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/classifier"
+IMAGE = f"{REPOSITORY}:1"
+DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
+GO_ON = "run it again to go on waiting"
+
+
+def push(content: str, media_type: str = DOCKER, tag: str = "1") -> str:
+    """Put an image into ECR; return its digest."""
+    digest = f"sha256:{content * 64}"
+    layer = {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": 1, "digest": digest}
+    manifest = {"schemaVersion": 2, "mediaType": media_type, "config": layer, "layers": [layer]}
+    pushed = boto3.client("ecr").put_image(
+        repositoryName="classifier", imageManifest=json.dumps(manifest), imageTag=tag, imageDigest=digest
+    )
+    return pushed["image"]["imageId"]["imageDigest"]
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +46,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, "FIRST_POLL_SECONDS", 0.0)
     with mock_aws():
         boto3.client("s3").create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        boto3.client("ecr").create_repository(repositoryName="classifier")
+        push("a")
         yield
 
 
@@ -41,6 +60,13 @@ def wanted(tmp_path: Path) -> Deployment:
 @pytest.fixture
 def said() -> list[str]:
     return []
+
+
+@pytest.fixture(autouse=True)
+def _former_sigterm() -> Iterator[None]:
+    former = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, former)
 
 
 def names() -> tuple[list[str], list[str], list[str]]:
@@ -85,7 +111,7 @@ def test_a_new_endpoint(wanted: Deployment, said: list[str]) -> None:
     }
     model = client.describe_model(ModelName=config)
     assert model["ExecutionRoleArn"] == ROLE
-    assert model["PrimaryContainer"]["Image"] == IMAGE
+    assert model["PrimaryContainer"]["Image"] == f"{REPOSITORY}@sha256:{'a' * 64}"
     bucket, key = model["PrimaryContainer"]["ModelDataUrl"].removeprefix("s3://").split("/", 1)
     assert boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == pack(wanted.model)
 
@@ -96,51 +122,147 @@ def test_the_same_deployment_again_does_nothing(wanted: Deployment, said: list[s
     assert deploy(wanted, said.append) == config
     assert names() == ([NAME], [config], [config])
     assert said[-1].endswith("nothing to do")
-    assert "is there already" in said[0]
+    assert "is there already" in said[1]
+
+
+def test_a_tag_that_was_pushed_again_is_an_update(wanted: Deployment, said: list[str]) -> None:
+    first = deploy(wanted, said.append)
+    digest = push("b")
+    boto3.client("sagemaker").delete_endpoint(EndpointName=NAME)  # moto cannot update it
+    second = deploy(wanted, said.append)
+    assert first != second
+    image = boto3.client("sagemaker").describe_model(ModelName=second)["PrimaryContainer"]["Image"]
+    assert image == f"{REPOSITORY}@{digest}"
+    by_digest = dataclasses.replace(wanted, image_uri=image)
+    assert deploy(by_digest, said.append) == second, "the digest is what was deployed, however it was named"
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    ],
+)
+def test_an_image_that_sagemaker_cannot_run_is_refused_before_anything_is_made(
+    wanted: Deployment, said: list[str], media_type: str
+) -> None:
+    push("c", media_type)
+    with pytest.raises(CommandError, match="make image") as refused:
+        deploy(wanted, said.append)
+    assert media_type in str(refused.value) and DOCKER in str(refused.value)
+    assert names() == ([], [], []) and "Contents" not in boto3.client("s3").list_objects_v2(Bucket="models")
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (f"{REPOSITORY}:2", "ECR has no image .*classifier:2; build and push it with: make image"),
+        (f"{REPOSITORY}@sha256:{'f' * 64}", "ECR has no image"),
+        (IMAGE.replace("classifier", "absent"), "ECR has no image"),
+        (IMAGE.replace("eu-west-1", "us-east-1"), "is in us-east-1, and an endpoint in eu-west-1 needs it"),
+        (IMAGE.replace("123456789012", "210987654321"), "ECR has no image"),
+    ],
+)
+def test_an_image_that_is_not_there_is_named(wanted: Deployment, said: list[str], image: str, reason: str) -> None:
+    with pytest.raises(CommandError, match=reason):
+        deploy(dataclasses.replace(wanted, image_uri=image), said.append)
+    assert names() == ([], [], [])
+
+
+def test_without_permission_to_ask_ecr_nothing_is_deployed(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ecr = boto3.client("ecr")
+    with Stubber(ecr) as stub:
+        asked = {"registryId": "123456789012", "repositoryName": "classifier", "imageIds": [{"imageTag": "1"}]}
+        stub.add_client_error("describe_images", "AccessDeniedException", http_status_code=400, expected_params=asked)
+        install(monkeypatch, ecr, "ecr")
+        with pytest.raises(CommandError, match="ecr:DescribeImages"):
+            deploy(wanted, said.append)
+    assert names() == ([], [], [])
 
 
 class Fake:
-    """A SageMaker client whose endpoint goes through given states; everything else is moto's."""
+    """A SageMaker client whose endpoint goes through given states; everything else is moto's.
 
-    def __init__(self, *answers: dict[str, Any]) -> None:
+    A state is a description, ``{}`` for no endpoint, or an error (or any other action) in its place. ``refusals`` are
+    errors of other calls.
+    """
+
+    def __init__(self, *answers: dict[str, Any] | Exception | Callable[[], None], **refusals: BaseException) -> None:
         self.real = boto3.client("sagemaker")
         self.answers = list(answers)
+        self.refusals = refusals
         self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
-        def call(**arguments: Any) -> Any:
+        def call(*positional: Any, **arguments: Any) -> Any:
             self.calls.append(name)
             if name == "describe_endpoint":
                 answer = self.answers.pop(0)
+                if isinstance(answer, BaseException):
+                    raise answer
+                if callable(answer):
+                    answer()
+                    return call(**arguments)
                 if not answer:
                     raise ClientError(
                         {"Error": {"Code": "ValidationException", "Message": 'Could not find endpoint "x".'}}, name
                     )
                 return answer
+            if name in self.refusals:
+                raise self.refusals[name]
             if name in ("create_endpoint", "update_endpoint", "delete_endpoint"):
                 return {}
-            return getattr(self.real, name)(**arguments)
+            return getattr(self.real, name)(*positional, **arguments)
 
         return call
 
 
-def install(monkeypatch: pytest.MonkeyPatch, sagemaker: Any) -> None:
+def install(monkeypatch: pytest.MonkeyPatch, client: Any, service: str = "sagemaker") -> None:
     real = boto3.client
-    monkeypatch.setattr(boto3, "client", lambda name, **more: sagemaker if name == "sagemaker" else real(name, **more))
+    monkeypatch.setattr(boto3, "client", lambda name, **more: client if name == service else real(name, **more))
 
 
-def state(status: str, config: str = "x", **more: str) -> dict[str, Any]:
-    return {"EndpointStatus": status, "EndpointConfigName": config, **more}
+def state(status: str, config: str = "x", pending: str = "", **more: str) -> dict[str, Any]:
+    changing = {"PendingDeploymentSummary": {"EndpointConfigName": pending}} if pending else {}
+    return {"EndpointStatus": status, "EndpointConfigName": config, **changing, **more}
+
+
+def aws_error(code: str, status: int = 400, message: str = "no") -> ClientError:
+    response: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "Call")
+
+
+TRANSIENT = [
+    aws_error("ThrottlingException"),
+    aws_error("TooManyRequestsException", 429),
+    aws_error("InternalFailure", 500),
+    aws_error("ServiceUnavailable", 503),
+    EndpointConnectionError(endpoint_url="https://api.sagemaker.eu-west-1.amazonaws.com"),
+    ReadTimeoutError(endpoint_url="https://api.sagemaker.eu-west-1.amazonaws.com"),
+]
+LASTING = [
+    aws_error("ExpiredTokenException"),
+    aws_error("ExpiredToken", 403),
+    aws_error("AccessDeniedException"),
+    TokenRetrievalError(provider="sso", error_msg="Token has expired and refresh failed"),
+]
 
 
 def test_a_failed_creation_shows_the_reason_and_cleans_up(
     wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = Fake({}, state("Creating"), state("Failed", FailureReason="the ping was not answered"))
+    failed = state("Failed", FailureReason="the ping was not answered")
+    fake = Fake({}, state("Creating"), failed, state("Deleting"), {})
     install(monkeypatch, fake)
     with pytest.raises(CommandError, match="the ping was not answered"):
         deploy(wanted, said.append)
-    assert fake.calls[-3:] == ["delete_endpoint", "delete_endpoint_config", "delete_model"]
+    deleting = ["delete_endpoint", "describe_endpoint", "describe_endpoint", "delete_endpoint_config", "delete_model"]
+    assert fake.calls[-5:] == deleting, "a configuration goes only after its endpoint has gone"
     assert names() == ([], [], [])
     assert said[-1] == "removed what this deployment had created"
 
@@ -176,10 +298,10 @@ def test_an_update_keeps_the_endpoint_and_the_old_configuration(
 
 def expected_config(wanted: Deployment) -> str:
     import hashlib
-    import json
 
+    image = f"{REPOSITORY}@sha256:{'a' * 64}"
     url = f"s3://models/models/{NAME}/{hashlib.sha256(pack(wanted.model)).hexdigest()}/model.tar.gz"
-    text = json.dumps(module._settings(wanted, url), sort_keys=True)
+    text = json.dumps(module._settings(wanted, image, url), sort_keys=True)
     return f"{NAME}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -208,32 +330,168 @@ def test_an_endpoint_that_failed_earlier_is_replaced(
     assert fake.calls.index("delete_endpoint") < fake.calls.index("create_endpoint")
 
 
-def test_a_busy_endpoint_is_left_alone(wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = Fake(state("Updating"))
+@pytest.mark.parametrize("busy", [state("Updating", "x", "y"), state("Creating", "y"), state("SystemUpdating")])
+def test_a_busy_endpoint_is_left_alone(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch, busy: dict[str, Any]
+) -> None:
+    fake = Fake(busy)
     install(monkeypatch, fake)
-    with pytest.raises(CommandError, match="is Updating; wait"):
+    with pytest.raises(CommandError, match=f"is {busy['EndpointStatus']}; wait"):
         deploy(wanted, said.append)
     assert fake.calls == ["describe_endpoint"]
 
 
-def test_an_endpoint_that_never_settles_is_given_up(
+def test_right_after_an_update_the_old_description_is_not_believed(
     wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TIMEOUT_SECONDS", -1.0)
-    install(monkeypatch, Fake({}, state("Creating")))
-    with pytest.raises(CommandError, match="still Creating"):
+    new = expected_config(wanted)
+    before = state("InService", "old", LastModifiedTime="1")
+    fake = Fake(before, before, before, state("Updating", "old", new, LastModifiedTime="2"), state("InService", new))
+    install(monkeypatch, fake)
+    assert deploy(wanted, said.append) == new
+    assert names()[1:] == ([new], [new])
+
+
+def test_an_update_that_was_rolled_back_between_two_looks_fails(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rolled_back = state("InService", "old", LastModifiedTime="2")
+    install(monkeypatch, Fake(state("InService", "old", LastModifiedTime="1"), rolled_back))
+    with pytest.raises(CommandError, match="is InService, not serving"):
+        deploy(wanted, said.append)
+    assert names() == ([], [], [])
+
+
+@pytest.mark.parametrize("after", ["Failed", "UpdateRollbackFailed", "OutOfService"])
+def test_an_update_that_leaves_the_endpoint_broken_removes_nothing_under_it(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    fake = Fake(state("InService", "old"), state("Updating", "old"), state(after, "old"))
+    install(monkeypatch, fake)
+    with pytest.raises(CommandError, match=f"is {after}"):
+        deploy(wanted, said.append)
+    assert not [call for call in fake.calls if call.startswith("delete")]
+
+
+BEGINNINGS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
+    "creation": ([{}], "Creating", ""),
+    "update": ([state("InService", "old")], "Updating", "old"),
+}
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+def test_polling_outlasts_transient_errors(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch, beginning: str
+) -> None:
+    new = expected_config(wanted)
+    before, status, old = BEGINNINGS[beginning]
+    changing = state(status, old or new, new)
+    install(monkeypatch, Fake(*before, *TRANSIENT, changing, *TRANSIENT, state("InService", new)))
+    assert deploy(wanted, said.append) == new
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+@pytest.mark.parametrize(
+    "end",
+    [*LASTING, "time-out", signal.SIGINT, signal.SIGTERM],
+    ids=lambda end: end.name if isinstance(end, signal.Signals) else str(end),
+)
+def test_waiting_that_ends_early_removes_nothing_and_the_same_command_goes_on(
+    wanted: Deployment,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    beginning: str,
+    end: Any,
+) -> None:
+    new = expected_config(wanted)
+    before, status, old = BEGINNINGS[beginning]
+    changing = state(status, old or new, new)
+    if isinstance(end, signal.Signals):
+        end = lambda number=end: os.kill(os.getpid(), number)  # noqa: E731
+    with monkeypatch.context() as short:
+        short.setattr(module, "TIMEOUT_SECONDS", -1.0 if end == "time-out" else 60.0)
+        fake = Fake(*before, *([changing] if end == "time-out" else [end]))
+        install(short, fake)
+        arguments = ["deploy", "--endpoint-name", NAME, "--bucket", "models", "--role-arn", ROLE]
+        arguments += ["--image-uri", IMAGE, "--model", str(wanted.model)]
+        assert main(arguments) == 1
+        assert not [call for call in fake.calls if call.startswith("delete")]
+    assert GO_ON in capsys.readouterr().err
+    assert names()[1:] == ([new], [new]), "the endpoint is being made of these"
+
+    again = Fake(changing, changing, state("InService", new))
+    install(monkeypatch, again)
+    assert main(arguments) == 0
+    assert not [call for call in again.calls if call.startswith(("create", "update", "delete"))]
+
+
+def test_expired_credentials_are_named(wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Fake({}, state("Creating"), aws_error("ExpiredTokenException")))
+    with pytest.raises(CommandError, match=f"is Creating, but the AWS credentials have expired: renew them; .*{GO_ON}"):
         deploy(wanted, said.append)
 
 
-def test_what_an_unfinished_update_rolls_out_is_kept(
+@pytest.mark.parametrize("request_", ["create_endpoint", "update_endpoint"])
+@pytest.mark.parametrize("error", [*TRANSIENT[::2], LASTING[0], KeyboardInterrupt()], ids=str)
+def test_a_request_whose_answer_got_lost_removes_nothing(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch, request_: str, error: BaseException
+) -> None:
+    before = {} if request_ == "create_endpoint" else state("InService", "old")
+    install(monkeypatch, Fake(before, **{request_: error}))
+    with pytest.raises(CommandError, match="nothing was removed, run the same command again"):
+        deploy(wanted, said.append)
+    assert names()[1:] == ([expected_config(wanted)],) * 2
+
+
+@pytest.mark.parametrize("request_", ["create_endpoint", "update_endpoint"])
+def test_a_request_that_was_accepted_before_it_was_repeated_is_waited_for(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch, request_: str
+) -> None:
+    new = expected_config(wanted)
+    before = {} if request_ == "create_endpoint" else state("InService", "old")
+    changing = state("Updating", "old", new)
+    repeated = aws_error("ValidationException", message="Cannot update in-progress endpoint")
+    install(monkeypatch, Fake(before, changing, changing, state("InService", new), **{request_: repeated}))
+    assert deploy(wanted, said.append) == new
+
+
+@pytest.mark.parametrize("request_", ["create_endpoint", "update_endpoint"])
+def test_a_refused_request_leaves_nothing_behind(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch, request_: str
+) -> None:
+    before = {} if request_ == "create_endpoint" else state("InService", "old")
+    quota = aws_error("ResourceLimitExceeded", message="ml.m5.xlarge for endpoint usage is 0 Instances")
+    install(monkeypatch, Fake(before, before, **{request_: quota}))
+    with pytest.raises(ClientError, match="for endpoint usage"):
+        deploy(wanted, said.append)
+    assert names() == ([], [], [])
+
+
+def test_an_endpoint_that_is_not_described_yet_is_not_gone(
     wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TIMEOUT_SECONDS", -1.0)
-    install(monkeypatch, Fake(state("InService", "old"), state("Updating", "old")))
-    with pytest.raises(CommandError, match="still Updating"):
+    new = expected_config(wanted)
+    install(monkeypatch, Fake({}, {}, {}, state("Creating", new), state("InService", new)))
+    assert deploy(wanted, said.append) == new
+
+
+def test_an_endpoint_that_somebody_deletes_meanwhile_leaves_nothing_behind(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, Fake({}, state("Creating", expected_config(wanted)), {}))
+    with pytest.raises(CommandError, match="is gone, not serving"):
         deploy(wanted, said.append)
-    _, configurations, models = names()
-    assert models and configurations, "AWS forbids to delete a configuration that an update is rolling out"
+    assert names() == ([], [], [])
+
+
+def test_an_endpoint_that_is_being_deleted_is_made_again(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = expected_config(wanted)
+    fake = Fake(state("Deleting"), state("Deleting"), {}, state("InService", new))
+    install(monkeypatch, fake)
+    assert deploy(wanted, said.append) == new
+    assert "create_endpoint" in fake.calls and "delete_endpoint" not in fake.calls
 
 
 def test_remove_takes_everything_of_this_endpoint_and_nothing_else(wanted: Deployment, said: list[str]) -> None:
@@ -249,6 +507,48 @@ def test_remove_takes_everything_of_this_endpoint_and_nothing_else(wanted: Deplo
     ]
     with pytest.raises(CommandError, match="there is no endpoint"):
         remove(NAME, said.append)
+
+
+def test_remove_waits_for_what_aws_does_to_the_endpoint_first(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(wanted, said.append)
+    throttled = aws_error("ThrottlingException")
+    fake = Fake(state("Updating"), state("Updating"), throttled, state("InService"), state("Deleting"), throttled, {})
+    install(monkeypatch, fake)
+    remove(NAME, said.append)
+    look, delete = "describe_endpoint", "delete_endpoint"
+    order = [call for call in fake.calls if call in (look, delete, "delete_endpoint_config")]
+    assert order == [look, look, look, look, delete, look, look, look, "delete_endpoint_config"]
+
+
+@pytest.mark.parametrize("end", [*LASTING, "time-out", KeyboardInterrupt()], ids=str)
+def test_remove_that_ends_early_keeps_what_the_endpoint_has_and_goes_on_later(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch, end: Any
+) -> None:
+    config = deploy(wanted, said.append)
+    with monkeypatch.context() as short:
+        short.setattr(module, "TIMEOUT_SECONDS", -1.0 if end == "time-out" else 60.0)
+        install(short, Fake(state("InService", config), state("Deleting", config) if end == "time-out" else end))
+        with pytest.raises(CommandError, match=GO_ON):
+            remove(NAME, said.append)
+    assert names()[1:] == ([config], [config])
+    again = Fake(state("Deleting", config), state("Deleting", config), {})
+    install(monkeypatch, again)
+    remove(NAME, said.append)
+    assert "delete_endpoint" not in again.calls and names()[1:] == ([], [])
+
+
+def test_remove_keeps_a_configuration_that_deploy_did_not_make(wanted: Deployment, said: list[str]) -> None:
+    deploy(wanted, said.append)
+    client = boto3.client("sagemaker")
+    client.create_model(ModelName="shared", ExecutionRoleArn=ROLE, PrimaryContainer={"Image": IMAGE})
+    variant: Any = {"VariantName": "v", "ModelName": "shared", "InstanceType": "ml.m5.xlarge"}
+    client.create_endpoint_config(EndpointConfigName="shared", ProductionVariants=[variant])
+    client.delete_endpoint(EndpointName=NAME)
+    client.create_endpoint(EndpointName=NAME, EndpointConfigName="shared")
+    remove(NAME, said.append)
+    assert names() == ([], ["shared"], ["shared"]), "another endpoint may have it"
 
 
 def test_the_commands(wanted: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
