@@ -310,13 +310,13 @@ def test_the_schedule_asks_for_what_the_command_knows() -> None:
     job = definition["States"]["Check"]["Parameters"]["AppSpecification"]
     assert job["ContainerEntrypoint"] == ["python", "-m", "monitoring"]
     asked = job["ContainerArguments.$"].removeprefix("States.Array(").removesuffix(")")
-    asked = asked.replace("States.Format('s3://${Bucket}/{}', $.check.folder)", "'folder'")
+    asked = asked.replace("States.Format('s3://${Bucket}/{}', $.check.folder)", "'${Bucket}/folder'")
     arguments = [argument.strip().strip("'") for argument in asked.split(",")]
     numbers = {"${Hours}": "24", "${Newest}": "1000"}
     options = _parser().parse_args([numbers.get(argument, argument) for argument in arguments])
     assert (options.run.__name__, options.hours, options.newest, options.exit_zero) == ("_check", 24, 1000, True)
     assert options.baseline.endswith(definition["States"]["Find baseline"]["Parameters"]["Prefix"].rsplit("/", 1)[0])
-    assert VIOLATIONS in definition["States"]["Read violations"]["Parameters"]["Key.$"]
+    assert options.output == ["${Bucket}/folder", "s3://${Bucket}/monitoring/checks/${EndpointName}/latest"]
 
 
 def test_metrics_are_put_by_endpoint_and_feature(monkeypatch: pytest.MonkeyPatch) -> None:
