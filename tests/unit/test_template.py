@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,7 @@ def test_captures_and_checks_expire_and_nothing_else(template: dict[str, Any], t
     image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/i:1"
     wanted = Deployment("e", "models", "arn:aws:iam::123456789012:role/r", image, tmp_path / "model.onnx")
     assert _settings(wanted, "s3://m")["capture"]["DestinationS3Uri"] == "s3://models/capture"
+    assert not {field.name for field in fields(Deployment)} & {"capture_prefix", "capture_uri"}
 
 
 def test_the_documented_rules_for_another_bucket_are_those_of_the_stacks_own(template: dict[str, Any]) -> None:
