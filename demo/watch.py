@@ -65,13 +65,15 @@ def check(outputs: dict[str, str], stack: str) -> Checked:
         time.sleep(0.1)
     if described["status"] != "SUCCEEDED":
         raise WatchError(f"The drift check failed: {described.get('error')}: {described.get('cause')}")
-    output: dict[str, Any] = json.loads(described["output"])
+    folder = json.loads(described["output"])["check"]["folder"]
+    body = boto3.client("s3").get_object(Bucket=outputs["ModelBucketName"], Key=f"{folder}/constraint_violations.json")
+    found: list[dict[str, Any]] = json.loads(body["Body"].read())["violations"]
     time.sleep(SETTLE_SECONDS)
     alarms = boto3.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{stack}-DriftAlarm")["MetricAlarms"]
     return Checked(
-        [violation["feature_name"] for violation in output["violations"]["found"]["violations"]],
+        [violation["feature_name"] for violation in found],
         alarms[0]["StateValue"],
-        f"{output['check']['folder']}/report.html",
+        f"{folder}/report.html",
     )
 
 

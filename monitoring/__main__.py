@@ -13,7 +13,6 @@ from training.command import at_least_one, run, share
 from training.errors import CommandError
 
 if TYPE_CHECKING:
-    from monitoring.baseline import Baseline
     from monitoring.check import Check
     from monitoring.features import Model
     from monitoring.window import Window
@@ -61,10 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         help="compare a time range with the baseline; exit code 3 if it violates it",
         description="Compare captures with the baseline; write statistics.json, constraint_violations.json and "
-        "report.html. Exit code: 0 compared and nothing found, 3 violations found, 4 too few captures to compare, "
-        "1 failed.",
+        "report.html. Exit code: 0 compared and nothing found, 3 violations found, 4 too few captures to compare or "
+        "none at all, 1 failed.",
     )
-    check.add_argument("--output", default=CHECK, metavar="ADDRESS", help="default: %(default)s")
+    check.add_argument(
+        "--output", action="append", metavar="ADDRESS", help=f"for the results; may be repeated (default: {CHECK})"
+    )
     check.add_argument("--namespace", help="put CloudWatch metrics into this namespace (needs --endpoint-name)")
     check.add_argument("--exit-zero", action="store_true", help="end with 0 instead of 3 and 4")
     _add_window(check)
@@ -214,18 +215,23 @@ def _baseline(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> int:
     from monitoring.baseline import load_baseline
     from monitoring.check import check, put_metrics, write_check
+    from monitoring.report import render
 
     if options.namespace and not options.endpoint_name:
         raise CommandError("--namespace needs --endpoint-name: metrics are kept by endpoint")
     baseline = load_baseline(options.baseline)
     window = _window(options, baseline.model)
     result = check(window, baseline)
-    write_check(result, window, options.output)
-    _write_report(options.output.rstrip("/") + "/report.html", window, baseline, result)
+    page = render(window, baseline, result)
+    outputs = options.output or [CHECK]
+    for output in outputs:
+        write_check(result, window, page, output)
+    # Last, as the alarm that it may raise says where the page is.
     if options.namespace:
         put_metrics(result, options.namespace, options.endpoint_name)
     _print(result, window)
-    print(f"wrote {options.output.rstrip('/')}/report.html, constraint_violations.json and statistics.json")
+    for output in outputs:
+        print(f"wrote {output.rstrip('/')}/report.html, constraint_violations.json and statistics.json")
     if options.exit_zero or (result.findings and not result.violations):
         return 0
     return VIOLATED if result.violations else NOT_COMPARED
@@ -242,8 +248,10 @@ def _model_monitor(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from monitoring import storage
     from monitoring.baseline import load_baseline
-    from monitoring.check import check
+    from monitoring.check import PAGE_TYPE, check
+    from monitoring.report import render
 
     if not options.output.endswith(".html"):
         raise CommandError(
@@ -251,7 +259,8 @@ def _report(options: argparse.Namespace) -> None:
         )
     baseline = load_baseline(options.baseline)
     window = _window(options, baseline.model)
-    _write_report(options.output, window, baseline, check(window, baseline))
+    page = render(window, baseline, check(window, baseline))
+    storage.write(options.output, page.encode(), PAGE_TYPE)
     print(f"wrote {options.output}")
 
 
@@ -298,14 +307,9 @@ def _window(options: argparse.Namespace, model: "Model") -> "Window":
     window.unreadable += reader.unreadable
     window.completeness = min(window.completeness, reader.completeness)
     _say_unreadable(window)
+    if reader.nothing:
+        print(reader.nothing, file=sys.stderr)
     return window
-
-
-def _write_report(address: str, window: "Window", baseline: "Baseline", result: "Check") -> None:
-    from monitoring import storage
-    from monitoring.report import render
-
-    storage.write(address, render(window, baseline, result).encode(), "text/html; charset=utf-8")
 
 
 def _say_unreadable(window: "Window") -> None:

@@ -15,6 +15,11 @@ from monitoring import storage
 from training.errors import CommandError
 
 _HOUR = datetime.timedelta(hours=1)
+_DATE = re.compile(r"\d\d(\d\d)?")
+_FOLDER = (
+    "give the folder above the endpoints' (in S3: s3://BUCKET/capture), so that ENDPOINT/VARIANT/yyyy/mm/dd/hh lies "
+    "below it"
+)
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,13 @@ class CaptureReader:
         How many records were read; of those before and after the time range some are among them.
     unreadable : collections.Counter
         How many records could not be read, by reason. A line that was cut off is one of them.
+    nothing : str
+        After iterating: why there was no file to read, or empty.
 
     Raises
     ------
     CommandError
-        While iterating: if there is no such endpoint below ``source``, nothing at all, or several endpoints of which
-        none was chosen.
+        While iterating: if ``source`` is not a folder of endpoints, or holds several of which none was chosen.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class CaptureReader:
         self._source, self._start, self._end, self._endpoint = source, start, end, endpoint
         self.read = 0
         self.unreadable: Counter[str] = Counter()
+        self.nothing = ""
 
     def __iter__(self) -> Iterator[Capture]:
         for endpoint, variant, base, names in self._variants():
@@ -105,9 +112,12 @@ class CaptureReader:
         found = storage.folders(self._source)
         wanted = [name for name in found if self._endpoint in (None, name)]
         if not wanted:
+            if self._too_deep(found):
+                raise CommandError(f"{self._source} lies within an endpoint's folder: {_FOLDER}")
             missing = f"captures of endpoint {self._endpoint}" if self._endpoint else "captures"
             there = f"; there are {', '.join(found)}" if found else ""
-            raise CommandError(f"{self._source} holds no {missing}{there}. Is data capture on?")
+            self.nothing = f"{self._source} holds no {missing}{there}. Is data capture on?"
+            return
         if len(wanted) > 1:
             raise CommandError(
                 f"{self._source} holds several endpoints, whose captures must not be mixed: choose one of "
@@ -119,13 +129,17 @@ class CaptureReader:
         (endpoint,) = wanted
         for variant in storage.folders(storage.join(self._source, endpoint)):
             base = storage.join(self._source, f"{endpoint}/{variant}")
-            if not any(re.fullmatch(r"\d{4}", name) for name in storage.folders(base)):
-                raise CommandError(
-                    f"{base} holds no years: give the folder above the endpoints' (in S3: s3://BUCKET/capture), so "
-                    "that ENDPOINT/VARIANT/yyyy/mm/dd/hh lies below it"
-                )
+            below = storage.folders(base)
+            if below and not any(re.fullmatch(r"\d{4}", name) for name in below):
+                raise CommandError(f"{base} holds no years: {_FOLDER}")
             names = (name for name in storage.files(base, after, until) if name.endswith(".jsonl"))
             yield endpoint, variant, base, names
+
+    def _too_deep(self, found: list[str]) -> bool:
+        """Return whether these are parts of an endpoint's folder; the drift check's role may not look into others."""
+        if not found:
+            return next(storage.files(self._source), "").endswith(".jsonl")
+        return self._source.rstrip("/").split("/")[-1] == self._endpoint or all(map(_DATE.fullmatch, found))
 
     def _read(self, address: str, endpoint: str, variant: str) -> Iterator[Capture]:
         for line in storage.lines(address):

@@ -26,6 +26,8 @@ from training.progress import progress
 # What the endpoint is sent, as the stack's defaults have it: the longest side in pixels (MaxEdge), and the size in
 # bytes from which a picture travels as JPEG.
 _SENT_EDGE, _SENT_PNG_BYTES, _SENT_QUALITY = 224, 64 * 1024, 90
+#: Content type of a report.
+PAGE_TYPE = "text/html; charset=utf-8"
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,11 @@ def _violation(feature: str, check_type: str, description: str) -> dict[str, str
     return {"feature_name": feature, "constraint_check_type": check_type, "description": description}
 
 
-def write_check(result: Check, window: Window, address: str) -> None:
-    """Write ``statistics.json`` and ``constraint_violations.json``."""
+def write_check(result: Check, window: Window, page: str, address: str) -> None:
+    """Write ``statistics.json``, ``constraint_violations.json`` and ``report.html``."""
     _write_json(address, STATISTICS, statistics(window.features))
     _write_json(address, VIOLATIONS, {"violations": result.violations})
+    storage.write(storage.join(address, "report.html"), page.encode(), PAGE_TYPE)
 
 
 def _write_json(address: str, name: str, content: dict[str, Any]) -> None:

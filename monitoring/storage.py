@@ -33,9 +33,17 @@ def join(base: str, name: str) -> str:
 
 
 def folders(base: str) -> list[str]:
-    """Return the names of the folders directly below ``base``, sorted; none if it does not exist."""
+    """Return the names of the folders directly below ``base``, sorted; none if it does not exist.
+
+    Raises
+    ------
+    CommandError
+        ``base`` is a file.
+    """
     if not _is_s3(base):
         root = Path(base)
+        if root.is_file():
+            raise CommandError(f"{base} is a file, not a folder")
         return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     bucket, prefix = parse_s3(base)
     start = f"{prefix}/" if prefix else ""

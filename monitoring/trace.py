@@ -220,6 +220,9 @@ def _capture(
     except CommandError as error:
         missing.append(f"capture: {error}")
         return None
+    if reader.nothing:
+        missing.append(f"capture: {reader.nothing}")
+        return None
     share = config.get("CurrentSamplingPercentage")
     captured = "every request is captured" if share == 100 else f"{share}% of the requests are captured"
     missing.append(

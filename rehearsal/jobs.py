@@ -249,6 +249,23 @@ def workflows_wait_for_jobs() -> None:
     replace(state_task_factory, "state_task_service_for", choosing)
 
 
+@gap("a task that waits for its job times out at once when it is retried")
+def retried_tasks_wait_again() -> None:
+    """Let the next attempt wait: the end of the one before has interrupted the state's only callback endpoint."""
+
+    def waiting(original: Any) -> Any:
+        def _eval_integration_pattern(task: Any, env: Any, *rest: Any, **more: Any) -> None:
+            token = env.states.context_object.context_object_data["Task"]["Token"]
+            endpoint = env.callback_pool_manager.get(token)
+            if endpoint.get_outcome() is None:
+                endpoint._notify_event.clear()
+            original(task, env, *rest, **more)
+
+        return _eval_integration_pattern
+
+    replace(StateTaskServiceCallback, "_eval_integration_pattern", waiting)
+
+
 @gap("a workflow's aws-sdk tasks fail later on where a result holds a date, and their errors have lower-case names")
 def results_of_the_sdk_are_json() -> None:
     """Write dates in ISO 8601 and bodies as text."""

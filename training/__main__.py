@@ -119,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
         "update it in place, and wait. The same command again does nothing; after an interruption it goes on waiting.",
     )
     deploy.add_argument("--endpoint-name", required=True, help="stays the same over all updates")
-    deploy.add_argument("--bucket", required=True, help="for the model and the captured data")
+    deploy.add_argument(
+        "--bucket", required=True, help="for the model and the captured data (below capture/); the stack's ModelBucket"
+    )
     deploy.add_argument("--role-arn", required=True, help="role that SageMaker runs the container as")
     deploy.add_argument("--image-uri", required=True, help="the container's image in ECR, as make image pushes it")
     deploy.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
@@ -131,7 +133,6 @@ def _parser() -> argparse.ArgumentParser:
         default=100,
         help="of requests to capture, 0 for none (default: %(default)s)",
     )
-    deploy.add_argument("--capture-prefix", default="capture", help="in the bucket (default: %(default)s)")
     deploy.set_defaults(run=_deploy)
 
     remove = commands.add_parser(

@@ -72,7 +72,6 @@ class Deployment:
     instance_type: str = "ml.m5.xlarge"
     instance_count: int = 1
     capture_percentage: int = 100
-    capture_prefix: str = "capture"
 
     def __post_init__(self) -> None:
         check_name(self.endpoint_name)
@@ -354,7 +353,8 @@ def _settings(wanted: Deployment, image: str, url: str) -> dict[str, Any]:
         "capture": {
             "EnableCapture": wanted.capture_percentage > 0,
             "InitialSamplingPercentage": wanted.capture_percentage,
-            "DestinationS3Uri": f"s3://{wanted.bucket}/{wanted.capture_prefix.strip('/')}",
+            # Where the stack's drift check may read.
+            "DestinationS3Uri": f"s3://{wanted.bucket}/capture",
             "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
             # Content types that are not listed, the images, are captured as base64.
             "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},

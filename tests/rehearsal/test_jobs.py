@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.stack import IMAGE_URI, ROLE, Rehearsal, wait_for
+from tests.stack import IMAGE_URI, REPOSITORY, ROLE, Rehearsal, wait_for
 
 OTHER_IMAGE = IMAGE_URI.replace("image-classifier", "something-else")
 BUCKET = "bucket-of-jobs"
@@ -142,6 +142,36 @@ def test_a_job_that_fails_fails_the_workflow_with_its_description(rehearsal: Reh
     described = json.loads(outcome["cause"])
     assert described["ProcessingJobStatus"] == "Failed" and described["ExitMessage"] == "no captures"
     assert "exit code: 1" in described["FailureReason"]
+
+
+def test_a_second_attempt_of_the_drift_check_does_not_meet_the_job_of_the_first(
+    rehearsal: Rehearsal, bucket: str
+) -> None:
+    script = """
+        import os, boto3
+        s3, bucket = boto3.client("s3"), os.environ["BUCKET"]
+        if "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix="tried"):
+            s3.put_object(Bucket=bucket, Key="tried")
+            raise SystemExit("the first attempt")
+    """
+    text = (REPOSITORY / "statemachine" / "monitor.asl.json").read_text().replace("${EndpointName}", "e")
+    states = json.loads(text)["States"]
+    name = {"ProcessingJobName.$": states["Check"]["Parameters"]["ProcessingJobName.$"]}
+    attempts = {"Retry": [{"ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 1, "MaxAttempts": 1}]}
+    check = {
+        **{key: states["Check"][key] for key in ("Type", "Resource")},
+        **attempts,
+        "Parameters": {**job(script, Environment={"BUCKET": bucket}), **name},
+    }
+    before = {each: states[each] for each in ("Name check", "Place results")}
+    workflow = create_workflow(rehearsal, "twice", {**before, "Check": check})
+    outcome = rehearsal.outcome(rehearsal.execute(workflow, {}))
+    assert outcome["status"] == "SUCCEEDED", outcome
+    listed = rehearsal.client("sagemaker").list_processing_jobs(NameContains="drift-check-")["ProcessingJobSummaries"]
+    assert sorted(each["ProcessingJobStatus"] for each in listed if each["CreationTime"] >= outcome["startDate"]) == [
+        "Completed",
+        "Failed",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from rehearsal.signals import calculate
+from rehearsal.signals import calculate, evaluate
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text())
@@ -83,10 +84,17 @@ def metrics_of(alarm: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, str]
         yield text(metric["Namespace"]), metric["MetricName"], dimensions
 
 
+def described(alarm: dict[str, Any]) -> str:
+    """Return an alarm's description; names of the template stay as they are."""
+    description = alarm["AlarmDescription"]
+    return str(description["Fn::Sub"][0] if isinstance(description, dict) else description)
+
+
 @pytest.mark.parametrize("name", ALARMS)
 def test_an_alarm_says_what_to_do_and_has_a_section_of_its_name(name: str) -> None:
-    description = ALARMS[name]["AlarmDescription"]
-    assert 100 < len(description) <= 1024, "CloudWatch takes 1,024 characters"
+    description = described(ALARMS[name])
+    longest = re.sub(r"\${\w+}", "x" * 63, description)
+    assert len(description) > 100 and len(longest) <= 1024, "CloudWatch takes 1,024 characters"
     assert description.endswith("See docs/operations.md.")
     assert f"\n### {name}\n" in (ROOT / "docs" / "operations.md").read_text()
 
@@ -125,9 +133,74 @@ def test_an_alarm_on_one_of_several_metrics_does_not_wait_for_the_others(name: s
     (formula,) = [query["Expression"] for query in queries if "Expression" in query]
     # AWS reports nothing of a queue that idles or of a failure that never happened.
     for query in queries:
-        if "MetricStat" in query:
+        if "MetricStat" in query and query["Id"] != "succeeded":
             value = calculate(ast.parse(formula, mode="eval").body, {query["Id"]: 100.0}.get)
             assert value is not None and value > ALARMS[name]["Threshold"], query["Id"]
+
+
+def states_of(name: str, points: dict[str, dict[int, float]], minutes: int) -> list[str]:
+    """Return the states that an alarm goes through: metrics have points at minutes, and each minute it is evaluated."""
+    properties = ALARMS[name]
+    queries = properties.get("Metrics") or [{"Id": properties["MetricName"], "MetricStat": properties}]
+    (formula,) = [query["Expression"] for query in queries if "Expression" in query] or [properties["MetricName"]]
+    (period,) = {int(query["MetricStat"]["Period"]) // 60 for query in queries if "MetricStat" in query}
+    assert properties["EvaluationPeriods"] == 1
+    assert set(points) <= {query["Id"] for query in queries}
+    alarm: Any = SimpleNamespace(
+        comparison_operator=properties["ComparisonOperator"],
+        threshold=properties["Threshold"],
+        treat_missing_data=properties["TreatMissingData"],
+        evaluation_periods=1,
+        datapoints_to_alarm=None,
+        state_value="INSUFFICIENT_DATA",
+        state_reason="",
+    )
+    states: list[str] = []
+    for now in range(minutes):
+        recent = {
+            metric: sum(there)
+            for metric, values in points.items()
+            if (there := [value for at, value in values.items() if now - period < at <= now])
+        }
+        value = calculate(ast.parse(formula, mode="eval").body, recent.get)
+        alarm.state_value, alarm.state_reason = evaluate(alarm, [value])
+        if [alarm.state_value] != states[-1:]:
+            states.append(alarm.state_value)
+    return states
+
+
+# Checks begin an hour apart and end sooner or later: 61 and 84 minutes lie between some.
+ENDS = [5, 66, 125, 209, 250]
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [
+        ("DriftAlarm", {"DriftViolations": dict.fromkeys(ENDS, 2.0)}, {"DriftViolations": 0.0}),
+        ("MonitorFailedAlarm", {"failed": dict.fromkeys(ENDS, 1.0), "succeeded": {}}, {"succeeded": 1.0}),
+        (
+            "CaptureAlarm",
+            {"captured": dict.fromkeys(ENDS, 0.0), "asked": dict.fromkeys(range(400), 1.0)},
+            {"captured": 900.0},
+        ),
+    ],
+)
+def test_what_lasts_from_check_to_check_begins_once_and_ends_once(
+    name: str, bad: dict[str, dict[int, float]], good: dict[str, float]
+) -> None:
+    """Each change of state is a message."""
+    points = {metric: {**values, **({320: good[metric]} if metric in good else {})} for metric, values in bad.items()}
+    states = states_of(name, points, 400)
+    assert [state for state in states if state != "INSUFFICIENT_DATA"] in (["ALARM", "OK"], ["OK", "ALARM", "OK"])
+
+
+def test_who_hears_of_drift_can_find_the_report() -> None:
+    definition = json.loads((ROOT / "statemachine" / "monitor.asl.json").read_text())
+    arguments = definition["States"]["Check"]["Parameters"]["AppSpecification"]["ContainerArguments.$"]
+    (address,) = re.findall(r"(s3://\S+)/report\.html", described(ALARMS["DriftAlarm"]))
+    assert f"'--output', '{address}'" in arguments
+    bucket = ALARMS["DriftAlarm"]["AlarmDescription"]["Fn::Sub"][1]["Bucket"]
+    assert bucket == RESOURCES["MonitorWorkflow"]["Properties"]["DefinitionSubstitutions"]["Bucket"]
 
 
 def test_an_unsure_answer_is_no_fault() -> None:

@@ -117,10 +117,28 @@ def test_one_endpoint_is_read_of_several(tmp_path: Path) -> None:
 
 def test_an_endpoint_without_captures_is_named_with_those_that_have_some(tmp_path: Path) -> None:
     write_captures(tmp_path, [(b"a", [0.9])], "one")
-    with pytest.raises(CommandError, match="no captures of endpoint two; there are one"):
-        read(tmp_path, endpoint="two")
-    with pytest.raises(CommandError, match="holds no captures"):
-        read(tmp_path / "nowhere")
+    reader = CaptureReader(str(tmp_path), endpoint="two")
+    assert list(reader) == [] and reader.newest(5) == []
+    assert reader.nothing == f"{tmp_path} holds no captures of endpoint two; there are one. Is data capture on?"
+
+
+@pytest.mark.parametrize("endpoint", [None, "image-classifier"])
+@pytest.mark.parametrize(
+    "below", ["image-classifier", "image-classifier/AllTraffic", "image-classifier/AllTraffic/2026/11/23/10"]
+)
+def test_a_folder_within_an_endpoints_one_is_not_taken_for_an_empty_one(
+    below: str, endpoint: str | None, tmp_path: Path
+) -> None:
+    write_captures(tmp_path, [(b"a", [0.9])])
+    with pytest.raises(CommandError, match="give the folder above the endpoints'"):
+        read(tmp_path / below, endpoint=endpoint)
+
+
+def test_a_file_is_not_a_folder_of_captures(tmp_path: Path) -> None:
+    write_captures(tmp_path, [(b"a", [0.9])])
+    (file,) = tmp_path.rglob("*.jsonl")
+    with pytest.raises(CommandError, match="is a file, not a folder"):
+        read(file, endpoint="image-classifier")
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 100])

@@ -1,7 +1,9 @@
 """Baselines and checks on files, as the command line runs them."""
 
+import datetime
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,12 @@ import boto3
 import numpy as np
 import pytest
 from botocore.stub import Stubber
+from moto import mock_aws
 from PIL import Image, ImageFilter
 
 from demo import drawing
 from monitoring import check as checking
+from monitoring import storage
 from monitoring.__main__ import _parser, main
 from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, constraints, load_baseline, statistics
 from monitoring.drift import Finding
@@ -98,6 +102,91 @@ def test_no_capture_in_the_range_is_neither_drift_nor_its_absence(folder: Path, 
     assert json.loads((tmp_path / STATISTICS).read_text())["dataset"]["item_count"] == 0, "nothing of an earlier check"
 
 
+@pytest.fixture
+def cloudwatch() -> Iterator[Any]:
+    """Return a client of an AWS that exists in memory, as do the buckets."""
+    storage._s3.cache_clear()
+    with mock_aws():
+        yield boto3.client("cloudwatch")
+    storage._s3.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "place", ["nowhere", "other endpoints", "no variant", "no file", "s3", "s3 with other endpoints"]
+)
+def test_an_endpoint_that_captured_nothing_has_0_captures(
+    place: str, folder: Path, tmp_path: Path, cloudwatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captures = str(tmp_path / "captures")
+    if place.startswith("s3"):
+        captures = "s3://of-captures/capture"
+        boto3.client("s3").create_bucket(Bucket="of-captures")
+        if place != "s3":
+            boto3.client("s3").put_object(Bucket="of-captures", Key="capture/other/AllTraffic/2026/11/23/10/a.jsonl")
+    elif place == "other endpoints":
+        write_captures(tmp_path / "captures", [(b"a", [0.9])], "other")
+    elif place != "nowhere":
+        (tmp_path / "captures" / "e" / ("AllTraffic" if place == "no file" else "")).mkdir(parents=True)
+    for more, code in ([], 4), (["--exit-zero"], 0):
+        out = tmp_path / f"check-{code}"
+        arguments = ["--captures", captures, "--endpoint-name", "e", "--baseline", str(folder / "baseline")]
+        arguments += ["--output", str(out), "--namespace", "N", "--hours", "24", "--newest", "1000"]
+        assert main(["check", *arguments, *more]) == code
+        assert violations(out) == []
+        assert json.loads((out / STATISTICS).read_text())["dataset"]["item_count"] == 0
+        assert "No captures in this time range" in (out / "report.html").read_text()
+    assert "0 captures are too few" in capsys.readouterr().out
+    put = {metric["MetricName"] for metric in cloudwatch.list_metrics(Namespace="N")["Metrics"]}
+    assert put == {"CapturesRead", "CapturesUnreadable"}, "an alarm must not end for want of data"
+    now = datetime.datetime.now(datetime.UTC)
+    (point,) = cloudwatch.get_metric_statistics(
+        Namespace="N",
+        MetricName="CapturesRead",
+        Dimensions=[{"Name": "Endpoint", "Value": "e"}],
+        StartTime=now - datetime.timedelta(hours=1),
+        EndTime=now + datetime.timedelta(hours=1),
+        Period=7200,
+        Statistics=["SampleCount", "Maximum"],
+    )["Datapoints"]
+    assert (point["SampleCount"], point["Maximum"]) == (2, 0)
+
+
+def test_a_mistyped_place_of_captures_can_be_noticed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_check(folder, "cleen", tmp_path) == 4
+    assert "cleen holds no captures. Is data capture on?" in capsys.readouterr().err
+    assert run_check(folder, "clean", tmp_path, "--endpoint-name", "x") == 4
+    assert "no captures of endpoint x; there are image-classifier" in capsys.readouterr().err
+
+
+def test_a_bucket_that_does_not_exist_is_not_an_empty_one(
+    folder: Path, cloudwatch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--captures", "s3://not-there/capture", "--baseline", str(folder / "baseline")]
+    assert main(["check", *arguments, "--output", str(tmp_path), "--endpoint-name", "e", "--namespace", "N"]) == 1
+    assert "NoSuchBucket" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()) and not cloudwatch.list_metrics()["Metrics"]
+
+
+def test_of_no_captures_there_is_no_baseline_but_a_report(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captures = ("--captures", str(tmp_path / "nowhere"))
+    assert main(["baseline", *captures, "--output", str(tmp_path / "baseline")]) == 1
+    assert "0 captures are no baseline" in capsys.readouterr().err
+    page = tmp_path / "report.html"
+    assert main(["report", *captures, "--baseline", str(folder / "baseline"), "--output", str(page)]) == 0
+    assert "No captures in this time range" in page.read_text()
+
+
+def test_results_are_written_to_every_output(folder: Path, tmp_path: Path) -> None:
+    assert run_check(folder, "blurred", tmp_path / "a", "--output", str(tmp_path / "b")) == 3
+    names = {"report.html", STATISTICS, VIOLATIONS}
+    first, second = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in "ab")
+    assert first == second and set(first) == names
+
+
 def test_captures_that_cannot_be_read_are_a_violation_when_they_are_many(folder: Path, tmp_path: Path) -> None:
     def spoil(share: int) -> list[dict[str, str]]:
         made(tmp_path / "clean", CLEAN)
@@ -132,13 +221,8 @@ def test_a_baseline_of_images_asks_the_model_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["check", "--captures", "nowhere", "--baseline", "BASELINE"], "nowhere holds no captures"),
         (["check", "--captures", "CLEAN", "--baseline", "nowhere"], "nowhere/statistics.json does not exist; make a"),
         (["check", "--captures", "CLEAN", "--baseline", "BASELINE", "--namespace", "N"], "needs --endpoint-name"),
-        (
-            ["check", "--captures", "CLEAN", "--baseline", "BASELINE", "--endpoint-name", "x"],
-            "no captures of endpoint x",
-        ),
         (["check", "--captures", "ABOVE", "--baseline", "BASELINE"], "several endpoints"),
         (["check", "--captures", "BELOW", "--baseline", "BASELINE"], "give the folder above the endpoints'"),
         (["report", "--captures", "CLEAN", "--output", "build"], "name the page itself, as in build/report.html"),
@@ -226,13 +310,13 @@ def test_the_schedule_asks_for_what_the_command_knows() -> None:
     job = definition["States"]["Check"]["Parameters"]["AppSpecification"]
     assert job["ContainerEntrypoint"] == ["python", "-m", "monitoring"]
     asked = job["ContainerArguments.$"].removeprefix("States.Array(").removesuffix(")")
-    asked = asked.replace("States.Format('s3://${Bucket}/{}', $.check.folder)", "'folder'")
+    asked = asked.replace("States.Format('s3://${Bucket}/{}', $.check.folder)", "'${Bucket}/folder'")
     arguments = [argument.strip().strip("'") for argument in asked.split(",")]
     numbers = {"${Hours}": "24", "${Newest}": "1000"}
     options = _parser().parse_args([numbers.get(argument, argument) for argument in arguments])
     assert (options.run.__name__, options.hours, options.newest, options.exit_zero) == ("_check", 24, 1000, True)
     assert options.baseline.endswith(definition["States"]["Find baseline"]["Parameters"]["Prefix"].rsplit("/", 1)[0])
-    assert VIOLATIONS in definition["States"]["Read violations"]["Parameters"]["Key.$"]
+    assert options.output == ["${Bucket}/folder", "s3://${Bucket}/monitoring/checks/${EndpointName}/latest"]
 
 
 def test_metrics_are_put_by_endpoint_and_feature(monkeypatch: pytest.MonkeyPatch) -> None:

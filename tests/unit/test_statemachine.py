@@ -64,6 +64,27 @@ def test_exactly_the_errors_that_can_succeed_later_are_retried(function: str) ->
     assert {"Lambda.TooManyRequestsException", "Lambda.ServiceException"} <= set(retry["ErrorEquals"])
 
 
+def test_a_drift_check_waits_for_a_busy_quota_within_its_time() -> None:
+    """AWS's own example retries these names: https://docs.aws.amazon.com/step-functions/latest/dg/connect-sagemaker.html."""
+    definition = DEFINITIONS["monitor"]
+    check = definition["States"]["Check"]
+    assert [error for retry in check["Retry"] for error in retry["ErrorEquals"]] == [
+        "SageMaker.ResourceLimitExceededException",
+        "SageMaker.AmazonSageMakerException",
+        "SageMaker.ThrottlingException",
+    ]
+    waits = [
+        sum(
+            min(retry["IntervalSeconds"] * retry["BackoffRate"] ** number, retry["MaxDelaySeconds"])
+            for number in range(retry["MaxAttempts"])
+        )
+        for retry in check["Retry"]
+    ]
+    assert waits[0] / 2 >= 1800, "full jitter halves it"
+    runtime = check["Parameters"]["StoppingCondition"]["MaxRuntimeInSeconds"]
+    assert sum(waits) + runtime + 600 < definition["TimeoutSeconds"]
+
+
 def test_an_unsure_answer_waits_for_review_and_still_fails() -> None:
     unsure, _ = STATES["Filter"]["Catch"]
     assert unsure["ErrorEquals"] == ["ThresholdNotMet"]

@@ -1,13 +1,18 @@
 """The stack: least privilege, limits that hold together, and parameters that explain themselves."""
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.session import Session
+from botocore.validate import ParamValidator
 from samtranslator.yaml_helper import yaml_parse
 
 from src.serialize import app as serialize
+from training.deploy import Deployment, _settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +83,8 @@ def test_every_permission_names_its_resource(template: dict[str, Any]) -> None:
 
 
 def test_no_role_has_a_managed_policy_or_a_resource_that_could_be_named(template: dict[str, Any]) -> None:
-    unnamed = {"cloudwatch:PutMetricData", "ecr:GetAuthorizationToken"}  # AWS knows no resources for these
+    # AWS knows no resources for two of these; its policies for Step Functions and SageMaker's jobs give the third so.
+    unnamed = {"cloudwatch:PutMetricData", "ecr:GetAuthorizationToken", "sagemaker:ListTags"}
     for role in of_type(template, "AWS::IAM::Role").values():
         assert "ManagedPolicyArns" not in role["Properties"]
         for statement in statements(role):
@@ -106,6 +112,62 @@ def test_the_drift_check_reads_captures_and_writes_its_results_only(template: di
     passed = template["Resources"]["MonitorWorkflow"]["Properties"]["DefinitionSubstitutions"]["Namespace"]
     assert passed == namespace
     assert not any(action.startswith(("s3:Delete", "sagemaker:")) for each in listed for action in actions(each))
+
+
+def test_the_drift_check_may_use_the_key_of_its_bucket_and_no_other(template: dict[str, Any]) -> None:
+    (policy,) = of_type(template, "AWS::IAM::Policy").values()
+    assert template["Conditions"][policy["Condition"]] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKeyArn"}, ""]}]}
+    assert policy["Properties"]["Roles"] == [{"Ref": "MonitorJobRole"}]
+    (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+    assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+    assert statement["Resource"] == {"Ref": "KmsKeyArn"}
+    key = re.compile(template["Parameters"]["KmsKeyArn"]["AllowedPattern"])
+    for arn in ("arn:aws:kms:eu-west-1:123456789012:key/0a1b-2c", "arn:aws-cn:kms:cn-north-1:123456789012:key/mrk-0a"):
+        assert key.search(arn)
+    assert (
+        not key.search("arn:aws:kms:eu-west-1:123456789012:alias/a")
+        and template["Parameters"]["KmsKeyArn"]["Default"] == ""
+    )
+
+
+def test_step_functions_may_run_a_job_and_read_no_object(template: dict[str, Any]) -> None:
+    listed = statements(template["Resources"]["MonitorRole"])
+    allowed = {action for statement in listed for action in actions(statement)}
+    assert {action for action in allowed if action.startswith("sagemaker:")} == {
+        "sagemaker:DescribeEndpoint",
+        *("sagemaker:CreateProcessingJob", "sagemaker:DescribeProcessingJob", "sagemaker:StopProcessingJob"),
+        *("sagemaker:AddTags", "sagemaker:ListTags"),
+    }
+    assert not {"s3:GetObject", "s3:PutObject", "sns:Publish"} & allowed
+
+
+def expiring(rules: list[dict[str, Any]]) -> dict[str, int]:
+    return {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule}
+
+
+def test_captures_and_checks_expire_and_nothing_else(template: dict[str, Any], tmp_path: Path) -> None:
+    bucket = template["Resources"]["ImageBucket"]["Properties"]
+    expected = {"capture/": 90, "monitoring/checks/": 90}
+    assert expiring(bucket["LifecycleConfiguration"]["Rules"]) == expected
+    assert template["Parameters"]["MonitorHours"]["MaxValue"] <= 90 * 24
+    # Data capture goes where the rule is, and where the check may read.
+    (tmp_path / "model.onnx").touch()
+    image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/i:1"
+    wanted = Deployment("e", "models", "arn:aws:iam::123456789012:role/r", image, tmp_path / "model.onnx")
+    assert _settings(wanted, "s3://m")["capture"]["DestinationS3Uri"] == "s3://models/capture"
+    assert not {field.name for field in fields(Deployment)} & {"capture_prefix", "capture_uri"}
+
+
+def test_the_documented_rules_for_another_bucket_are_those_of_the_stacks_own(template: dict[str, Any]) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    (block,) = re.findall(r"^cat > lifecycle\.json <<'END'\n(.*?)^END$", text, re.M | re.S)
+    documented = json.loads(block)
+    shape = Session().get_service_model("s3").shape_for("PutBucketLifecycleConfigurationRequest")
+    report = ParamValidator().validate({"Bucket": "b", "LifecycleConfiguration": documented}, shape)
+    assert not report.has_errors(), report.generate_report()
+    rules = template["Resources"]["ImageBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    own = {rule["Filter"]["Prefix"]: rule["Expiration"]["Days"] for rule in documented["Rules"]}
+    assert own == expiring(rules) and {rule["Status"] for rule in documented["Rules"]} == {"Enabled"}
 
 
 def test_only_the_upload_rule_may_fill_the_queue_of_the_undelivered(template: dict[str, Any]) -> None:
