@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .container.preprocess import ImageError, preprocess
+from src.serialize.decoder import ImageError
+
+from .container.preprocess import preprocess
 from .container.server import MODEL_FILE, Model, ModelError
 from .errors import CommandError
 from .progress import progress

@@ -12,6 +12,7 @@ from PIL import Image
 from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
+from src.serialize import decoder
 from tests.unit.conftest import FakeLambdaContext
 
 LABELS = ["bicycle", "motorcycle", "other"]
@@ -87,7 +88,7 @@ def test_any_size_and_mode_becomes_a_small_rgb_picture(width: int, height: int, 
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.binary(max_size=400), st.integers(0, 400), st.sampled_from(serialize.FORMATS))
+@given(st.binary(max_size=400), st.integers(0, 400), st.sampled_from(decoder.FORMATS))
 def test_damaged_images_are_decoded_or_refused_by_name(noise: bytes, where: int, image_format: str) -> None:
     buffer = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").resize((40, 30)).save(buffer, image_format)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from src.serialize import app as serialize
+from src.serialize import decoder
 
 ROOT = Path(__file__).parents[2]
 
@@ -193,5 +193,5 @@ def test_the_workflow_waits_longer_than_its_functions_may_run(template: dict[str
 
 def test_a_decoded_image_fits_the_memory_of_serialize(template: dict[str, Any]) -> None:
     memory = template["Resources"]["Serialize"]["Properties"]["MemorySize"]
-    four_rgba_copies = 4 * 4 * serialize.MAX_PIXELS / 2**20
-    assert four_rgba_copies + serialize.MAX_BYTES / 2**20 + 150 < memory
+    four_rgba_copies = 4 * 4 * decoder.MAX_PIXELS / 2**20
+    assert four_rgba_copies + decoder.MAX_BYTES / 2**20 + 150 < memory

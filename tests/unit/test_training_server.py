@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.container.preprocess import MAX_BYTES
-from training.container.server import Application, Model, ModelError, create_app
+from training.container.server import MAX_BYTES, Application, Model, ModelError, create_app
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL_DIR = REPOSITORY / "training" / "model"
@@ -82,7 +81,7 @@ def test_a_body_without_declared_length_is_read(app: Application) -> None:
 
 HOSTILE = {
     "empty": (b"", "image/png", 400, "empty"),
-    "not an image": (b"hello " * 99, "image/png", 400, "not a readable image"),
+    "not an image": (b"hello " * 99, "image/png", 400, "Not a readable image"),
     "truncated": (picture()[:900], "image/png", 400, "truncated"),
     "another format": (picture("GIF"), "application/x-image", 400, "PNG, JPEG, WEBP"),
     "over 6 MB": (b"\x00" * (MAX_BYTES + 1), "image/png", 413, "6,291,456 bytes"),
@@ -135,7 +134,7 @@ def test_images_take_turns_and_a_ping_does_not_wait_for_them(monkeypatch: pytest
     at_work: list[int] = []
     most: list[int] = []
 
-    def slow(content: bytes, size: int) -> Any:
+    def slow(content: bytes, size: int, formats: Any) -> Any:
         at_work.append(1)
         most.append(len(at_work))
         started.set()
