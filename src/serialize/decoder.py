@@ -391,11 +391,11 @@ def _exif_orientation(content: bytes) -> int:
 
 
 def _check_deflate(image: TiffImageFile, data: bytes) -> None:
-    """Compare the checksums behind deflated strips and tiles, which libtiff does not get to."""
+    """Compare the checksums of deflated strips or tiles; libtiff is content as soon as it has the pixels."""
     tags = image.tag_v2
     if tags.get(259) not in (8, 32946):
         return
-    left = 16 * image.width * image.height + 2**20  # more than any pixels, and an end for bombs
+    left = 16 * image.width * image.height + 2**20  # more than any pixels take, and an end to bombs
     for offset, count in zip(tags.get(324, tags.get(273)), tags.get(325, tags.get(279)), strict=False):
         inflater, rest = zlib.decompressobj(), data[offset : offset + count]
         while rest and left > 0 and not inflater.eof:
