@@ -139,8 +139,6 @@ def decode(
             if width * height > max_pixels:
                 raise ImageTooLarge(f"The image has {width}x{height} pixels; the limit is {max_pixels} in all")
             image.draft("RGB", (at_least, at_least))
-            # In one piece, so that the decoder of PNG always gets to the checksum behind the last pixel.
-            image.decodermaxblock = max(len(pixels), image.decodermaxblock)
             rgb = _load_rgb(image, pixels)
     except ImageError:
         raise
@@ -183,8 +181,8 @@ def _load_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     key = image.info.get("transparency")
     if image.mode in ("I", "F") or (isinstance(image, TiffImageFile) and 2 in image.tag_v2.get(339, ())):
         raise UnsupportedImage("Signed, 32-bit and fractional pixels have no known range; save the image with 8 bits")
-    if isinstance(image, TiffImageFile):
-        _check_deflate(image, data)
+    for stream in _zlib_streams(image, data):
+        _check_zlib(stream, 16 * image.width * image.height)
     image.load()
     picture: Image.Image = image
     if image.mode.startswith("I;16"):
@@ -210,6 +208,28 @@ def _load_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
         frame, rgb = rgb.crop(tile.extents), Image.new("RGB", rgb.size, "white")
         rgb.paste(frame, tile.extents)
     return rgb
+
+
+def _zlib_streams(image: ImageFile.ImageFile, data: bytes) -> Iterator[bytes]:
+    if isinstance(image, PngImageFile):
+        # From the start of the one IDAT to its checksum and the IEND.
+        yield data[image.tile[0].offset : -16]
+    elif isinstance(image, TiffImageFile) and image.tag_v2.get(259) in (8, 32946):
+        tags = image.tag_v2
+        for offset, count in zip(tags.get(324, tags.get(273)), tags.get(325, tags.get(279)), strict=False):
+            yield data[offset : offset + count]
+
+
+def _check_zlib(stream: bytes, most: int) -> None:
+    """Inflate a stream to its checksum at the end; decoders of images stop once they have all pixels."""
+    inflater = zlib.decompressobj()
+    while not inflater.eof:
+        inflated = len(inflater.decompress(stream, 2**23))
+        stream, most = inflater.unconsumed_tail, most - inflated
+        if not (inflated or stream or inflater.eof):
+            raise ValueError("the end of its pixels is missing")
+        if most < -(2**20):
+            raise ValueError("it has more pixels than it says")
 
 
 def _from_16_bits(image: ImageFile.ImageFile, key: int | None) -> Image.Image:
@@ -388,19 +408,6 @@ def _exif_orientation(content: bytes) -> int:
     except struct.error:
         return 1
     return _orientation(order, entries)
-
-
-def _check_deflate(image: TiffImageFile, data: bytes) -> None:
-    """Compare the checksums of deflated strips or tiles; libtiff is content as soon as it has the pixels."""
-    tags = image.tag_v2
-    if tags.get(259) not in (8, 32946):
-        return
-    left = 16 * image.width * image.height + 2**20  # more than any pixels take, and an end to bombs
-    for offset, count in zip(tags.get(324, tags.get(273)), tags.get(325, tags.get(279)), strict=False):
-        inflater, rest = zlib.decompressobj(), data[offset : offset + count]
-        while rest and left > 0 and not inflater.eof:
-            left -= len(inflater.decompress(rest, 2**20))
-            rest = inflater.unconsumed_tail
 
 
 def _unchanged(data: bytes) -> tuple[bytes, int]:
