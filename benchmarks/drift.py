@@ -91,7 +91,7 @@ def look(images: list[ImageFile], network: Network) -> dict[str, list[Observatio
     observed: dict[str, list[Observation]] = {}
     with progress("damage and observe", len(images), "images") as advance:
         for image in images:
-            picture = decode(image.path.read_bytes(), 2 * MAX_EDGE).image
+            picture = decode(image.path.read_bytes(), at_least=2 * MAX_EDGE).image
             picture.thumbnail((MAX_EDGE, MAX_EDGE), Image.Resampling.BICUBIC)
             states = {"clean": picture}
             for each in DAMAGES:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from PIL import Image
 
 from monitoring import storage
 from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, Baseline, constraints, statistics
@@ -71,8 +70,7 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
 
 def _as_sent(content: bytes) -> bytes:
     """Shrink and encode an image file as the workflow does before the endpoint sees it."""
-    picture = decode(content, 2 * _SENT_EDGE).image
-    picture.thumbnail((_SENT_EDGE, _SENT_EDGE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    picture = decode(content, max_edge=_SENT_EDGE).image
     file = io.BytesIO()
     picture.save(file, "PNG")
     if file.tell() > _SENT_PNG_BYTES:

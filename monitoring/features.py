@@ -100,7 +100,7 @@ def decode(data: bytes) -> tuple[Image.Image, int]:
         If it is no image, or one that the endpoint refuses.
     """
     try:
-        image, _, (width, height) = decoder.decode(data, 2 * MEASURED_EDGE)
+        image, _, (width, height) = decoder.decode(data, at_least=2 * MEASURED_EDGE)
     except decoder.ImageError as error:
         raise UnreadableImage("an image that the endpoint refuses") from error
     if max(image.size) > MEASURED_EDGE:

@@ -211,8 +211,7 @@ class Review:
             item = self._on_screen(item_id)
         if item.image_format not in CONVERTED:
             return Image.MIME[item.image_format], item.content
-        picture = decode(item.content, CONVERTED_EDGE).image
-        picture.thumbnail((CONVERTED_EDGE, CONVERTED_EDGE))
+        picture = decode(item.content, max_edge=CONVERTED_EDGE).image
         file = io.BytesIO()
         picture.save(file, "PNG")
         return "image/png", file.getvalue()
@@ -300,7 +299,7 @@ class Review:
             item.problem, item.final = "another image has been stored in the place of the one that the model saw", True
             return
         try:
-            item.image_format = decode(item.content, CONVERTED_EDGE).format
+            item.image_format = decode(item.content, at_least=CONVERTED_EDGE).format
         except ImageError as error:
             item.problem, item.final = f"this is no image that can be shown: {error}", True
 

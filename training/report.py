@@ -193,7 +193,7 @@ def _mistakes(answers: Answers, labels: list[str], threshold: float) -> str:
             image, taken = answers.images[i], labels[answer[i]]
             said = f"{taken} {confidence[i]:.3f}"
             outcome = "passes" if confidence[i] >= threshold else "does not pass"
-            uri, kind = thumbnail(decode(image.path.read_bytes(), 2 * _THUMBNAIL).image)
+            uri, kind = thumbnail(decode(image.path.read_bytes(), at_least=2 * _THUMBNAIL).image)
             items.append(
                 f'<li><figure><img src="{uri}" class="{kind}" '
                 f'alt="{escape(image.class_name)}, taken for {escape(taken)}"><figcaption>'

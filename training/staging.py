@@ -258,7 +258,7 @@ class _Writer:
 
 def _to_png(image: SourceImage) -> bytes:
     if isinstance(image.content, bytes):
-        picture = decode(image.content, 2 * MAX_EDGE).image
+        picture = decode(image.content, at_least=2 * MAX_EDGE).image
         if max(picture.size) > MAX_EDGE:
             picture.thumbnail((MAX_EDGE, MAX_EDGE), Image.Resampling.BOX)
     else:

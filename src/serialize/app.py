@@ -95,7 +95,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     try:
         address = parse_event(event)
         data, source = fetch(address["s3_bucket"], address["s3_key"])
-        image, image_format, size = decode(data, max_edge=int(os.environ["MAX_EDGE"]))
+        image, image_format, size = decoder.decode(data, max_edge=int(os.environ["MAX_EDGE"]))
         encoded, content_type = encode(image, original=data)
         statistics = image_statistics(image)
     except Exception as error:
@@ -195,30 +195,6 @@ def _storage_error(error: ClientError, where: str) -> SerializeError:
     if status == 429 or status >= 500 or code in ("SlowDown", "RequestTimeout", "ThrottlingException"):
         return StorageUnavailable(f"{where} could not be read now ({code})")
     return ObjectNotReadable(f"{where} may not be read ({code}): this function reads one bucket, unarchived objects")
-
-
-def decode(data: bytes, max_edge: int) -> tuple[Image.Image, str, tuple[int, int]]:
-    """Decode an image and shrink it.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-    max_edge : int
-        Longest side of the result, in pixels; smaller images keep their size.
-
-    Returns
-    -------
-    tuple of (PIL.Image.Image, str, tuple of int)
-        The picture (upright 8-bit RGB), the file's format, and its (width, height) in pixels as it is meant to be seen.
-
-    Raises
-    ------
-    UnsupportedImage, ImageTooLarge
-    """
-    image, image_format, size = decoder.decode(data, at_least=2 * max_edge)
-    image.thumbnail((max_edge, max_edge), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return image, image_format, size
 
 
 def encode(image: Image.Image, original: bytes) -> tuple[bytes, str]:

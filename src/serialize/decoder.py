@@ -74,7 +74,7 @@ class Picture(NamedTuple):
     """A decoded image.
 
     ``image`` is upright RGB; ``format`` is one of `FORMATS`; ``size`` is the file's (width, height) as it is meant to
-    be seen, which ``image`` may be a half, a quarter or an eighth of.
+    be seen, also where ``image`` is smaller.
     """
 
     image: Image.Image
@@ -84,7 +84,9 @@ class Picture(NamedTuple):
 
 def decode(
     data: bytes,
-    at_least: int,
+    *,
+    max_edge: int | None = None,
+    at_least: int | None = None,
     formats: Sequence[str] = FORMATS,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
@@ -99,9 +101,11 @@ def decode(
     ----------
     data : bytes
         The file's content.
-    at_least : int
-        A JPEG may be decoded at a half, a quarter or an eighth of its size, which is several times faster, as long as
-        neither side falls below this many pixels.
+    max_edge : int or None
+        Shrink to at most this many pixels a side, as the workflow does before it asks the endpoint.
+    at_least : int or None
+        A JPEG may be decoded at a half, a quarter or an eighth of its size, as long as neither side falls below this
+        many pixels: several times faster, for callers that shrink the picture themselves.
     formats : sequence of str
         Those of `FORMATS` that are accepted.
     max_bytes, max_pixels : int
@@ -138,8 +142,13 @@ def decode(
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageTooLarge(f"The image has {width}x{height} pixels; the limit is {max_pixels} in all")
-            image.draft("RGB", (at_least, at_least))
+            if at_least:
+                image.draft("RGB", (at_least, at_least))
+            if max_edge and isinstance(image, JpegImageFile):
+                _shrink(image, max_edge)  # before it is loaded, at a reduced size; it has no transparency
             rgb = _load_rgb(image, pixels)
+            if max_edge:
+                _shrink(rgb, max_edge)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -173,6 +182,10 @@ def _format(data: bytes) -> str:
         brands = {data[8:12], *(data[i : i + 4] for i in range(16, min(int.from_bytes(data[:4], "big"), 256), 4))}
         return next((name for name, known in _BRANDS.items() if brands & {*known}), "")
     return ""
+
+
+def _shrink(image: Image.Image, max_edge: int) -> None:
+    image.thumbnail((max_edge, max_edge), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def _load_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
@@ -217,7 +230,8 @@ def _zlib_streams(image: ImageFile.ImageFile, data: bytes) -> Iterator[bytes]:
     elif isinstance(image, TiffImageFile) and image.tag_v2.get(259) in (8, 32946):
         tags = image.tag_v2
         for offset, count in zip(tags.get(324, tags.get(273)), tags.get(325, tags.get(279)), strict=False):
-            yield data[offset : offset + count]
+            if count:
+                yield data[offset : offset + count]
 
 
 def _check_zlib(stream: bytes, most: int) -> None:

@@ -97,7 +97,7 @@ def test_exif_orientation_is_undone(orientation: int, form: str) -> None:
     data = encode(image, form, exif=exif)
     with Image.open(io.BytesIO(data)) as stored:
         upright = ImageOps.exif_transpose(stored)
-    assert np.array_equal(np.array(decode(data, 200).image), np.array(upright.convert("RGB")))
+    assert np.array_equal(np.array(decode(data, at_least=200).image), np.array(upright.convert("RGB")))
 
 
 def test_damaged_exif_is_no_reason_to_refuse() -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -235,3 +236,19 @@ def test_serve_says_why_it_does_not_start(settings: dict[str, str], reason: str,
     assert done.stderr.startswith("serve: ")
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_image_holds_all_that_its_commands_import(tmp_path: Path) -> None:
+    copied = re.findall(
+        r"^COPY (\S+) /opt/program/(\S+)$", (REPOSITORY / "training/container/Dockerfile").read_text(), re.M
+    )
+    for source, target in copied:
+        path = tmp_path / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if (REPOSITORY / source).is_dir():
+            shutil.copytree(REPOSITORY / source, path, ignore=shutil.ignore_patterns("__pycache__", "model"))
+        else:
+            shutil.copy(REPOSITORY / source, path)
+    code = "import training.container.serve, training.container.server, monitoring.__main__; print(training.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(str(tmp_path)), done.stderr

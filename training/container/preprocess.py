@@ -42,7 +42,7 @@ def preprocess(image_bytes: bytes, input_size: int, formats: Sequence[str] = FOR
     ImageTooLarge, UnsupportedImage
         As `src.serialize.decoder.decode`.
     """
-    image = decode(image_bytes, 2 * input_size, formats).image
+    image = decode(image_bytes, at_least=2 * input_size, formats=formats).image
     width, height = image.size
     kept = math.sqrt(width * height)
     across, down = max(0.0, (width - kept) / 2), max(0.0, (height - kept) / 2)
