@@ -26,8 +26,9 @@ sys.path.insert(0, str(ROOT))
 from monitoring.capture import Capture  # noqa: E402
 from monitoring.drift import SIGNIFICANCE, compare  # noqa: E402
 from monitoring.features import Features, Model, Observation, observe  # noqa: E402
+from src.serialize.decoder import decode  # noqa: E402
 from training.answers import ImageFile, find_sets, load_model  # noqa: E402
-from training.container.preprocess import decode, preprocess  # noqa: E402
+from training.container.preprocess import preprocess  # noqa: E402
 from training.container.server import Model as Network  # noqa: E402
 from training.errors import CommandError  # noqa: E402
 from training.metrics import THRESHOLD  # noqa: E402
@@ -90,7 +91,7 @@ def look(images: list[ImageFile], network: Network) -> dict[str, list[Observatio
     observed: dict[str, list[Observation]] = {}
     with progress("damage and observe", len(images), "images") as advance:
         for image in images:
-            picture = decode(image.path.read_bytes(), 2 * MAX_EDGE)
+            picture = decode(image.path.read_bytes(), at_least=2 * MAX_EDGE).image
             picture.thumbnail((MAX_EDGE, MAX_EDGE), Image.Resampling.BICUBIC)
             states = {"clean": picture}
             for each in DAMAGES:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from PIL import Image
 
 from monitoring import storage
 from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, Baseline, constraints, statistics
@@ -17,8 +16,9 @@ from monitoring.capture import Capture
 from monitoring.drift import LEAST_CAPTURES, Finding, compare
 from monitoring.features import Features, Model
 from monitoring.window import Window
+from src.serialize.decoder import ImageError, decode
 from training.answers import find_sets, load_model
-from training.container.preprocess import ImageError, decode, preprocess
+from training.container.preprocess import preprocess
 from training.errors import CommandError
 from training.finding import skipped_lines
 from training.progress import progress
@@ -77,8 +77,7 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
 
 def _as_sent(content: bytes) -> bytes:
     """Shrink and encode an image file as the workflow does before the endpoint sees it."""
-    picture = decode(content, 2 * _SENT_EDGE)
-    picture.thumbnail((_SENT_EDGE, _SENT_EDGE), Image.Resampling.BICUBIC)
+    picture = decode(content, max_edge=_SENT_EDGE).image
     file = io.BytesIO()
     picture.save(file, "PNG")
     if file.tell() > _SENT_PNG_BYTES:

@@ -1,6 +1,5 @@
 """What is measured of a capture: the picture's pixels, and the model's view of it."""
 
-import io
 import math
 import os
 from collections import Counter
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageChops
 
 from monitoring.capture import Capture
-from training.container import preprocess
+from src.serialize import decoder
 
 NEITHER = "neither"
 #: Numeric features, each with what one reads on its axis.
@@ -101,14 +100,12 @@ def decode(data: bytes) -> tuple[Image.Image, int]:
         If it is no image, or one that the endpoint refuses.
     """
     try:
-        image = preprocess.decode(data, 2 * MEASURED_EDGE)
-        with Image.open(io.BytesIO(data)) as header:
-            pixels = header.width * header.height
-    except preprocess.ImageError as error:
+        image, _, (width, height) = decoder.decode(data, at_least=2 * MEASURED_EDGE)
+    except decoder.ImageError as error:
         raise UnreadableImage("an image that the endpoint refuses") from error
     if max(image.size) > MEASURED_EDGE:
         image.thumbnail((MEASURED_EDGE, MEASURED_EDGE), Image.Resampling.BOX)
-    return image, pixels
+    return image, width * height
 
 
 def measure_pixels(image: Image.Image) -> dict[str, float]:

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
-from PIL import Image, ImageOps
+from PIL import Image
 
 from monitoring import storage
 from monitoring.stack import Stack, explain, find_stack, parse_object, printable
+from src.serialize.decoder import ImageError, decode
 from training.errors import CommandError
 from training.staging import NEITHER
 
@@ -46,8 +47,6 @@ SKIP_SECONDS = 900
 WAIT_SECONDS = 1
 #: What serialize reads; the files' extensions among the labels.
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff"}
-#: What Pillow's JPEG decoder calls a file with further pictures behind the first, as many telephones write them.
-ALIASES = {"MPO": "JPEG"}
 #: What browsers do not show, and the longest side in pixels of the PNG that they get instead.
 CONVERTED, CONVERTED_EDGE = ("TIFF",), 2048
 _MAX_REQUEST_BYTES = 4096
@@ -212,14 +211,9 @@ class Review:
             item = self._on_screen(item_id)
         if item.image_format not in CONVERTED:
             return Image.MIME[item.image_format], item.content
-        with Image.open(io.BytesIO(item.content), formats=CONVERTED) as opened:
-            picture: Image.Image = opened
-            # Pillow's own conversion of 16 bits a channel cuts off what is bright, as serialize knows too.
-            if picture.mode.startswith("I;16"):
-                picture = picture.convert("I").point(lambda value: value / 256).convert("L")
-            picture.thumbnail((CONVERTED_EDGE, CONVERTED_EDGE))
-            file = io.BytesIO()
-            ImageOps.exif_transpose(picture.convert("RGBA")).save(file, "PNG")
+        picture = decode(item.content, max_edge=CONVERTED_EDGE).image
+        file = io.BytesIO()
+        picture.save(file, "PNG")
         return "image/png", file.getvalue()
 
     def end(self) -> None:
@@ -305,14 +299,9 @@ class Review:
             item.problem, item.final = "another image has been stored in the place of the one that the model saw", True
             return
         try:
-            with Image.open(io.BytesIO(item.content), formats=list(EXTENSIONS)) as picture:
-                image_format = ALIASES.get(str(picture.format), str(picture.format))
-            if image_format not in EXTENSIONS:
-                raise ValueError(f"its format is {image_format}, which is none of {', '.join(EXTENSIONS)}")
-            item.image_format = image_format
-        # Decoders meet hostile bytes here, and raise whatever they like.
-        except Exception as error:
-            item.problem, item.final = f"this is no image that can be shown: {error!s:.200}", True
+            item.image_format = decode(item.content, at_least=CONVERTED_EDGE).format
+        except ImageError as error:
+            item.problem, item.final = f"this is no image that can be shown: {error}", True
 
     def _write_record(self, name: str, record: dict[str, Any]) -> None:
         content = json.dumps(record, indent=1).encode() + b"\n"

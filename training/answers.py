@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from src.serialize.decoder import ImageError
+
 from .command import printable
-from .container.preprocess import ImageError, preprocess
+from .container.preprocess import preprocess
 from .container.server import MODEL_FILE, Model, ModelError
 from .errors import CommandError
 from .finding import SUFFIXES, Skip, Skipped, find_in_folder, skipped_lines

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from src.serialize.decoder import decode
+
 from . import plots
 from .answers import Answers
-from .container.preprocess import decode
 from .progress import progress
 from .robustness import CORRUPTIONS, SENT_EDGE
 from .staging import NEITHER
@@ -193,7 +194,7 @@ def _mistakes(answers: Answers, labels: list[str], threshold: float) -> str:
             image, taken = answers.images[i], labels[answer[i]]
             said = f"{taken} {confidence[i]:.3f}"
             outcome = "passes" if confidence[i] >= threshold else "does not pass"
-            uri, kind = thumbnail(decode(image.path.read_bytes(), 2 * _THUMBNAIL))
+            uri, kind = thumbnail(decode(image.path.read_bytes(), at_least=2 * _THUMBNAIL).image)
             items.append(
                 f'<li><figure><img src="{uri}" class="{kind}" '
                 f'alt="{escape(image.class_name)}, taken for {escape(taken)}"><figcaption>'
@@ -215,8 +216,6 @@ def thumbnail(picture: Image.Image) -> tuple[str, str]:
     """
     kind = "fine" if max(picture.size) >= _THUMBNAIL // 2 else "coarse"
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    # Positions and the like in the metadata of photographs must not travel along.
-    picture.info.clear()
     file = io.BytesIO()
     if kind == "fine":
         picture.save(file, "JPEG", quality=80)

@@ -5,15 +5,12 @@
 
 import datetime
 import hashlib
-import io
 import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-from PIL import Image, ImageOps
 
 from .command import printable
 from .errors import CommandError
@@ -24,8 +21,6 @@ from .sources import SourceImage
 THREADS = 16
 _RECORD = re.compile(r"[0-9a-f]{16}\.json")
 _IMAGE = re.compile(r"[0-9a-f]{16}\.(jpg|png|webp|gif|bmp|tiff)")
-#: What serialize reads, and the decoder of training does not.
-_CONVERTED = {".gif": "GIF", ".bmp": "BMP", ".tiff": "TIFF"}
 
 
 class ReviewedSource:
@@ -114,7 +109,7 @@ class ReviewedSource:
             # Of a name without an underscore, training makes no kind of other things.
             stem = f"reviewed-{record['sha256'][:16]}"
             origin = f"{self.name}/{name}"
-            yield SourceImage(record["label"], self.split, stem, origin, _decodable(name, content), reviewed=True)
+            yield SourceImage(record["label"], self.split, stem, origin, content, reviewed=True)
 
     def _read_all(self, names: list[str], what: str) -> Iterator[tuple[str, bytes]]:
         with progress(what, len(names), "files") as advance, ThreadPoolExecutor(THREADS) as pool:
@@ -143,18 +138,3 @@ def _parse(name: str, content: bytes) -> dict[str, Any]:
         raise ValueError(f"its image should be {stem}.jpg (.png, …) with a SHA-256 that begins so")
     record["reviewed_at"] = datetime.datetime.fromisoformat(record["reviewed_at"]).astimezone(datetime.UTC)
     return record
-
-
-def _decodable(name: str, content: bytes) -> bytes:
-    """Turn a file of a format that training's decoder does not know into PNG; one that is damaged stays as it is."""
-    image_format = _CONVERTED.get(Path(name).suffix)
-    if not image_format:
-        return content
-    file = io.BytesIO()
-    try:
-        with Image.open(io.BytesIO(content), formats=[image_format]) as picture:
-            ImageOps.exif_transpose(picture.convert("RGBA")).save(file, "PNG")
-    # Decoders meet hostile bytes here, and raise whatever they like.
-    except Exception:
-        return content
-    return file.getvalue()

@@ -5,9 +5,10 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from .container.preprocess import decode, preprocess
+from src.serialize.decoder import decode
+
+from .container.preprocess import preprocess
 
 # Kind of damage, and its three strengths from mild to severe.
 # Brightness and contrast: factors; blur: standard deviation in pixels of the network's input; noise: standard
@@ -60,8 +61,7 @@ def corrupted(image_bytes: bytes, pixels: npt.NDArray[np.uint8], seed: int) -> l
     mean = x.mean()
     # One pattern at every strength, so that strengths differ in nothing else.
     noise = np.random.default_rng(seed).standard_normal(x.shape)
-    picture = decode(image_bytes, 2 * SENT_EDGE)
-    picture.thumbnail((SENT_EDGE, SENT_EDGE), Image.Resampling.BOX)
+    picture = decode(image_bytes, max_edge=SENT_EDGE).image
 
     def damage(name: str, strength: float) -> npt.NDArray[np.uint8]:
         if name == "JPEG":

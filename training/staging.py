@@ -14,7 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from .container.preprocess import ImageError, decode
+from src.serialize.decoder import ImageError, decode
+
 from .errors import CommandError
 from .finding import SPLITS, Skip, Skipped, skipped_lines
 from .progress import progress
@@ -312,13 +313,11 @@ class _Writer:
 
 def _to_png(image: SourceImage) -> bytes:
     if isinstance(image.content, bytes):
-        picture = decode(image.content, 2 * MAX_EDGE)
+        picture = decode(image.content, at_least=2 * MAX_EDGE).image
         if max(picture.size) > MAX_EDGE:
             picture.thumbnail((MAX_EDGE, MAX_EDGE), Image.Resampling.BOX)
     else:
         picture = Image.fromarray(image.content)
-    # Metadata (positions, colour profiles) would travel along, and make equal pixels different files.
-    picture.info.clear()
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()

@@ -8,7 +8,6 @@ import base64
 import io
 import os
 import struct
-import warnings
 from typing import Any
 
 import boto3
@@ -19,6 +18,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from PIL import Image, ImageFilter, ImageStat
 
+# In Lambda this folder is where modules are found; everywhere else it is a package.
+if __package__:
+    from . import decoder
+else:
+    import decoder  # type: ignore[import-not-found, no-redef]
+
 logger = Logger()
 metrics = Metrics()
 tracer = Tracer(patch_modules=["botocore"])
@@ -28,29 +33,14 @@ s3 = boto3.client(
     "s3", config=Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
 )
 
-#: Formats that are decoded; everything else is refused before a decoder sees it.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-#: Refused before download: an upload of this size is no photograph for a classifier.
-MAX_BYTES = 25 * 1024 * 1024
-#: Refused before decoding: 50 megapixels of RGBA are 200 MB, and the worst decoder (WebP) holds four copies.
-MAX_PIXELS = 50_000_000
 #: Above this a JPEG of the same picture is several times smaller and looks the same to a classifier.
 MAX_PNG_BYTES = 64 * 1024
 JPEG_QUALITY = 90
 #: What identifies an image in logs, traces and metrics.
 IDENTITY = ("execution_id", "s3_bucket", "s3_key")
+_IEND = b"\0\0\0\0IEND\xaeB`\x82"
 #: X-Ray's limit for the value of an annotation, in characters.
 MAX_ANNOTATION = 1000
-#: What makes an image upright, by its EXIF orientation.
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class SerializeError(Exception):
@@ -69,16 +59,13 @@ class ObjectNotReadable(SerializeError):
     """The object exists, but may not be read (another bucket, no permission, archived)."""
 
 
-class ImageTooLarge(SerializeError):
-    """The object has too many bytes, or the image too many pixels."""
-
-
-class UnsupportedImage(SerializeError):
-    """The object is not an image of a known format, or it is damaged."""
-
-
 class StorageUnavailable(SerializeError):
     """S3 throttles or fails; the same request may succeed later."""
+
+
+# Part of the event contract as well, by their names.
+ImageTooLarge = decoder.ImageTooLarge
+UnsupportedImage = decoder.UnsupportedImage
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -101,14 +88,14 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
 
     Raises
     ------
-    SerializeError
-        One of its subclasses; the name says what was wrong.
+    SerializeError, decoder.ImageError
+        One of their subclasses; the name says what was wrong.
     """
     identify(event)
     try:
         address = parse_event(event)
         data, source = fetch(address["s3_bucket"], address["s3_key"])
-        image, image_format, size = decode(data, max_edge=int(os.environ["MAX_EDGE"]))
+        image, image_format, size = decoder.decode(data, max_edge=int(os.environ["MAX_EDGE"]))
         encoded, content_type = encode(image, original=data)
         statistics = image_statistics(image)
     except Exception as error:
@@ -139,7 +126,7 @@ def identify(event: Any) -> None:
 
 def report(error: Exception) -> None:
     """Log an error and count it under its name; one that is not of the event contract comes with its stack."""
-    named = isinstance(error, SerializeError)
+    named = isinstance(error, (SerializeError, decoder.ImageError))
     logger.error(str(error), error=type(error).__name__, exc_info=not named)
     metrics.add_metric(type(error).__name__ if named else "UnexpectedError", MetricUnit.Count, 1)
 
@@ -183,8 +170,8 @@ def fetch(bucket: str, key: str) -> tuple[bytes, dict[str, Any]]:
     where = f"s3://{bucket}/{key}"
     try:
         response = s3.get_object(Bucket=bucket, Key=key)
-        if response["ContentLength"] > MAX_BYTES:
-            raise ImageTooLarge(f"{where} has {response['ContentLength']} bytes; the limit is {MAX_BYTES}")
+        if response["ContentLength"] > decoder.MAX_BYTES:
+            raise ImageTooLarge(f"{where} has {response['ContentLength']} bytes; the limit is {decoder.MAX_BYTES}")
         data = response["Body"].read()
     except ClientError as error:
         raise _storage_error(error, where) from error
@@ -210,68 +197,6 @@ def _storage_error(error: ClientError, where: str) -> SerializeError:
     return ObjectNotReadable(f"{where} may not be read ({code}): this function reads one bucket, unarchived objects")
 
 
-def decode(data: bytes, max_edge: int) -> tuple[Image.Image, str, tuple[int, int]]:
-    """Decode an image, shrink it, and make it upright 8-bit RGB.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-    max_edge : int
-        Longest side of the result, in pixels; smaller images keep their size.
-
-    Returns
-    -------
-    tuple of (PIL.Image.Image, str, tuple of int)
-        The picture (RGB), the file's format, and its (width, height) in pixels as it is meant to be seen.
-
-    Raises
-    ------
-    UnsupportedImage, ImageTooLarge
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of bombs at a limit of its own; ours is below
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        pixels = image.width * image.height
-        if pixels > MAX_PIXELS:
-            raise ImageTooLarge(f"The image has {image.width}x{image.height} pixels; the limit is {MAX_PIXELS} in all")
-        image_format, orientation = str(image.format), _orientation(image)
-        # From the fifth on, orientations lie on their side (EXIF 2.32, tag 0x0112).
-        size = (image.height, image.width) if orientation >= 5 else (image.width, image.height)
-        if image.mode in ("P", "PA"):
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        elif image.mode.startswith("I;16"):
-            # The mode of big-endian files knows hardly any operation, so all pass through 32 bits.
-            image = image.convert("I").point(lambda value: value / 256).convert("L")
-        elif image.mode in ("I", "F"):
-            raise UnsupportedImage(f"Pixels of mode {image.mode} have no known range; save the image with 8 or 16 bits")
-        # Shrinking first makes every later step, the rotation above all, work on few pixels.
-        image.thumbnail((max_edge, max_edge), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        if orientation in TURNS:
-            image = image.transpose(TURNS[orientation])
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return image.convert("RGB"), image_format, size
-    except SerializeError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageTooLarge(f"{error}; the limit is {MAX_PIXELS} pixels") from error
-    # Decoders meet hostile bytes here, and raise whatever they like: OSError, SyntaxError, struct.error, …
-    except Exception as error:
-        known = ", ".join(FORMATS)
-        raise UnsupportedImage(f"Not a readable image ({error!s:.200}); known formats are {known}") from error
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 where there is none; damaged metadata are no reason to refuse a picture."""
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # parsers of hostile bytes raise whatever they like
-        return 1
-    return orientation if orientation in TURNS else 1
-
-
 def encode(image: Image.Image, original: bytes) -> tuple[bytes, str]:
     """Encode a picture; an original that is small, clean and already right passes byte for byte.
 
@@ -290,7 +215,6 @@ def encode(image: Image.Image, original: bytes) -> tuple[bytes, str]:
     if len(original) <= MAX_PNG_BYTES and _is_bare_png(original, image.size):
         return original, "image/png"
     buffer = io.BytesIO()
-    image.info.clear()
     image.save(buffer, "PNG")
     if buffer.tell() <= MAX_PNG_BYTES:
         return buffer.getvalue(), "image/png"
@@ -311,7 +235,7 @@ def _is_bare_png(data: bytes, size: tuple[int, int]) -> bool:
         position += 12 + length
         if name == b"IEND":
             break
-    return position == len(data) and chunks == {b"IHDR", b"IDAT", b"IEND"}
+    return data.endswith(_IEND) and position == len(data) and chunks == {b"IHDR", b"IDAT", b"IEND"}
 
 
 def image_statistics(image: Image.Image) -> dict[str, float]:

@@ -12,6 +12,7 @@ from PIL import Image
 from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
+from src.serialize import decoder
 from tests.unit.conftest import FakeLambdaContext
 
 LABELS = ["bicycle", "motorcycle", "other"]
@@ -77,7 +78,7 @@ def test_any_size_and_mode_becomes_a_small_rgb_picture(width: int, height: int, 
     image = Image.new("RGB", (width, height), "teal")
     buffer = io.BytesIO()
     (Image.new(mode, (width, height)) if mode == "I;16" else image.convert(mode)).save(buffer, "PNG")
-    decoded, image_format, size = serialize.decode(buffer.getvalue(), edge)
+    decoded, image_format, size = decoder.decode(buffer.getvalue(), max_edge=edge)
     assert (decoded.mode, image_format, size) == ("RGB", "PNG", (width, height))
     assert max(decoded.size) == min(edge, max(width, height)) and min(decoded.size) >= 1
     encoded, content_type = serialize.encode(decoded, buffer.getvalue())
@@ -87,14 +88,14 @@ def test_any_size_and_mode_becomes_a_small_rgb_picture(width: int, height: int, 
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.binary(max_size=400), st.integers(0, 400), st.sampled_from(serialize.FORMATS))
+@given(st.binary(max_size=400), st.integers(0, 400), st.sampled_from(decoder.FORMATS))
 def test_damaged_images_are_decoded_or_refused_by_name(noise: bytes, where: int, image_format: str) -> None:
     buffer = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").resize((40, 30)).save(buffer, image_format)
     data = bytearray(buffer.getvalue())
     data[where : where + len(noise)] = noise
     try:
-        decoded, _, _ = serialize.decode(bytes(data), 224)
+        decoded, _, _ = decoder.decode(bytes(data), max_edge=224)
     except (serialize.UnsupportedImage, serialize.ImageTooLarge):
         return
     assert decoded.mode == "RGB"

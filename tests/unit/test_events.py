@@ -14,7 +14,8 @@ from moto import mock_aws
 from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
-from training.container.preprocess import ImageError, preprocess
+from src.serialize.decoder import ImageError
+from training.container.preprocess import preprocess
 from training.container.server import Model
 
 ROOT = Path(__file__).parents[2]

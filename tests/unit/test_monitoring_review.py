@@ -20,6 +20,7 @@ from PIL import Image
 from monitoring import review as module
 from monitoring import storage
 from monitoring.review import NotOnScreen, Review
+from src.serialize.decoder import FORMATS
 from training.errors import CommandError
 
 BUCKET, LABELS = "images", "s3://images/labels"
@@ -312,19 +313,8 @@ def test_a_jpeg_with_several_pictures_is_a_jpeg(
     assert json.loads(written[f"labels/{stem}.json"])["image"] == f"{stem}.jpg"
 
 
-def test_a_format_without_an_extension_is_final(
-    start: Callable[..., Review],
-    send: Callable[..., dict[str, Any]],
-    several_pictures: bytes,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "ALIASES", {})  # as with the next format that a decoder calls by a name of its own
-    send("a.jpg", several_pictures)
-    session = start()
-    item = session.state()["item"]
-    assert "its format is MPO" in item["problem"] and item["final"]
-    session.dismiss(item["id"])
-    assert in_queue() == 0
+def test_every_format_of_the_decoder_has_an_extension() -> None:
+    assert set(module.EXTENSIONS) == set(FORMATS)
 
 
 def test_a_failure_of_the_program_reaches_the_page_and_its_terminal(

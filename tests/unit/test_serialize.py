@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
 from PIL import Image
 
-from src.serialize import app
+from src.serialize import app, decoder
 
 BUCKET = "images"
 #: What a Standard workflow carries between two states, in bytes.
@@ -320,7 +320,7 @@ def test_a_decompression_bomb_is_refused_before_decoding(serialize: Any, monkeyp
 
 
 def test_a_large_object_is_refused_before_download(serialize: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "MAX_BYTES", 1000)
+    monkeypatch.setattr(decoder, "MAX_BYTES", 1000)
     with pytest.raises(app.ImageTooLarge, match="1001 bytes; the limit is 1000"):
         serialize(b"x" * 1001)
 

@@ -11,7 +11,7 @@ from botocore.session import Session
 from botocore.validate import ParamValidator
 from samtranslator.yaml_helper import yaml_parse
 
-from src.serialize import app as serialize
+from src.serialize import decoder
 from training.deploy import Deployment, _settings
 
 ROOT = Path(__file__).parents[2]
@@ -154,7 +154,7 @@ def test_captures_and_checks_expire_and_nothing_else(template: dict[str, Any], t
     (tmp_path / "model.onnx").touch()
     image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/i:1"
     wanted = Deployment("e", "models", "arn:aws:iam::123456789012:role/r", image, tmp_path / "model.onnx")
-    assert _settings(wanted, "s3://m")["capture"]["DestinationS3Uri"] == "s3://models/capture"
+    assert _settings(wanted, image, "s3://m")["capture"]["DestinationS3Uri"] == "s3://models/capture"
     assert not {field.name for field in fields(Deployment)} & {"capture_prefix", "capture_uri"}
 
 
@@ -255,5 +255,5 @@ def test_the_workflow_waits_longer_than_its_functions_may_run(template: dict[str
 
 def test_a_decoded_image_fits_the_memory_of_serialize(template: dict[str, Any]) -> None:
     memory = template["Resources"]["Serialize"]["Properties"]["MemorySize"]
-    four_rgba_copies = 4 * 4 * serialize.MAX_PIXELS / 2**20
-    assert four_rgba_copies + serialize.MAX_BYTES / 2**20 + 150 < memory
+    four_rgba_copies = 4 * 4 * decoder.MAX_PIXELS / 2**20
+    assert four_rgba_copies + decoder.MAX_BYTES / 2**20 + 150 < memory

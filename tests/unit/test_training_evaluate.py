@@ -338,7 +338,7 @@ def test_tables_and_what_was_left_out(drawn: Path, tmp_path: Path, capsys: pytes
     assert code == 0
     for word in ("<b>[i]images, threshold 0.7", "selective_accuracy", "95% interval", "by chance alone", "none: "):
         assert word in out
-    assert "left out bicycle/<i>broken.png: not a readable image" in err
+    assert "left out bicycle/<i>broken.png: Not a readable image" in err
     page = (tmp_path / "out/report.html").read_text()
     assert "&lt;i&gt;broken" in page and "<i>broken" not in page and "<b>" not in page
     (folder / "bicycle/a.png").unlink()

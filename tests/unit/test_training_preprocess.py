@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.container import preprocess as module
-from training.container.preprocess import ImageTooLarge, UnsupportedImage, decode, preprocess
+from src.serialize.decoder import MAX_BYTES, ImageTooLarge, UnsupportedImage, decode
+from training.container import server
+from training.container.preprocess import preprocess
 
 RED_TO_BLUE = np.zeros((40, 60, 3), np.uint8)
 RED_TO_BLUE[:, :30, 0] = 255
@@ -96,7 +97,7 @@ def test_exif_orientation_is_undone(orientation: int, form: str) -> None:
     data = encode(image, form, exif=exif)
     with Image.open(io.BytesIO(data)) as stored:
         upright = ImageOps.exif_transpose(stored)
-    assert np.array_equal(np.array(decode(data, 200)), np.array(upright.convert("RGB")))
+    assert np.array_equal(np.array(decode(data, at_least=200).image), np.array(upright.convert("RGB")))
 
 
 def test_damaged_exif_is_no_reason_to_refuse() -> None:
@@ -135,7 +136,7 @@ def test_a_200_megapixel_image_is_refused_before_it_is_decoded() -> None:
 
 def test_too_many_bytes_are_refused() -> None:
     with pytest.raises(ImageTooLarge, match="bytes"):
-        preprocess(b"\x00" * (module.MAX_BYTES + 1), 32)
+        preprocess(b"\x00" * (MAX_BYTES + 1), 32)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
@@ -149,7 +150,7 @@ def test_a_truncated_file_is_refused(form: str) -> None:
 @pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF", "PPM"])
 def test_other_formats_are_refused(form: str) -> None:
     with pytest.raises(UnsupportedImage, match="PNG, JPEG, WEBP"):
-        preprocess(encode(Image.new("RGB", (32, 32)), form), 32)
+        preprocess(encode(Image.new("RGB", (32, 32)), form), 32, server.FORMATS)
 
 
 def test_empty_bytes_are_refused() -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,8 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.container.preprocess import MAX_BYTES
-from training.container.server import Application, Model, ModelError, create_app
+from training.container.server import MAX_BYTES, Application, Model, ModelError, create_app
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL_DIR = REPOSITORY / "training" / "model"
@@ -82,7 +82,7 @@ def test_a_body_without_declared_length_is_read(app: Application) -> None:
 
 HOSTILE = {
     "empty": (b"", "image/png", 400, "empty"),
-    "not an image": (b"hello " * 99, "image/png", 400, "not a readable image"),
+    "not an image": (b"hello " * 99, "image/png", 400, "Not a readable image"),
     "truncated": (picture()[:900], "image/png", 400, "truncated"),
     "another format": (picture("GIF"), "application/x-image", 400, "PNG, JPEG, WEBP"),
     "over 6 MB": (b"\x00" * (MAX_BYTES + 1), "image/png", 413, "6,291,456 bytes"),
@@ -135,7 +135,7 @@ def test_images_take_turns_and_a_ping_does_not_wait_for_them(monkeypatch: pytest
     at_work: list[int] = []
     most: list[int] = []
 
-    def slow(content: bytes, size: int) -> Any:
+    def slow(content: bytes, size: int, formats: Any) -> Any:
         at_work.append(1)
         most.append(len(at_work))
         started.set()
@@ -236,3 +236,19 @@ def test_serve_says_why_it_does_not_start(settings: dict[str, str], reason: str,
     assert done.stderr.startswith("serve: ")
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_image_holds_all_that_its_commands_import(tmp_path: Path) -> None:
+    copied = re.findall(
+        r"^COPY (\S+) /opt/program/(\S+)$", (REPOSITORY / "training/container/Dockerfile").read_text(), re.M
+    )
+    for source, target in copied:
+        path = tmp_path / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if (REPOSITORY / source).is_dir():
+            shutil.copytree(REPOSITORY / source, path, ignore=shutil.ignore_patterns("__pycache__", "model"))
+        else:
+            shutil.copy(REPOSITORY / source, path)
+    code = "import training.container.serve, training.container.server, monitoring.__main__; print(training.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(str(tmp_path)), done.stderr

@@ -19,10 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from .preprocess import MAX_BYTES, ImageError, ImageTooLarge, preprocess
+from src.serialize.decoder import ImageError, ImageTooLarge
+
+from .preprocess import preprocess
 
 MODEL_FILE = "model.onnx"
 CONTENT_TYPES = ("image/png", "image/jpeg", "image/webp", "application/x-image")
+FORMATS = ("PNG", "JPEG", "WEBP")
+# The API documents 6 MiB as the longest body of a real-time endpoint's request (InvokeEndpoint, request body).
+MAX_BYTES = 6 * 1024 * 1024
 # SageMaker's limit on CustomAttributes is 1024 visible ASCII characters.
 _MAX_ATTRIBUTES = 1023
 # A refused body is still read to its end up to here, so that the client gets to see the reason.
@@ -139,7 +144,7 @@ def create_app(model_dir: Path) -> Application:
             else:
                 content = _image_bytes(environ)
                 with one_at_a_time:
-                    answer = model.probabilities(preprocess(content, model.input_size))
+                    answer = model.probabilities(preprocess(content, model.input_size, FORMATS))
                 status = "200 OK"
                 headers.append(("X-Amzn-SageMaker-Custom-Attributes", model.attributes))
         except RequestError as refused:
