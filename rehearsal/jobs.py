@@ -50,6 +50,7 @@ from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 from rehearsal.endpoints import check_image
 from rehearsal.gaps import gap, replace
 from rehearsal.lifecycle import MARK
+from rehearsal.nested import Waiting
 
 log = logging.getLogger("rehearsal")
 
@@ -210,12 +211,13 @@ class SageMakerTask(StateTaskServiceCallback):
 
     def _build_sync_resolver(
         self, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
-    ) -> Callable[[], Any]:
+    ) -> Waiting:
         env.stack.pop()
         client = boto3.client("sagemaker", region_name=resource_runtime_part.region)
+        name = normalised_parameters["ProcessingJobName"]
 
-        def resolve() -> dict[str, Any] | None:
-            job = dict(client.describe_processing_job(ProcessingJobName=normalised_parameters["ProcessingJobName"]))
+        def look() -> dict[str, Any] | None:
+            job = dict(client.describe_processing_job(ProcessingJobName=name))
             if job["ProcessingJobStatus"] in ("InProgress", "Stopping"):
                 return None
             job.pop("ResponseMetadata")
@@ -225,7 +227,7 @@ class SageMakerTask(StateTaskServiceCallback):
                 raise FailureEventException(self._failure(env, "States.TaskFailed", json.dumps(result)))
             return result
 
-        return resolve
+        return Waiting(look, lambda: client.stop_processing_job(ProcessingJobName=name))
 
 
 def _plain(value: Any, write: Callable[[datetime.datetime], Any]) -> Any:
