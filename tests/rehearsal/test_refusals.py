@@ -51,9 +51,10 @@ def test_a_fault_of_the_rehearsal_is_one_sentence(rehearsal: Rehearsal) -> None:
     headers = {"Authorization": scope, "X-Amz-Target": "AWSStepFunctions.StartExecution"}
     client.request("POST", "/", "no JSON", {**headers, "Content-Type": "application/x-amz-json-1.0"})
     response = client.getresponse()
-    answer = json.loads(response.read())
-    assert (response.status, answer["__type"].split("#")[-1]) == (500, "InternalFailure")
-    assert answer["message"].startswith("The rehearsal failed: ")
+    answer = {name.lower(): value.split("#")[-1] for name, value in json.loads(response.read()).items()}
+    client.close()
+    assert (response.status, answer["__type"]) == (500, "InternalFailure")
+    assert answer["message"].startswith("The rehearsal failed: JSONDecodeError")
 
 
 def test_sam_shows_the_sentence(rehearsal: Rehearsal, tmp_path: Path) -> None:
