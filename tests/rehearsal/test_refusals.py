@@ -54,7 +54,7 @@ def test_a_fault_of_the_rehearsal_is_one_sentence(rehearsal: Rehearsal) -> None:
     answer = {name.lower(): value.split("#")[-1] for name, value in json.loads(response.read()).items()}
     client.close()
     assert (response.status, answer["__type"]) == (500, "InternalFailure")
-    assert answer["message"].startswith("The rehearsal failed: JSONDecodeError")
+    assert answer["message"].startswith("The rehearsal failed: ")
 
 
 def test_sam_shows_the_sentence(rehearsal: Rehearsal, tmp_path: Path) -> None:
