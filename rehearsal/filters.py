@@ -135,19 +135,25 @@ class _Json:
         selector = self._take()
         if not selector.startswith("$"):
             raise _invalid(f"Expected a field such as $.level, not '{selector}'")
-        steps = [name or key or index for name, key, index in STEP.findall(selector)]
+        steps = steps_of(selector)
         compare = self._take("=", "!=", *ORDER, "IS", "NOT")
         if compare == "NOT":
             self._take("EXISTS")
-            return lambda event: not _select(event, steps)
+            return lambda event: not select(event, steps)
         if compare == "IS":
             value = {"NULL": None, "TRUE": True, "FALSE": False}[self._take("NULL", "TRUE", "FALSE")]
-            return lambda event: any(found is value for found in _select(event, steps))
+            return lambda event: any(found is value for found in select(event, steps))
         test = _value(compare, self._take())
-        return lambda event: any(test(found) for found in _select(event, steps))
+        return lambda event: any(test(found) for found in select(event, steps))
 
 
-def _select(event: Any, steps: list[str]) -> list[Any]:
+def steps_of(path: str) -> list[str]:
+    """Return the names and indexes of which a path such as ``$.detail.items[0]`` is made."""
+    return [name or key or index for name, key, index in STEP.findall(path)]
+
+
+def select(event: Any, steps: list[str]) -> list[Any]:
+    """Return all that a path finds."""
     found = [event]
     for step in steps:
         deeper: list[Any] = []
