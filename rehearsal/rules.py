@@ -15,8 +15,10 @@ from moto.events.exceptions import InvalidEventPatternException, ValidationExcep
 from moto.events.models import EventPattern, EventPatternParser, EventsBackend, Rule, events_backends
 from moto.events.responses import EventsHandler
 from moto.s3 import notifications
+from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
+from moto.utilities.utils import get_partition
 
 from rehearsal.filters import select, steps_of
 from rehearsal.gaps import RehearsalError, gap, replace
@@ -256,6 +258,10 @@ def buckets_tell_what_happened() -> None:
 
     def send(account_id: str, bucket: Any, event_name: str, key: Any) -> None:
         name = getattr(event_name, "value", event_name)
+        if name == "s3:ObjectTagging:Put":
+            tags = s3_backends[account_id][get_partition(bucket.region_name)].tagger
+            if not tags.get_tag_dict_for_resource(key.arn):  # moto tags every object that is put
+                return None
         if name not in REASONS:
             return original(account_id, bucket, event_name, key)
         removed = "Removed" in name

@@ -1,4 +1,4 @@
-"""Tasks of a workflow that start other workflows and wait for them, and tasks that call any service's API."""
+"""Tasks of a workflow: the names of their errors, other workflows that they start, and any service's API."""
 
 import contextlib
 import datetime
@@ -19,12 +19,20 @@ from moto.stepfunctions.parser.asl.component.common.error_name.failure_event imp
     FailureEvent,
     FailureEventException,
 )
+from moto.stepfunctions.parser.asl.component.state.exec.execute_state import ExecutionState
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_aws_sdk
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
     StateTaskServiceCallback,
 )
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_events import (
+    SfnFailedEntryCountException,
+    StateTaskServiceEvents,
+)
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_sfn import (
     StateTaskServiceSfn,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_sqs import (
+    StateTaskServiceSqs,
 )
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.responses import StepFunctionResponse
@@ -159,7 +167,7 @@ def workflows_wait_for_workflows() -> None:
                     described |= {key: json.loads(described[key]) for key in ("input", "output") if key in described}
                 result = _milliseconds(_answer(shape, described))
                 if result["Status"] != "SUCCEEDED":
-                    raise FailureEventException(_failure(task, env, json.dumps(result)))
+                    raise FailureEventException(failure(task, env, "States.TaskFailed", json.dumps(result)))
                 return result
 
             return Waiting(look, lambda: client.stop_execution(executionArn=execution))
@@ -178,15 +186,60 @@ def workflows_wait_for_workflows() -> None:
     replace(StateTaskServiceSfn, "_eval_service_task", starting)
 
 
-def _failure(task: Any, env: Any, cause: str) -> FailureEvent:
+def failure(task: Any, env: Any, error: str, cause: str) -> FailureEvent:
+    """Return the event with which a task fails."""
     details = TaskFailedEventDetails(
-        resource=task._get_sfn_resource(),
-        resourceType=task._get_sfn_resource_type(),
-        error="States.TaskFailed",
-        cause=cause,
+        resource=task._get_sfn_resource(), resourceType=task._get_sfn_resource_type(), error=error, cause=cause
     )
     event = EventDetails(taskFailedEventDetails=details)  # type: ignore[typeddict-item]
-    return FailureEvent(env, ErrorName("States.TaskFailed"), HistoryEventType.TaskFailed, event)
+    return FailureEvent(env, ErrorName(error), HistoryEventType.TaskFailed, event)
+
+
+@gap("an error of the States Language itself, such as a path that finds nothing, can be caught and retried")
+def runtime_errors_end_the_execution() -> None:
+    """End the execution: AWS matches States.Runtime with no catcher and no retrier, and names no failed task."""
+
+    def failing(original: Any) -> Any:
+        def _from_error(state: Any, env: Any, ex: Exception) -> FailureEvent:
+            event: FailureEvent = original(state, env, ex)
+            # moto knows no better name for what a service refuses.
+            if event.error_name and event.error_name.error_name == "States.Runtime" and not isinstance(ex, ClientError):
+                raise FailureEventException(event)
+            return event
+
+        return _from_error
+
+    replace(ExecutionState, "_from_error", failing)
+
+
+@gap("whatever SQS or EventBridge refuse is called a client's fault or States.Runtime, and a failed entry is no JSON")
+def errors_of_queues_and_buses_have_names() -> None:
+    """Name them after the service and the error, as AWS's older SDK for Java does, which these tasks use."""
+
+    def naming(service: str, names: dict[str, str], default: str) -> Any:
+        def wrap(original: Any) -> Any:
+            def _from_error(task: Any, env: Any, ex: Exception) -> FailureEvent:
+                if isinstance(ex, SfnFailedEntryCountException):
+                    return failure(task, env, "EventBridge.FailedEntry", json.dumps(ex.cause))
+                if not isinstance(ex, ClientError):
+                    event: FailureEvent = original(task, env, ex)
+                    return event
+                error, answer = ex.response["Error"], ex.response["ResponseMetadata"]
+                code = error["Code"].removeprefix("AWS.SimpleQueueService.")
+                details = f"Service: {service}; Status Code: {answer['HTTPStatusCode']}; Error Code: {code}"
+                cause = f"{error['Message']} ({details}; Request ID: {answer.get('RequestId')}; Proxy: null)"
+                return failure(task, env, names.get(code, default), cause)
+
+            return _from_error
+
+        return wrap
+
+    missing = "SQS.QueueDoesNotExistException"
+    queues = {"NonExistentQueue": missing, "QueueDoesNotExist": missing}
+    buses = {"ResourceNotFoundException": "EventBridge.ResourceNotFoundException"}
+    replace(StateTaskServiceSqs, "_from_error", naming("AmazonSQS", queues, "SQS.AmazonSQSException"))
+    other = "EventBridge.AmazonEventBridgeException"
+    replace(StateTaskServiceEvents, "_from_error", naming("AmazonEventBridge", buses, other))
 
 
 @gap("DescribeExecution leaves out a timed-out execution's end and that its input is included, and spaces its output")
