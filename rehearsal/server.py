@@ -31,7 +31,7 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    from rehearsal import endpoints, filters, functions, jobs, queues, rules, signals, stacks, tasks  # noqa: F401  (each enters its gaps)
+    from rehearsal import endpoints, executions, filters, functions, jobs, queues, rules, signals, stacks, tasks  # noqa: F401  (each enters its gaps)
     from rehearsal.gaps import fill_gaps
     from rehearsal.refusals import Application
 

@@ -11,7 +11,6 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError, UnknownServiceError
 from botocore.model import OperationNotFoundError
-from moto.core.responses import ActionResult
 from moto.core.utils import get_service_model
 from moto.stepfunctions.parser.api import HistoryEventType, TaskFailedEventDetails
 from moto.stepfunctions.parser.asl.component.common.error_name.error_name import ErrorName
@@ -35,7 +34,6 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
     StateTaskServiceSqs,
 )
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
-from moto.stepfunctions.responses import StepFunctionResponse
 
 from rehearsal.gaps import gap, replace
 
@@ -240,23 +238,3 @@ def errors_of_queues_and_buses_have_names() -> None:
     replace(StateTaskServiceSqs, "_from_error", naming("AmazonSQS", queues, "SQS.AmazonSQSException"))
     other = "EventBridge.AmazonEventBridgeException"
     replace(StateTaskServiceEvents, "_from_error", naming("AmazonEventBridge", buses, other))
-
-
-@gap("DescribeExecution leaves out a timed-out execution's end and that its input is included, and spaces its output")
-def executions_are_described_whole() -> None:
-    """Add both, and write the output without spaces."""
-
-    def describing(original: Any) -> Any:
-        def describe_execution(response: StepFunctionResponse) -> ActionResult:
-            answer: Any = original(response)
-            execution: Any = response.stepfunction_backend.describe_execution(response._get_param("executionArn"))
-            answer.result["inputDetails"] = {"included": True}
-            if execution.stop_date is not None:
-                answer.result["stopDate"] = execution.stop_date
-            if "output" in answer.result:
-                answer.result["output"] = json.dumps(execution.output, separators=(",", ":"))
-            return answer
-
-        return describe_execution
-
-    replace(StepFunctionResponse, "describe_execution", describing)

@@ -8,11 +8,8 @@ Sources without an address are files of recorded answers of AWS, made by the Loc
 (https://github.com/localstack/localstack, tests/aws/services, Apache-2.0); the values here are facts taken from them.
 """
 
-import io
 import json
-import time
 import uuid
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,10 +82,10 @@ class World:
     def queue_arn(self, name: str) -> str:
         return f"arn:aws:sqs:us-east-1:123456789012:{name}"
 
-    def messages(self, name: str, count: int = 1) -> list[Json]:
+    def messages(self, name: str, count: int = 1) -> list[str]:
         """Return the bodies of as many messages of a queue, and delete them."""
         sqs, address = self.client("sqs"), self.queue(name)
-        bodies: list[Json] = []
+        bodies: list[str] = []
 
         def receive() -> bool:
             for message in sqs.receive_message(QueueUrl=address, MaxNumberOfMessages=10).get("Messages", []):
@@ -99,7 +96,7 @@ class World:
         wait_for(receive)
         return bodies
 
-    def bucket(self, **settings: Any) -> str:
+    def bucket(self) -> str:
         """Return the name of a new bucket that sends its events to EventBridge."""
         name, s3 = f"conformance-{uuid.uuid4().hex[:8]}", self.client("s3")
         s3.create_bucket(Bucket=name)
@@ -149,19 +146,6 @@ def error_of(call: Callable[[], Any]) -> tuple[str, str]:
         return error["Code"], error["Message"]
 
 
-def package(source: str) -> bytes:
-    """Return a function's package of one file, ``app.py``."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("app.py", source)
-    return buffer.getvalue()
-
-
-def a_while_later(call: Callable[[], Any]) -> Any:
-    """Return what a call answers once it answers something."""
-    return wait_for(call)
-
-
 @dataclass(frozen=True)
 class Behaviour:
     """One thing that AWS does."""
@@ -208,8 +192,3 @@ def not_rehearsed(area: str, name: str, source: str, call: Callable[[World], Any
         return NOT_REHEARSED if message.startswith("The rehearsal does not ") else message
 
     BEHAVIOURS.append(Behaviour(area, name, source, NOT_REHEARSED, observe))
-
-
-def pause(seconds: float) -> None:
-    """Let time pass that a behaviour is about."""
-    time.sleep(seconds)

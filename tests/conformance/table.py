@@ -3,18 +3,19 @@
 from itertools import groupby
 from pathlib import Path
 
-from tests.conformance import workflows  # noqa: F401  (each enters its behaviours)
+from tests.conformance import alarms, events, queues, stacks, workflows  # noqa: F401  (each enters its behaviours)
 from tests.conformance.behaviours import BEHAVIOURS
 
 HEAD = """\
 # How far the rehearsal does as AWS
 
 Written by `python -m tests.conformance.table`; `tests/conformance` checks each line against a running rehearsal. A line
-that says "as AWS" fails its test when the rehearsal answers anything else, and a line that says how it differs fails when
-that is no longer true. "Not rehearsed" is refused in one sentence, in the form of the service's own errors.
+that says "as AWS" fails its test when the rehearsal answers anything else, and a line that says how it differs fails
+when that is no longer true. "Not rehearsed" is refused in one sentence, in the form of the service's own errors.
 
-What AWS does is taken from its documentation, where an address is given, and else from answers of AWS that the LocalStack
-contributors recorded for their own tests (<https://github.com/localstack/localstack>, `tests/aws/services`, Apache-2.0).
+What AWS does is taken from its documentation, where an address is given, and else from answers of AWS that the
+LocalStack contributors recorded for their own tests (<https://github.com/localstack/localstack>, `tests/aws/services`,
+Apache-2.0).
 
 No recording settles, and no documentation says: how EventBridge's input transformer escapes a quotation mark inside
 quotes, and whether the keys in S3's events to EventBridge are percent-encoded. The rehearsal escapes the former as JSON
