@@ -185,15 +185,13 @@ def rules_reach_their_targets() -> None:
             if rule.state == "DISABLED" or not rule.event_pattern.matches_event(original_event):
                 return
             event = json.loads(json.dumps(original_event, default=str))
+            event.pop("ingestion-time", None)
             if isinstance(event.get("time"), int | float):
                 moment = datetime.datetime.fromtimestamp(event["time"], datetime.UTC)
                 event["time"] = f"{moment:%Y-%m-%dT%H:%M:%SZ}"
-            changed = ("Input", "InputPath", "InputTransformer")
             others = []
             for target in rule.targets:
-                if ":states:" not in target["Arn"] and (
-                    ":sqs:" not in target["Arn"] or "SqsParameters" in target or not set(changed) & set(target)
-                ):
+                if ":states:" not in target["Arn"] and (":sqs:" not in target["Arn"] or "SqsParameters" in target):
                     others.append(target)
                     continue
                 try:

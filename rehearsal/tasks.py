@@ -33,6 +33,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_sqs import (
     StateTaskServiceSqs,
 )
+from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackOutcomeTimedOut, HeartbeatTimedOut
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 
 from rehearsal.gaps import gap, replace
@@ -57,7 +58,8 @@ def stopped_tasks_stop_what_they_wait_for() -> None:
     def waiting(original: Any) -> Any:
         def _eval_sync(task: Any, *, sync_resolver: Any, **rest: Any) -> Any:
             outcome = original(task, sync_resolver=sync_resolver, **rest)
-            if not outcome and isinstance(sync_resolver, Waiting):
+            ended = not outcome or isinstance(outcome, CallbackOutcomeTimedOut | HeartbeatTimedOut)
+            if ended and isinstance(sync_resolver, Waiting):
                 with contextlib.suppress(ClientError):  # it has just ended
                     sync_resolver.stop()
             return outcome

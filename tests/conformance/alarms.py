@@ -11,7 +11,7 @@ ALARMS = "cloudwatch/test_cloudwatch"
 
 def _alarm(world: World, name: str, **more: Any) -> Json:
     """Make an alarm of a metric of its own; return its description."""
-    basics = {"Namespace": "Conformance", "MetricName": name, "Statistic": "Sum", "Period": 10, "EvaluationPeriods": 1}
+    basics = {"Namespace": "Conformance", "MetricName": name, "Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1}
     basics |= {"Threshold": 1.0, "ComparisonOperator": "GreaterThanThreshold"}
     world.client("cloudwatch").put_metric_alarm(AlarmName=name, **{**basics, **more})
     return _described(world, name)
@@ -76,7 +76,8 @@ def _(world: World) -> Any:
     ALARMS,
     (
         "ALARM",
-        "Threshold Crossed: no datapoints were received for 2 periods and 2 missing datapoints were treated as [Breaching].",
+        "Threshold Crossed: no datapoints were received for 2 periods and 2 missing datapoints were treated as "
+        "[Breaching].",
     ),
 )
 def _(world: World) -> Any:

@@ -293,7 +293,7 @@ def _events(world: World, act: Any, count: int, versioned: bool = False) -> list
     )
     events.put_targets(Rule=name, Targets=[{"Id": "q", "Arn": world.queue_arn(name)}])
     act(s3, bucket)
-    s3.delete_object(Bucket=bucket, Key="the end")
+    s3.put_object(Bucket=bucket, Key="the end")
     told = [json.loads(body) for body in world.messages(name, count + 1)]
     events.remove_targets(Rule=name, Ids=["q"])
     events.delete_rule(Name=name)

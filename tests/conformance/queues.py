@@ -2,6 +2,7 @@
 
 import datetime
 import time
+from functools import partial
 from typing import Any
 
 from tests.conformance.behaviours import DOCS, World, behaviour, error_of, not_rehearsed
@@ -177,7 +178,7 @@ def _(world: World) -> Any:
 
 @behaviour("Logs", "a word with a slash or a dot needs quotes", PATTERNS, ["InvalidParameterException"] * 2)
 def _(world: World) -> Any:
-    return [error_of(lambda p=pattern: _found(world, p))[0] for pattern in ("in/a", "a.png")]
+    return [error_of(partial(_found, world, pattern))[0] for pattern in ("in/a", "a.png")]
 
 
 @behaviour(

@@ -677,10 +677,8 @@ def _(world: World) -> Any:
     ["InvalidExecutionInput"] * 3,
 )
 def _(world: World) -> Any:
-    return [
-        error_of(lambda t=text: _started(world, "echo", str(uuid.uuid4()), t))[0]
-        for text in ("not JSON", "{'a': 1}", "")
-    ]
+    texts = ("not JSON", "{'a': 1}", "")
+    return [error_of(partial(_started, world, "echo", str(uuid.uuid4()), text))[0] for text in texts]
 
 
 @behaviour(
