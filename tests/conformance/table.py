@@ -14,8 +14,8 @@ that says "as AWS" fails its test when the rehearsal answers anything else, and 
 when that is no longer true. "Not rehearsed" is refused in one sentence, in the form of the service's own errors.
 
 What AWS does is taken from its documentation, where an address is given, and else from answers of AWS that the
-LocalStack contributors recorded for their own tests (<https://github.com/localstack/localstack>, `tests/aws/services`,
-Apache-2.0).
+LocalStack contributors recorded for their own tests (<https://github.com/localstack/localstack>, Apache-2.0; the names
+of its test files are given).
 
 No recording settles, and no documentation says: how EventBridge's input transformer escapes a quotation mark inside
 quotes, and whether the keys in S3's events to EventBridge are percent-encoded. The rehearsal escapes the former as JSON
@@ -31,7 +31,7 @@ def document() -> str:
     for area, entries in groupby(BEHAVIOURS, key=lambda entry: entry.area):
         lines += [f"\n## {area}\n", "| behaviour | AWS's answer | here |", "|---|---|---|"]
         for entry in entries:
-            source = f"[documentation]({entry.source})" if entry.source.startswith("https://") else f"`{entry.source}`"
+            source = f"[documentation]({entry.source})" if entry.source.startswith("https://") else entry.source
             lines.append(f"| {_cell(entry.name)} | {_cell(source)} | {_cell(entry.state)} |")
     return "\n".join(lines) + "\n"
 
