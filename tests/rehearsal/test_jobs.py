@@ -288,3 +288,22 @@ def test_a_schedule_that_would_not_fire_is_refused(
 def test_a_rule_on_a_schedule_is_refused(rehearsal: Rehearsal) -> None:
     with pytest.raises(ClientError, match="EventBridge Scheduler"):
         rehearsal.client("events").put_rule(Name="hourly", ScheduleExpression="rate(1 hour)")
+
+
+@pytest.mark.parametrize("ends", ["stopped", "out of time"])
+def test_a_job_ends_with_the_state_that_waits_for_it(rehearsal: Rehearsal, ends: str) -> None:
+    state = job_state(job("import time; time.sleep(600)"))
+    if ends == "out of time":
+        state["TimeoutSeconds"] = 2
+    execution = rehearsal.execute(create_workflow(rehearsal, f"ends-{ends.split()[0]}", {"Check": state}), {})
+    name, sagemaker = execution.rsplit(":", 1)[-1], rehearsal.client("sagemaker")
+
+    def status() -> str:
+        found = sagemaker.list_processing_jobs()["ProcessingJobSummaries"]
+        return next((item["ProcessingJobStatus"] for item in found if item["ProcessingJobName"] == name), "")
+
+    wait_for(lambda: status() == "InProgress")
+    if ends == "stopped":
+        rehearsal.client("stepfunctions").stop_execution(executionArn=execution)
+    wait_for(lambda: status() == "Stopped")
+    assert rehearsal.outcome(execution)["status"] == ("ABORTED" if ends == "stopped" else "FAILED")
