@@ -146,6 +146,8 @@ def parse_event(event: Any) -> float:
     for name in ("s3_bucket", "s3_key", "label"):
         if not isinstance(event.get(name), str) or not event[name]:
             raise InvalidEvent(f"{name} must be a non-empty text, got {shown(event.get(name))}")
+    if event["label"].isspace():  # which CloudWatch refuses as a dimension
+        raise InvalidEvent(f"label must be a non-empty text, got {event['label']!r:.80}")
     if event.get("image_data"):
         raise InvalidEvent("image_data must not come further than classify")
     inferences, confidence = event.get("inferences"), event.get("confidence")
