@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,
     CredentialRetrievalError,
     HTTPClientError,
     NoCredentialsError,
@@ -37,7 +38,8 @@ MAX_INFERENCE_ID = 64
 #: What identifies an image in logs, traces and metrics.
 IDENTITY = ("execution_id", "image_id", "s3_bucket", "s3_key", "endpoint", "variant", "model")
 #: Errors of the SDK after which the same request may succeed; any other is about the request.
-TRANSIENT = (HTTPClientError, CredentialRetrievalError, NoCredentialsError)
+TRANSIENT = (ConnectionError, HTTPClientError, CredentialRetrievalError, NoCredentialsError)
+ENDPOINT_NAME = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}", re.ASCII)
 #: A media type without parameters, as a header can hold it.
 CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 #: X-Ray's limit for the value of an annotation, in characters.
@@ -153,11 +155,11 @@ def read_settings() -> tuple[str, list[str]]:
     Raises
     ------
     InvalidConfiguration
-        If one of them is missing.
+        If one of them is missing, or cannot be what it should be.
     """
     endpoint, labels = os.environ.get("ENDPOINT_NAME", ""), os.environ.get("LABELS", "").split(",")
-    if not endpoint:
-        raise InvalidConfiguration("ENDPOINT_NAME must be the name of an endpoint, and is missing")
+    if not ENDPOINT_NAME.fullmatch(endpoint):
+        raise InvalidConfiguration(f"ENDPOINT_NAME must be the name of an endpoint, got {endpoint!r:.80}")
     if not all(labels):
         raise InvalidConfiguration(f"LABELS must be labels separated by commas, got {','.join(labels)!r:.80}")
     return endpoint, labels
@@ -228,7 +230,7 @@ def invoke(endpoint: str, image: bytes, content_type: str, request_id: str) -> t
         raise _endpoint_error(error, endpoint) from error
     except TRANSIENT as error:
         raise EndpointUnavailable(f"Endpoint {endpoint} did not answer: {error}") from error
-    except (BotoCoreError, ValueError) as error:
+    except BotoCoreError as error:
         raise EndpointRefused(f"Endpoint {endpoint} cannot be asked: {error!s:.300}") from error
     metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, (time.perf_counter() - started) * 1000)
     return answer, response.get("InvokedProductionVariant", ""), response.get("CustomAttributes", "")

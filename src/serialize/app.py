@@ -8,6 +8,7 @@ import base64
 import hashlib
 import io
 import os
+import re
 import struct
 import warnings
 from typing import Any
@@ -21,6 +22,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,
     CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
@@ -47,10 +49,12 @@ MAX_PIXELS = 50_000_000
 LARGEST_MAX_EDGE = 384
 #: What S3 takes: a key's bytes in UTF-8, and a bucket's characters (a name's are 63, an access point's ARN has more).
 MAX_KEY_BYTES, MAX_BUCKET = 1024, 255
+#: The characters of a bucket's name, or of an access point's ARN.
+BUCKET = re.compile(r"[\w.:/-]+", re.ASCII)
 #: Fields in which callers wrap their input by mistake: of API Gateway, EventBridge, S3 and SQS, Step Functions.
 WRAPPERS = ("body", "detail", "Records", "input", "Payload")
 #: Errors of the SDK after which the same request may succeed; any other is about the request.
-TRANSIENT = (HTTPClientError, IncompleteReadError, CredentialRetrievalError, NoCredentialsError)
+TRANSIENT = (ConnectionError, HTTPClientError, IncompleteReadError, CredentialRetrievalError, NoCredentialsError)
 #: Above this a JPEG of the same picture is several times smaller and looks the same to a classifier.
 MAX_PNG_BYTES = 64 * 1024
 JPEG_QUALITY = 90
@@ -215,6 +219,8 @@ def parse_event(event: Any) -> dict[str, str]:
         if size > limit:
             raise InvalidEvent(f"{name} has {size} bytes; the limit is {limit}: {value!r:.80}")
         address[name] = value
+    if not BUCKET.fullmatch(address["s3_bucket"]):
+        raise InvalidEvent(f"s3_bucket is not an S3 address: {address['s3_bucket']!r:.80}")
     execution_id = event.get("execution_id")
     if isinstance(execution_id, str):
         address["execution_id"] = execution_id

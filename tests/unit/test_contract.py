@@ -18,7 +18,7 @@ from src.filter import app as filter_
 from src.serialize import app as serialize
 
 ROOT = Path(__file__).parents[2]
-ADDRESS = {"s3_bucket": str, "s3_key": str, "execution_id": str}
+ADDRESS = {"s3_bucket": str, "s3_key": str, "execution_id": str, "image_id": str}
 SOURCE = {"format": str, "width": int, "height": int, "bytes": int, "etag": str}
 STATISTICS = {"brightness": float, "contrast": float, "sharpness": float}
 AFTER_SERIALIZE = {**ADDRESS, "image_data": str, "content_type": str, "source": SOURCE, "statistics": STATISTICS}
