@@ -428,16 +428,11 @@ def _watch() -> None:
 
 
 def _measure_queues(backend: CloudWatchBackend, depths: dict[str, tuple[int, float]]) -> None:
-    """Record how many messages wait in each queue and how old they are, which moto does not; alarms live on it."""
+    """Record how many messages wait in each queue, which moto does not; alarms on queues live on it."""
     for queue in [*sqs_backends[backend.account_id][backend.region_name].queues.values()]:
         depth, (known, then) = queue.approximate_number_of_messages, depths.get(queue.queue_arn, (-1, 0.0))
         if depth != known or time.monotonic() - then > QUEUE_METRIC_SECONDS:
             depths[queue.queue_arn] = depth, time.monotonic()
             dimensions = [{"Name": "QueueName", "Value": queue.name}]
-            sent: list[Any] = [message.sent_timestamp for message in [*queue._messages]]
-            age = max(0.0, time.time() - min(sent) / 1000) if sent else 0.0
-            for name, value, unit in (
-                ("ApproximateNumberOfMessagesVisible", depth, "Count"),
-                ("ApproximateAgeOfOldestMessage", age, "Seconds"),
-            ):
-                backend.metric_data.append(MetricDatum("AWS/SQS", name, value, dimensions, None, unit))
+            name = "ApproximateNumberOfMessagesVisible"
+            backend.metric_data.append(MetricDatum("AWS/SQS", name, depth, dimensions, None, "Count"))

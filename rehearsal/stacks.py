@@ -4,7 +4,6 @@ import datetime
 import json
 import logging
 import re
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +14,13 @@ from moto.cloudformation import parsing
 from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Stack
 from moto.core.common_models import CloudFormationModel
 from moto.core.config import default_user_config
-from moto.events.models import EventBus, Rule, events_backends
+from moto.events.models import EventBus, Rule
 from moto.logs.models import LogGroup
 from moto.s3.models import FakeBucket, s3_backends
 from moto.sns.models import Topic
-from moto.sqs.models import sqs_backends
 from moto.stepfunctions import models as states
 from moto.stepfunctions.parser.asl.component.common.error_name.error_name import ErrorName
 from moto.stepfunctions.parser.asl.component.state.fail import state_fail
-from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
 from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfunctions_parser_backends
 from moto.utilities.utils import get_partition
@@ -456,33 +453,25 @@ def event_buses_have_a_name() -> None:
     EventBus.physical_resource_id = property(lambda bus: bus.name)  # type: ignore[attr-defined]
 
 
-@gap("EventBridge rules reach no workflow, and moto's transformers put texts into JSON without quotation marks")
+@gap("EventBridge rules reach neither Step Functions nor anything by an input transformer")
 def rules_start_workflows() -> None:
-    """Start an execution for each state machine among a matching rule's targets; send to queues what AWS would."""
+    """Start an execution for each state machine among a matching rule's targets."""
 
     def sending(original: Any) -> Any:
         def send_to_targets(rule: Rule, original_event: Any, transform_input: bool = True) -> None:
             if rule.state == "DISABLED" or not rule.event_pattern.matches_event(original_event):
                 return
-            others = []
-            for target in rule.targets:
-                workflow = ":states:" in target["Arn"]
-                if not workflow and (":sqs:" not in target["Arn"] or not {"InputPath", "InputTransformer"} & {*target}):
-                    others.append(target)
-                    continue
+            workflows = [target for target in rule.targets if ":states:" in target["Arn"]]
+            for target in workflows:
                 text = ""
                 try:
                     text = _transform_input(target, original_event)
-                    if workflow:
-                        backend = stepfunctions_parser_backends[rule.account_id][rule.region_name]
-                        # Such names are too long for an inference id, which is but their end.
-                        backend.start_execution(target["Arn"], f"{uuid.uuid4()}_{uuid.uuid4()}", text)
-                    else:
-                        queues = sqs_backends[rule.account_id][rule.region_name]
-                        queues.send_message(target["Arn"].rsplit(":", 1)[-1], text)
+                    backend = stepfunctions_parser_backends[rule.account_id][rule.region_name]
+                    # Such names are too long for an inference id, which is but their end.
+                    backend.start_execution(target["Arn"], f"{uuid.uuid4()}_{uuid.uuid4()}", text)
                 except Exception:  # S3's handler would hide it
-                    log.exception("Rule %s could not hand %s to %s", rule.name, text, target["Arn"])
-            if others:
+                    log.exception("Rule %s could not start %s with %s", rule.name, target["Arn"], text)
+            if len(workflows) < len(rule.targets):
                 original(rule, original_event, transform_input)
 
         return send_to_targets
@@ -490,76 +479,20 @@ def rules_start_workflows() -> None:
     replace(Rule, "send_to_targets", sending)
 
 
-@gap("S3's events call the ETag eTag, and have a version where there are none")
-def s3_events_are_those_of_aws() -> None:
-    """Call it etag, and leave out what AWS leaves out."""
-
-    def sending(original: Any) -> Any:
-        def send_to_targets(rule: Rule, original_event: Any, transform_input: bool = True) -> None:
-            uploaded = original_event["detail"].get("object") if original_event["source"] == "aws.s3" else None
-            if uploaded and "eTag" in uploaded:
-                uploaded["etag"] = uploaded.pop("eTag")
-                if uploaded.get("version-id") in (None, "null"):
-                    uploaded.pop("version-id", None)
-            original(rule, original_event, transform_input)
-
-        return send_to_targets
-
-    replace(Rule, "send_to_targets", sending)
-
-
-@gap("executions tell nobody when they end")
-def executions_announce_their_end() -> None:
-    """Send Step Functions' event to the rules of the default bus."""
-
-    def ending(original: Any) -> Any:
-        def terminated(communication: BaseExecutionWorkerCommunication) -> None:
-            original(communication)
-            execution: Any = communication.execution
-            try:
-                _announce(execution)
-            except Exception:  # the execution has ended all the same
-                log.exception("The end of %s could not be announced", execution.exec_arn)
-
-        return terminated
-
-    replace(BaseExecutionWorkerCommunication, "terminated", ending)
-
-
-def _announce(execution: Any) -> None:
-    # https://docs.aws.amazon.com/step-functions/latest/dg/eventbridge-integration.html: as DescribeExecution has it.
-    described = json.loads(json.dumps(execution.to_describe_output(), default=lambda time: time.timestamp() * 1000))
-    event: Any = {
-        "version": "0",
-        "id": str(uuid.uuid4()),
-        "detail-type": "Step Functions Execution Status Change",
-        "source": "aws.states",
-        "account": execution.account_id,
-        "region": execution.region_name,
-        "time": time.time(),
-        "ingestion-time": time.time(),
-        "resources": [execution.exec_arn],
-        "detail": {"output": None, "error": None, "cause": None, **described},
-    }
-    for rule in [*events_backends[execution.account_id][execution.region_name].event_buses["default"].rules.values()]:
-        rule.send_to_targets(event)
-
-
 def _transform_input(target: dict[str, Any], event: Any) -> str:
     # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-transform-target-input.html
-    def at(path: str) -> Any:
+    if "InputPath" in target:
+        raise RehearsalError("The rehearsal transforms a rule's event by Input and InputTransformer, not by InputPath")
+    if "Input" in target:
+        return str(target["Input"])
+    if "InputTransformer" not in target:
+        return json.dumps(event, default=str)
+    values = {}
+    for name, path in target["InputTransformer"]["InputPathsMap"].items():
         value = event
         for part in path.removeprefix("$.").split("."):
             value = value[part]
-        return value
-
-    if "Input" in target:
-        return str(target["Input"])
-    if "InputPath" in target:
-        return json.dumps(at(target["InputPath"]), default=str)
-    if "InputTransformer" not in target:
-        return json.dumps(event, default=str)
-    values = {name: at(path) for name, path in target["InputTransformer"]["InputPathsMap"].items()}
+        values[name] = value
     template = target["InputTransformer"]["InputTemplate"]
     return re.sub(r"<([\w-]+)>", lambda found: json.dumps(values[found[1]]), template)
 
