@@ -34,7 +34,7 @@ def main() -> int:
 def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     if arguments.command == "gaps":
-        from rehearsal import endpoints, functions, jobs, signals, stacks  # noqa: F401  (each enters its gaps)
+        from rehearsal import endpoints, filters, functions, jobs, queues, rules, signals, stacks, tasks  # noqa: F401  (each enters its gaps)
 
         for entry in GAPS:
             print(f"{entry.name}\n    {entry.reason}")

@@ -31,8 +31,6 @@ from moto.sagemaker.models import SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
 from moto.scheduler.exceptions import ValidationException
 from moto.scheduler.models import EventBridgeSchedulerBackend, Schedule, scheduler_backends
-from moto.stepfunctions.parser.api import HistoryEventType, TaskFailedEventDetails
-from moto.stepfunctions.parser.asl.component.common.error_name.error_name import ErrorName
 from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import (
     FailureEvent,
     FailureEventException,
@@ -43,13 +41,13 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resou
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
     StateTaskServiceCallback,
 )
-from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.utils import json_path
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from rehearsal.endpoints import check_image
 from rehearsal.gaps import gap, replace
 from rehearsal.lifecycle import MARK
+from rehearsal.tasks import Waiting, failure
 
 log = logging.getLogger("rehearsal")
 
@@ -186,18 +184,11 @@ class SageMakerTask(StateTaskServiceCallback):
         known = self.resource.api_action.lower() == "createprocessingjob"
         return set() if known and self.resource.condition in (None, ResourceCondition.Sync) else None
 
-    def _failure(self, env: Any, error: str, cause: str) -> FailureEvent:
-        details = TaskFailedEventDetails(
-            resource=self._get_sfn_resource(), resourceType=self._get_sfn_resource_type(), error=error, cause=cause
-        )
-        event = EventDetails(taskFailedEventDetails=details)  # type: ignore[typeddict-item]
-        return FailureEvent(env, ErrorName(error), HistoryEventType.TaskFailed, event)
-
     def _from_error(self, env: Any, ex: Exception) -> FailureEvent:
         if isinstance(ex, ClientError):
             code = ex.response["Error"]["Code"]
             name = "AmazonSageMakerException" if code == "ValidationException" else f"{code}Exception"
-            return self._failure(env, f"SageMaker.{name}", ex.response["Error"]["Message"])
+            return failure(self, env, f"SageMaker.{name}", ex.response["Error"]["Message"])
         return super()._from_error(env, ex)
 
     def _eval_service_task(
@@ -210,22 +201,23 @@ class SageMakerTask(StateTaskServiceCallback):
 
     def _build_sync_resolver(
         self, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
-    ) -> Callable[[], Any]:
+    ) -> Waiting:
         env.stack.pop()
         client = boto3.client("sagemaker", region_name=resource_runtime_part.region)
+        name = normalised_parameters["ProcessingJobName"]
 
-        def resolve() -> dict[str, Any] | None:
-            job = dict(client.describe_processing_job(ProcessingJobName=normalised_parameters["ProcessingJobName"]))
+        def look() -> dict[str, Any] | None:
+            job = dict(client.describe_processing_job(ProcessingJobName=name))
             if job["ProcessingJobStatus"] in ("InProgress", "Stopping"):
                 return None
             job.pop("ResponseMetadata")
             # This integration gives times in milliseconds, unlike those of the SDK.
             result: dict[str, Any] = _plain(job, lambda moment: int(moment.timestamp() * 1000))
             if job["ProcessingJobStatus"] != "Completed":
-                raise FailureEventException(self._failure(env, "States.TaskFailed", json.dumps(result)))
+                raise FailureEventException(failure(self, env, "States.TaskFailed", json.dumps(result)))
             return result
 
-        return resolve
+        return Waiting(look, lambda: client.stop_processing_job(ProcessingJobName=name))
 
 
 def _plain(value: Any, write: Callable[[datetime.datetime], Any]) -> Any:

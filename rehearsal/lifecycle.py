@@ -61,6 +61,8 @@ def credentials(port: int) -> dict[str, str]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
+        # Some operations would go to hosts such as sync-localhost, which do not exist.
+        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
         "SAM_CLI_TELEMETRY": "0",
         "NO_PROXY": "localhost,127.0.0.1",
         "no_proxy": "localhost,127.0.0.1",

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 from rehearsal.lifecycle import READY_FILE, credentials, end
@@ -22,15 +23,17 @@ def main() -> None:
     logging.getLogger("rehearsal").setLevel(logging.INFO)
     for name in ("werkzeug", "samtranslator", "moto.stepfunctions"):  # requests, metrics, whole syntax trees
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="Exception.Refusal.")  # its codes are no part of a service's model
     supervisor = os.getppid()
     os.environ.update(credentials(port), MOTO_PORT=str(port), VALIDATE_LAMBDA_S3="true")
 
     # After the environment is set: moto reads parts of it when it is imported.
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    from rehearsal import endpoints, functions, jobs, signals, stacks  # noqa: F401  (each enters its gaps)
+    from rehearsal import endpoints, filters, functions, jobs, queues, rules, signals, stacks, tasks  # noqa: F401  (each enters its gaps)
     from rehearsal.gaps import fill_gaps
+    from rehearsal.refusals import Application
 
     fill_gaps()
     functions.start(folder / "functions")
@@ -38,7 +41,7 @@ def main() -> None:
     jobs.start(folder / "jobs")
     signals.start()
     # Containers (sam local invoke) reach this machine by another address than the loopback one.
-    application = DomainDispatcherApplication(create_backend_app)
+    application = Application(create_backend_app)
     for host in {"127.0.0.1", os.environ.get("REHEARSAL_HOST", "127.0.0.1")}:
         server = make_server(host, port, application, threaded=True, request_handler=MotoRequestHandler)
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -37,6 +37,7 @@ from moto.sqs.models import SQSBackend, sqs_backends
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
 
 from rehearsal.gaps import RehearsalError, gap, replace
+from rehearsal.queues import age_of_oldest
 
 log = logging.getLogger("rehearsal")
 
@@ -428,11 +429,12 @@ def _watch() -> None:
 
 
 def _measure_queues(backend: CloudWatchBackend, depths: dict[str, tuple[int, float]]) -> None:
-    """Record how many messages wait in each queue, which moto does not; alarms on queues live on it."""
+    """Record how many messages wait in each queue, and for how long, which moto does not; alarms on queues need it."""
     for queue in [*sqs_backends[backend.account_id][backend.region_name].queues.values()]:
         depth, (known, then) = queue.approximate_number_of_messages, depths.get(queue.queue_arn, (-1, 0.0))
         if depth != known or time.monotonic() - then > QUEUE_METRIC_SECONDS:
             depths[queue.queue_arn] = depth, time.monotonic()
             dimensions = [{"Name": "QueueName", "Value": queue.name}]
-            name = "ApproximateNumberOfMessagesVisible"
+            name, age = "ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"
             backend.metric_data.append(MetricDatum("AWS/SQS", name, depth, dimensions, None, "Count"))
+            backend.metric_data.append(MetricDatum("AWS/SQS", age, age_of_oldest(queue), dimensions, None, "Seconds"))

@@ -14,7 +14,7 @@ from moto.cloudformation import parsing
 from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Stack
 from moto.core.common_models import CloudFormationModel
 from moto.core.config import default_user_config
-from moto.events.models import EventBus, Rule
+from moto.events.models import EventBus
 from moto.logs.models import LogGroup
 from moto.s3.models import FakeBucket, s3_backends
 from moto.sns.models import Topic
@@ -451,50 +451,6 @@ def buckets_notify_eventbridge() -> None:
 def event_buses_have_a_name() -> None:
     """Make it the bus's name."""
     EventBus.physical_resource_id = property(lambda bus: bus.name)  # type: ignore[attr-defined]
-
-
-@gap("EventBridge rules reach neither Step Functions nor anything by an input transformer")
-def rules_start_workflows() -> None:
-    """Start an execution for each state machine among a matching rule's targets."""
-
-    def sending(original: Any) -> Any:
-        def send_to_targets(rule: Rule, original_event: Any, transform_input: bool = True) -> None:
-            if rule.state == "DISABLED" or not rule.event_pattern.matches_event(original_event):
-                return
-            workflows = [target for target in rule.targets if ":states:" in target["Arn"]]
-            for target in workflows:
-                text = ""
-                try:
-                    text = _transform_input(target, original_event)
-                    backend = stepfunctions_parser_backends[rule.account_id][rule.region_name]
-                    # Such names are too long for an inference id, which is but their end.
-                    backend.start_execution(target["Arn"], f"{uuid.uuid4()}_{uuid.uuid4()}", text)
-                except Exception:  # S3's handler would hide it
-                    log.exception("Rule %s could not start %s with %s", rule.name, target["Arn"], text)
-            if len(workflows) < len(rule.targets):
-                original(rule, original_event, transform_input)
-
-        return send_to_targets
-
-    replace(Rule, "send_to_targets", sending)
-
-
-def _transform_input(target: dict[str, Any], event: Any) -> str:
-    # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-transform-target-input.html
-    if "InputPath" in target:
-        raise RehearsalError("The rehearsal transforms a rule's event by Input and InputTransformer, not by InputPath")
-    if "Input" in target:
-        return str(target["Input"])
-    if "InputTransformer" not in target:
-        return json.dumps(event, default=str)
-    values = {}
-    for name, path in target["InputTransformer"]["InputPathsMap"].items():
-        value = event
-        for part in path.removeprefix("$.").split("."):
-            value = value[part]
-        values[name] = value
-    template = target["InputTransformer"]["InputTemplate"]
-    return re.sub(r"<([\w-]+)>", lambda found: json.dumps(values[found[1]]), template)
 
 
 @gap("workflows are not executed unless a setting says so, and CloudFormation creates them where nothing executes them")

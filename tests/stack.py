@@ -42,7 +42,7 @@ class Rehearsal:
             region_name="us-east-1",
             aws_access_key_id="rehearsal",
             aws_secret_access_key="rehearsal",
-            config=Config(retries={"total_max_attempts": 1}),
+            config=Config(retries={"total_max_attempts": 1}, inject_host_prefix=False),
         )
 
     def run(self, *command: str, check: bool = True, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
