@@ -133,6 +133,7 @@ def test_what_no_catch_sees_waits_in_the_fault_queue_too(stack: Stack) -> None:
     client.put_function_concurrency(FunctionName=stack.outputs["SerializeFunctionName"], ReservedConcurrentExecutions=0)
     try:
         stopped = stack.rehearsal.execute(stack.outputs["WorkflowArn"], {"s3_bucket": stack.bucket, "s3_key": "a"})
+        wait_for(lambda: "TaskFailed" in str(states.get_execution_history(executionArn=stopped)["events"]))
         states.stop_execution(executionArn=stopped)
         stack.rehearsal.outcome(stopped)
     finally:
