@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,13 @@ def test_the_review_message_takes_fields_that_exist(chain: list[dict[str, Any]])
     wanted = {path.removeprefix("$.") for path in body.values() if not path.startswith("$$")}
     assert wanted | {"execution_id"} == set(chain[1])
     assert body["execution_id.$"] == "$$.Execution.Id"
+
+
+def test_every_documented_log_filter_is_one_that_cloudwatch_logs_takes() -> None:
+    # Terms with anything but letters, digits and _ need double quotes, and SAM looks back ten minutes by itself.
+    found = []
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text().replace("\n", " ")
+        found += re.findall(r"sam logs [^`]*?--filter (\S+)( --start-time '[^']+')?", text)
+    assert len(found) >= 4
+    assert all(re.fullmatch(r"""'"[^"]+"'""", term) and start for term, start in found), found
