@@ -109,7 +109,8 @@ def test_an_upload_starts_the_workflow_by_itself(stack: Stack) -> None:
         return dict(wait_for(lambda: (d := executions().get(key)) and d["status"] != "RUNNING" and d))
 
     key = 'incoming/with "quotes" & ünïcode+100%.png'
-    for other in ("elsewhere/b.png", "incoming/", "incoming/folder/", "incoming/folder.png/"):
+    others = {"elsewhere/b.png", "incoming/", "incoming/folder/", "incoming/folder.png/"}
+    for other in others:
         stack.put(other, b"" if other.endswith("/") else drawing.bicycle(64, 64))
     stack.put("incoming/empty.png", b"")
     stack.put(key, drawing.bicycle(64, 64))
@@ -120,8 +121,8 @@ def test_an_upload_starts_the_workflow_by_itself(stack: Stack) -> None:
     assert output["image_id"] == json.loads(stack.classify({**output})["output"])["image_id"]
     empty_one = ended("incoming/empty.png")
     assert empty_one["error"] == "UnsupportedImage" and "is empty" in empty_one["cause"]
-    # All uploads came before these two.
-    assert {started for started in executions() if started} == {key, "incoming/empty.png"}
+    # What else was uploaded came before these two.
+    assert not others & set(executions())
 
 
 def test_what_no_catch_sees_waits_in_the_fault_queue_too(stack: Stack) -> None:
