@@ -164,7 +164,9 @@ def wait_for_end(workflow: str, key: str) -> dict[str, Any]:
         for listed in states.list_executions(stateMachineArn=workflow, maxResults=5)["executions"]:
             execution = dict(states.describe_execution(executionArn=listed["executionArn"]))
             started = json.loads(str(execution["input"]))
-            if started.get("object", {}).get("key") == key and execution["status"] != "RUNNING":
+            # An upload's own event, or the address that was sent.
+            keys = (started.get("object", {}).get("key"), started.get("s3_key"))
+            if key in keys and execution["status"] != "RUNNING":
                 return execution
         time.sleep(0.05)
     raise DemoError(f"No execution for {key} ended in {EXECUTION_SECONDS} s")
