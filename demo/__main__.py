@@ -163,7 +163,10 @@ def wait_for_end(workflow: str, key: str) -> dict[str, Any]:
     while time.monotonic() < deadline:
         for listed in states.list_executions(stateMachineArn=workflow, maxResults=5)["executions"]:
             execution = dict(states.describe_execution(executionArn=listed["executionArn"]))
-            if json.loads(str(execution["input"]))["s3_key"] == key and execution["status"] != "RUNNING":
+            started = json.loads(str(execution["input"]))
+            # An upload's own event, or the address that was sent.
+            keys = (started.get("object", {}).get("key"), started.get("s3_key"))
+            if key in keys and execution["status"] != "RUNNING":
                 return execution
         time.sleep(0.05)
     raise DemoError(f"No execution for {key} ended in {EXECUTION_SECONDS} s")

@@ -35,10 +35,11 @@ def draw_workflow(definition: dict[str, Any], entered: Counter[str], path: Path)
     corners = {n: (GAP + c * (BOX[0] + GAP), GAP // 2 + r * (BOX[1] + GAP)) for n, (c, r) in places.items()}
     for name, state in states.items():
         x, y = corners[name]
-        if "Next" in state:
-            _arrow(draw, (x + BOX[0] // 2, y + BOX[1]), (x + BOX[0] // 2, corners[state["Next"]][1]))
+        for following in _following(state):
+            there = corners[following]
+            _arrow(draw, (x + BOX[0] // 2, y + BOX[1]), (there[0] + BOX[0] // 2, there[1]))
         for catcher in state.get("Catch", []):
-            if catcher["Next"] == state["Next"]:
+            if catcher["Next"] in _following(state):
                 continue
             there = corners[catcher["Next"]]
             middle = y + BOX[1] // 2
@@ -58,15 +59,24 @@ def draw_workflow(definition: dict[str, Any], entered: Counter[str], path: Path)
 
 
 def _place(states: dict[str, Any], name: str, column: int, row: int, places: dict[str, tuple[int, int]]) -> None:
-    """Put the main path into one column, each caught error's path into the next, and that of all others beyond it."""
+    """Put the main path into one column, each caught error's path into the next, and that of all others beyond it.
+
+    What a choice can lead to stands side by side.
+    """
     if name in places:
         return
     places[name] = (column, row)
-    if "Next" in states[name]:
-        _place(states, states[name]["Next"], column, row + 1, places)
+    for aside, following in enumerate(_following(states[name])):
+        _place(states, following, column + aside, row + 1, places)
     for catcher in states[name].get("Catch", []):
         aside = 2 if catcher["ErrorEquals"] == ["States.ALL"] else 1
         _place(states, catcher["Next"], column + aside, row + 1, places)
+
+
+def _following(state: dict[str, Any]) -> list[str]:
+    """Return the states that follow one which ends well."""
+    named = [choice["Next"] for choice in state.get("Choices", [])]
+    return [*named, *(state[key] for key in ("Default", "Next") if key in state)]
 
 
 def _arrow(draw: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int]) -> None:

@@ -146,6 +146,16 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--limit", type=at_least_one, metavar="N", help="of --faults, take at most N")
     replay.add_argument("--stack-name", required=True, help="as in samconfig.toml")
     replay.set_defaults(run=_replay)
+
+    renew = commands.add_parser(
+        "renew",
+        help="put old reviews and faults back at the end of their queue, before SQS deletes them",
+        description="Send old messages of the review queue and of the fault queue again, and delete the originals. SQS "
+        "deletes what is 14 days old, read or not. It can be stopped at any time: at worst a message is there twice.",
+    )
+    renew.add_argument("--stack-name", required=True, help="as in samconfig.toml")
+    renew.add_argument("--days", type=_days, default=7, metavar="N", help="age of an old one (default: %(default)s)")
+    renew.set_defaults(run=_renew)
     return parser
 
 
@@ -173,6 +183,16 @@ def _positive(text: str) -> float:
         value = 0.0
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _days(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 14:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 0 to under 14")
     return value
 
 
@@ -291,6 +311,13 @@ def _replay(options: argparse.Namespace) -> int:
     if options.faults:
         return replay_faults(stack, options.limit)
     return replay(stack, options.execution, options.image)
+
+
+def _renew(options: argparse.Namespace) -> None:
+    from monitoring.queue import renew
+    from monitoring.stack import find_stack
+
+    renew(find_stack(options.stack_name), options.days)
 
 
 def _window(options: argparse.Namespace, model: "Model") -> "Window":

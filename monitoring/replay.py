@@ -1,6 +1,5 @@
 """Send an image, or what ended in a fault, through the workflow again."""
 
-import contextlib
 import hashlib
 import json
 import re
@@ -15,6 +14,7 @@ import rich
 from botocore.exceptions import ClientError
 from rich.text import Text
 
+from monitoring.queue import count, work_off
 from monitoring.stack import Stack, find_execution, parse_object, printable, reason
 from training.errors import CommandError
 from training.progress import progress
@@ -28,11 +28,6 @@ CORRECTED = "corrected"
 #: The exit code for an image that the model is still not sure of.
 UNSURE = 3
 POLL_SECONDS = 1.0
-#: How long a fault's message is hidden from others while its execution is started.
-VISIBILITY_SECONDS = 60
-#: Long polling asks all of the queue's servers, and yet an answer without messages does not prove that there are none:
-#: only so many in a row are taken for the end.
-WAIT_SECONDS, EMPTY_ANSWERS = 2, 2
 #: Of an execution's name that becomes part of its replay's: with what follows, 64 characters, which is also the most
 #: that InvokeEndpoint takes as an inference id, so that captured data can be found by the whole name.
 _NAME_CHARACTERS = 47
@@ -73,7 +68,7 @@ def replay(stack: Stack, execution: str, file: Path | None) -> int:
 
 
 def replay_faults(stack: Stack, limit: int | None) -> int:
-    """Start again what lies in the fault queue, and delete each message once its execution is started.
+    """Start again what lies in the fault queue, with the same input, and delete each message once that is started.
 
     The name of an execution follows from the message's own, so that a message that could not be deleted in time
     cannot start a second one.
@@ -97,66 +92,47 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
         It was interrupted; says how many had been started.
     """
     queue, workflow = stack.output("FaultQueueUrl"), stack.output("WorkflowArn")
-    sqs = boto3.client("sqs")
     ours: set[str] = set()
-    kept: dict[str, str] = {}
-    received: list[MessageTypeDef] = []
-    done = strange = empty = 0
-    try:
-        with progress("start again", limit, "executions") as advance:
-            while empty < EMPTY_ANSWERS and (limit is None or done < limit):
-                received = sqs.receive_message(
-                    QueueUrl=queue,
-                    MaxNumberOfMessages=min(10, limit - done) if limit else 10,
-                    VisibilityTimeout=VISIBILITY_SECONDS,
-                    WaitTimeSeconds=WAIT_SECONDS,
-                ).get("Messages", [])
-                # What was kept comes back, and is nothing new.
-                empty = empty + 1 if all(message["MessageId"] in kept for message in received) else 0
-                for message in received:
-                    if message["MessageId"] in kept:
-                        kept[message["MessageId"]] = message["ReceiptHandle"]
-                        continue
-                    fault = parse_object(message["Body"])
-                    of = fault.get("execution_id")
-                    if not isinstance(of, str) or "input" not in fault:
-                        print(f"left message {message['MessageId']}: it names no execution and input", file=sys.stderr)
-                        kept[message["MessageId"]] = message["ReceiptHandle"]
-                        strange += 1
-                    elif of in ours:
-                        # What has just failed again waits for the next call, else this one would never end.
-                        kept[message["MessageId"]] = message["ReceiptHandle"]
-                    else:
-                        arn, said = _start(workflow, of, fault["input"])
-                        ours.add(arn)
-                        sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-                        done += 1
-                        _say(f"{said} {arn} (had failed: {fault.get('error')})")
-                        advance(1)
-    except KeyboardInterrupt:
-        # What was deleted is among them too, and stays deleted.
-        kept |= {message["MessageId"]: message["ReceiptHandle"] for message in received}
-        raise CommandError(f"interrupted; {done} started again, the rest stays in the fault queue") from None
-    finally:
-        for receipt in kept.values():
-            # One that was kept for long is back in the queue already.
-            with contextlib.suppress(ClientError):
-                sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=receipt, VisibilityTimeout=0)
-    counts = sqs.get_queue_attributes(
-        QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    )["Attributes"]
-    left = sum(map(int, counts.values()))
+    strange: set[str] = set()
+
+    def again(message: "MessageTypeDef") -> bool:
+        fault = parse_object(message["Body"])
+        of = fault.get("execution_id")
+        if not isinstance(of, str) or (text := _input(of, fault)) is None:
+            why = "its execution is gone" if isinstance(of, str) else "it names no execution"
+            print(f"left message {message['MessageId']}: {why}", file=sys.stderr)
+            strange.add(message["MessageId"])
+            return False
+        if of in ours:
+            # What has just failed again waits for the next call, else this one would never end.
+            return False
+        arn, said = _start(workflow, of, text)
+        ours.add(arn)
+        _say(f"{said} {arn} (had failed: {fault.get('error') or fault.get('status')})")
+        return True
+
+    done, ended = work_off(queue, "start again", "executions", "started again", again, limit)
+    left = count(queue)
     print(f"{done} started again; the fault queue holds about {left} messages (by SQS's count, which lags a minute)")
-    return int(strange > 0 or (left > 0 and empty == EMPTY_ANSWERS))
+    return int(bool(strange) or (left > 0 and ended))
 
 
-def _start(workflow: str, of: str, event: dict[str, Any]) -> tuple[str, str]:
+def _input(of: str, fault: dict[str, Any]) -> str | None:
+    """Return a failed execution's input; where the execution is gone, what its message has of it."""
+    try:
+        return boto3.client("stepfunctions").describe_execution(executionArn=of)["input"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("ExecutionDoesNotExist", "InvalidArn", "ValidationException"):
+            raise
+    address = {name: fault[name] for name in ("s3_bucket", "s3_key") if name in fault}
+    return json.dumps(address) if len(address) == 2 else None
+
+
+def _start(workflow: str, of: str, text: str) -> tuple[str, str]:
     """Start the replay of an execution, unless it was started before; return its ARN, and which of both it is."""
     name = _name(of.rsplit(":", 1)[-1], hashlib.sha256(of.encode()).hexdigest()[:8])
     try:
-        started = boto3.client("stepfunctions").start_execution(
-            stateMachineArn=workflow, name=name, input=json.dumps(event)
-        )
+        started = boto3.client("stepfunctions").start_execution(stateMachineArn=workflow, name=name, input=text)
     except ClientError as error:
         if error.response["Error"]["Code"] != "ExecutionAlreadyExists":
             raise

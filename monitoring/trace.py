@@ -112,6 +112,8 @@ def _states(described: "DescribeExecutionOutputTypeDef") -> tuple[list[dict[str,
 def _object(event: dict[str, Any], missing: list[str]) -> tuple[dict[str, Any] | None, str | None]:
     """Describe the object in S3 as it is now; return it, and the SHA-256 of the image that the model saw."""
     bucket, key = event.get("s3_bucket"), event.get("s3_key")
+    if bucket is None and isinstance(event.get("bucket"), dict) and isinstance(event.get("object"), dict):
+        bucket, key = event["bucket"].get("name"), event["object"].get("key")  # an upload's event, before serialize
     if not isinstance(bucket, str) or not isinstance(key, str):
         missing.append("object: the input names none")
         return None, None

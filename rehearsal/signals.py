@@ -13,6 +13,7 @@ import re
 import statistics
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ from moto.cloudwatch.models import (
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
+from moto.events.models import events_backends
 from moto.logs.models import LogsBackend
 from moto.sns.models import sns_backends
 from moto.sqs.models import SQSBackend, sqs_backends
@@ -403,6 +405,43 @@ def _count(of: Any, namespace: str, name: str, dimension: dict[str, str]) -> Non
     """Record that something happened once in the account and region of ``of``."""
     backend = cloudwatch_backends[of.account_id][of.region_name]
     backend.metric_data.append(MetricDatum(namespace, name, 1, [dimension], None, "Count"))
+
+
+@gap("executions tell nobody when they end")
+def executions_announce_their_end() -> None:
+    """Send Step Functions' event to the rules of the default bus."""
+
+    def ending(original: Any) -> Any:
+        def terminated(communication: BaseExecutionWorkerCommunication) -> None:
+            original(communication)
+            execution: Any = communication.execution
+            try:
+                _announce(execution)
+            except Exception:  # the execution has ended all the same
+                log.exception("The end of %s could not be announced", execution.exec_arn)
+
+        return terminated
+
+    replace(BaseExecutionWorkerCommunication, "terminated", ending)
+
+
+def _announce(execution: Any) -> None:
+    # As DescribeExecution has it: https://docs.aws.amazon.com/step-functions/latest/dg/eventbridge-integration.html
+    described = json.loads(json.dumps(execution.to_describe_output(), default=lambda at: int(at.timestamp() * 1000)))
+    event: Any = {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": "Step Functions Execution Status Change",
+        "source": "aws.states",
+        "account": execution.account_id,
+        "region": execution.region_name,
+        "time": time.time(),
+        "ingestion-time": time.time(),
+        "resources": [execution.exec_arn],
+        "detail": {"output": None, "error": None, "cause": None, **described},
+    }
+    for rule in [*events_backends[execution.account_id][execution.region_name].event_buses["default"].rules.values()]:
+        rule.send_to_targets(event)
 
 
 def start() -> None:

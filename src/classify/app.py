@@ -13,7 +13,14 @@ from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+)
 
 logger = Logger()
 metrics = Metrics()
@@ -29,7 +36,12 @@ SUM_TOLERANCE = 1e-3
 #: InvokeEndpoint's limit for an inference id, in characters.
 MAX_INFERENCE_ID = 64
 #: What identifies an image in logs, traces and metrics.
-IDENTITY = ("execution_id", "s3_bucket", "s3_key", "endpoint", "variant", "model")
+IDENTITY = ("execution_id", "image_id", "s3_bucket", "s3_key", "endpoint", "variant", "model")
+#: Errors of the SDK after which the same request may succeed; any other is about the request.
+TRANSIENT = (ConnectionError, HTTPClientError, CredentialRetrievalError, NoCredentialsError)
+ENDPOINT_NAME = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}", re.ASCII)
+#: A media type without parameters, as a header can hold it.
+CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 #: X-Ray's limit for the value of an annotation, in characters.
 MAX_ANNOTATION = 1000
 #: In the custom attributes of its answer the endpoint says which labels it answers for, if it says so at all …
@@ -44,6 +56,10 @@ class ClassifyError(Exception):
 
 class InvalidEvent(ClassifyError):
     """The event is not what serialize returns."""
+
+
+class InvalidConfiguration(ClassifyError):
+    """A setting of the function is missing or makes no sense."""
 
 
 class EndpointThrottled(ClassifyError):
@@ -89,11 +105,10 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     ClassifyError
         One of its subclasses; the name says what was wrong.
     """
-    labels = os.environ["LABELS"].split(",")
-    endpoint = os.environ["ENDPOINT_NAME"]
     identify(event)
-    identify({"endpoint": endpoint})
     try:
+        endpoint, labels = read_settings()
+        identify({"endpoint": endpoint})
         carried, image = parse_event(event)
         answer, variant, attributes = invoke(endpoint, image, event["content_type"], inference_id(carried))
         model = announced_model(attributes)
@@ -134,6 +149,30 @@ def report(error: Exception) -> None:
     metrics.add_metric(type(error).__name__ if named else "UnexpectedError", MetricUnit.Count, 1)
 
 
+def read_settings() -> tuple[str, list[str]]:
+    """Return the endpoint's name, and the model's labels.
+
+    Raises
+    ------
+    InvalidConfiguration
+        If one of them is missing, or cannot be what it should be.
+    """
+    endpoint, labels = os.environ.get("ENDPOINT_NAME", ""), os.environ.get("LABELS", "").split(",")
+    if not ENDPOINT_NAME.fullmatch(endpoint):
+        raise InvalidConfiguration(f"ENDPOINT_NAME must be the name of an endpoint, got {endpoint!r:.80}")
+    if not all(labels):
+        raise InvalidConfiguration(f"LABELS must be labels separated by commas, got {','.join(labels)!r:.80}")
+    return endpoint, labels
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: short, and its type alone where it is too large or deep for a text."""
+    try:
+        return f"{value!r:.200}"
+    except (ValueError, RecursionError):
+        return type(value).__name__
+
+
 def parse_event(event: Any) -> tuple[dict[str, Any], bytes]:
     """Return what the event carries besides the image, and the image's bytes.
 
@@ -146,18 +185,21 @@ def parse_event(event: Any) -> tuple[dict[str, Any], bytes]:
         raise InvalidEvent(f"The event must be what serialize returns, not {type(event).__name__}")
     for name in ("s3_bucket", "s3_key", "image_data", "content_type"):
         if not isinstance(event.get(name), str) or not event[name]:
-            raise InvalidEvent(f"{name} must be a non-empty text, got {event.get(name)!r:.80}")
+            raise InvalidEvent(f"{name} must be a non-empty text, got {shown(event.get(name))}")
+    if not CONTENT_TYPE.fullmatch(event["content_type"]):
+        raise InvalidEvent(f"content_type must be like image/png, got {event['content_type']!r:.80}")
     try:
         image = base64.b64decode(event["image_data"], validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidEvent(f"image_data is not base64: {error}") from error
-    carried = ("s3_bucket", "s3_key", "execution_id", "source", "statistics")
+    carried = ("s3_bucket", "s3_key", "execution_id", "image_id", "source", "statistics")
     return {name: event[name] for name in carried if name in event}, image
 
 
 def inference_id(carried: dict[str, Any]) -> str:
     """Return the id under which data capture records this request: the execution's name, else the S3 key."""
-    text = str(carried.get("execution_id", carried["s3_key"])).rsplit(":", 1)[-1]
+    execution_id = carried.get("execution_id")
+    text = (execution_id if isinstance(execution_id, str) else carried["s3_key"]).rsplit(":", 1)[-1]
     return re.sub(r"[^!-~]", "_", text)[-MAX_INFERENCE_ID:]
 
 
@@ -186,10 +228,12 @@ def invoke(endpoint: str, image: bytes, content_type: str, request_id: str) -> t
         answer = response["Body"].read()
     except ClientError as error:
         raise _endpoint_error(error, endpoint) from error
-    except BotoCoreError as error:
+    except TRANSIENT as error:
         raise EndpointUnavailable(f"Endpoint {endpoint} did not answer: {error}") from error
+    except BotoCoreError as error:
+        raise EndpointRefused(f"Endpoint {endpoint} cannot be asked: {error!s:.300}") from error
     metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, (time.perf_counter() - started) * 1000)
-    return answer, response["InvokedProductionVariant"], response.get("CustomAttributes", "")
+    return answer, response.get("InvokedProductionVariant", ""), response.get("CustomAttributes", "")
 
 
 def _endpoint_error(error: ClientError, endpoint: str) -> ClassifyError:
@@ -198,7 +242,8 @@ def _endpoint_error(error: ClientError, endpoint: str) -> ClassifyError:
     message = error.response["Error"].get("Message", "")
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     said = f"{code}: {message}"[:300]
-    original = int(str(error.response.get("OriginalStatusCode", 0)))
+    told = str(error.response.get("OriginalStatusCode", ""))
+    original = int(told) if told.isascii() and told.isdecimal() else 0
     if code in ("ThrottlingException", "Throttling", "TooManyRequestsException") or status == 429 or original == 429:
         return EndpointThrottled(f"Endpoint {endpoint} is busy ({said})")
     if code == "ModelError" and 400 <= original < 500:
@@ -241,14 +286,14 @@ def parse_inferences(answer: bytes, labels: list[str]) -> list[float]:
     """
     try:
         inferences = json.loads(answer)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInference(f"The endpoint's answer is not JSON: {answer[:80]!r}") from error
     if not isinstance(inferences, list) or len(inferences) != len(labels):
-        raise InvalidInference(f"Expected a list of {len(labels)} probabilities for {labels}, got {inferences!r:.200}")
+        raise InvalidInference(f"Expected a list of {len(labels)} probabilities for {labels}, got {shown(inferences)}")
     for value in inferences:
         # A comparison with NaN is false, so "not within" catches it where "outside" would not.
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise InvalidInference(f"Probabilities are numbers from 0 to 1, got {inferences!r:.200}")
+            raise InvalidInference(f"Probabilities are numbers from 0 to 1, got {shown(inferences)}")
     if sum(inferences) > 1 + SUM_TOLERANCE:
         raise InvalidInference(f"Probabilities sum to at most 1, got {inferences!r:.200}")
     return [float(value) for value in inferences]

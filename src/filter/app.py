@@ -13,7 +13,7 @@ metrics = Metrics()
 tracer = Tracer(auto_patch=False)
 
 #: What identifies an image in logs, traces and metrics.
-IDENTITY = ("execution_id", "s3_bucket", "s3_key", "endpoint", "variant", "model")
+IDENTITY = ("execution_id", "image_id", "s3_bucket", "s3_key", "endpoint", "variant", "model")
 #: X-Ray's limit for the value of an annotation, in characters.
 MAX_ANNOTATION = 1000
 
@@ -123,6 +123,14 @@ def parse_threshold(text: str) -> float:
     return threshold
 
 
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: short, and its type alone where it is too large or deep for a text."""
+    try:
+        return f"{value!r:.200}"
+    except (ValueError, RecursionError):
+        return type(value).__name__
+
+
 def parse_event(event: Any) -> float:
     """Check an event from classify, and return its confidence.
 
@@ -137,16 +145,18 @@ def parse_event(event: Any) -> float:
         raise InvalidEvent(f"The event must be what classify returns, not {type(event).__name__}")
     for name in ("s3_bucket", "s3_key", "label"):
         if not isinstance(event.get(name), str) or not event[name]:
-            raise InvalidEvent(f"{name} must be a non-empty text, got {event.get(name)!r:.80}")
+            raise InvalidEvent(f"{name} must be a non-empty text, got {shown(event.get(name))}")
+    if event["label"].isspace():  # which CloudWatch refuses as a dimension
+        raise InvalidEvent(f"label must be a non-empty text, got {event['label']!r:.80}")
     if event.get("image_data"):
         raise InvalidEvent("image_data must not come further than classify")
     inferences, confidence = event.get("inferences"), event.get("confidence")
     if not isinstance(inferences, list) or not inferences:
-        raise InvalidInference(f"inferences must be a list of probabilities, got {inferences!r:.80}")
+        raise InvalidInference(f"inferences must be a list of probabilities, got {shown(inferences)}")
     for value in [*inferences, confidence]:
         # A comparison with NaN is false, so "not within" catches it where "outside" would not.
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise InvalidInference(f"Probabilities are numbers from 0 to 1, got {value!r:.80}")
+            raise InvalidInference(f"Probabilities are numbers from 0 to 1, got {shown(value)}")
     if confidence != max(inferences):
-        raise InvalidInference(f"confidence {confidence} is not the highest of the inferences {inferences!r:.200}")
+        raise InvalidInference(f"confidence {confidence} is not the highest of the inferences {shown(inferences)}")
     return float(confidence)

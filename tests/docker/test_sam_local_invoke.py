@@ -28,15 +28,20 @@ def sample(name: str) -> Any:
     return json.loads((EVENTS / f"{name}.json").read_text())
 
 
+def unplaced(event: Any) -> Any:
+    """Return an event without what names its bucket, which has another name in each stack."""
+    return {name: value for name, value in event.items() if name not in ("s3_bucket", "image_id")}
+
+
 #: What each event gives: keys and values of a result, or the name of an error.
 PROMISES = {
-    "serialize": sample("classify"),
+    "serialize": unplaced(sample("classify")),
     "serialize-invalid-event": {"errorType": "InvalidEvent"},
     "serialize-missing-object": {"errorType": "ObjectNotFound"},
     "serialize-not-an-image": {"errorType": "UnsupportedImage"},
     "classify": {"label": "bicycle"},
     "classify-not-an-image": {"errorType": "InvalidInference"},
-    "filter-accepted": sample("filter-accepted"),
+    "filter-accepted": unplaced(sample("filter-accepted")),
     "filter-invalid-inference": {"errorType": "InvalidInference"},
     "filter-unsure": {"errorType": "ThresholdNotMet"},
 }
@@ -85,10 +90,11 @@ def invoke(reachable: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> In
     template, variables = folder / "build" / "template.yaml", folder / "variables.json"
     sam = ["--config-file", str(REPOSITORY / "samconfig.toml"), "--config-env", "rehearsal"]
     sam += ["--parameter-overrides", f"Architecture={ARCHITECTURE}"]
-    bucket = sample("serialize")["s3_bucket"]
     reachable.run("sam", "build", *sam, "--build-dir", str(template.parent), "--cache-dir", str(folder / "cache"))
     reachable.run("sam", "deploy", *sam, "--template-file", str(template))
-    deploy_endpoint(reachable, bucket)
+    (described,) = reachable.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+    deploy_endpoint(reachable, outputs["ImageBucketName"])
     reachable.run("python", "events/prepare.py", "--stack-name", STACK, "--out", str(folder / "events"))
 
     # SAM CLI passes on only variables that the template names, and prefers its own AWS_ENDPOINT_URL to the
@@ -101,7 +107,7 @@ def invoke(reachable: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> In
 
     def call(name: str) -> Any:
         function = name.split("-")[0].title()
-        command = ["sam", "local", "invoke", function, "-e", f"events/{name}.json", *sam]
+        command = ["sam", "local", "invoke", function, "-e", str(folder / "events" / f"{name}.json"), *sam]
         command += ["--template", str(template), "--env-vars", str(variables)]
         # A pull of a stand-in's name fails, and offline that of the real image does, too.
         command += ["--skip-pull-image", "--add-host", f"{HOST}:host-gateway"]

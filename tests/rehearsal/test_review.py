@@ -255,7 +255,7 @@ def test_an_upload_is_traced_by_the_inference_id_of_its_captured_record(stack: S
     told = trace(stack, metadata["inferenceId"])
     name = told["execution"]["arn"].rsplit(":", 1)[-1]
     assert len(name) == 73 and name.endswith(metadata["inferenceId"])
-    assert told["execution"]["input"]["s3_key"] == key and told["capture"]["event_id"] == metadata["eventId"]
+    assert told["execution"]["input"]["object"]["key"] == key and told["capture"]["event_id"] == metadata["eventId"]
 
 
 def test_a_trace_tells_the_whole_story(stack: Stack) -> None:

@@ -67,7 +67,7 @@ def test_a_changed_parameter_reaches_the_function(stack: Stack) -> None:
     ],
 )
 def test_remote_invoke_gives_each_outcome(stack: Stack, name: str, status: str, error: str | None) -> None:
-    file = f"events/{name}.json"
+    file = f"build/events/{name}.json"
     invoked = stack.rehearsal.run(
         "sam", "remote", "invoke", "Workflow", *ENVIRONMENT, "--event-file", file, "--output", "json"
     )
@@ -77,9 +77,9 @@ def test_remote_invoke_gives_each_outcome(stack: Stack, name: str, status: str, 
 
 def test_remote_invoke_of_a_function(stack: Stack) -> None:
     invoked = stack.rehearsal.run(
-        "sam", "remote", "invoke", "Serialize", *ENVIRONMENT, "--event-file", "events/serialize.json"
+        "sam", "remote", "invoke", "Serialize", *ENVIRONMENT, "--event-file", "build/events/serialize.json"
     )
-    assert json.loads(invoked.stdout) == json.loads((REPOSITORY / "events" / "classify.json").read_text())
+    assert json.loads(invoked.stdout) == json.loads((REPOSITORY / "build/events/classify.json").read_text())
     assert "Serialized" in invoked.stderr
 
 
@@ -103,14 +103,54 @@ def test_an_upload_starts_the_workflow_by_itself(stack: Stack) -> None:
     def executions() -> dict[str, Any]:
         listed = states.list_executions(stateMachineArn=stack.outputs["WorkflowArn"])["executions"]
         described = [states.describe_execution(executionArn=execution["executionArn"]) for execution in listed]
-        return {json.loads(d["input"]).get("s3_key"): d for d in described}
+        return {json.loads(d["input"]).get("object", {}).get("key"): d for d in described}
 
-    key = 'incoming/with "quotes" & ünïcode.png'
-    stack.put("elsewhere/b.png", drawing.bicycle(64, 64))
+    def ended(key: str) -> dict[str, Any]:
+        return dict(wait_for(lambda: (d := executions().get(key)) and d["status"] != "RUNNING" and d))
+
+    key = 'incoming/with "quotes" & ünïcode+100%.png'
+    others = {"elsewhere/b.png", "incoming/", "incoming/folder/", "incoming/folder.png/"}
+    for other in others:
+        stack.put(other, b"" if other.endswith("/") else drawing.bicycle(64, 64))
+    stack.put("incoming/empty.png", b"")
     stack.put(key, drawing.bicycle(64, 64))
-    done = wait_for(lambda: (d := executions().get(key)) and d["status"] != "RUNNING" and d)
+    done = ended(key)
     assert done["status"] == "SUCCEEDED", done
-    assert "elsewhere/b.png" not in executions()
+    output = json.loads(done["output"])
+    assert (output["s3_bucket"], output["s3_key"]) == (stack.bucket, key)
+    assert output["image_id"] == json.loads(stack.classify({**output})["output"])["image_id"]
+    empty_one = ended("incoming/empty.png")
+    assert empty_one["error"] == "UnsupportedImage" and "is empty" in empty_one["cause"]
+    # What else was uploaded came before these two.
+    assert not others & set(executions())
+
+
+def test_what_no_catch_sees_waits_in_the_fault_queue_too(stack: Stack) -> None:
+    states, sqs = stack.rehearsal.client("stepfunctions"), stack.rehearsal.client("sqs")
+    # Neither has a state that could catch it: an input that is no object, and an execution that is stopped.
+    unreadable = stack.rehearsal.execute(stack.outputs["WorkflowArn"], ["no object"])
+    assert stack.rehearsal.outcome(unreadable)["error"] == "States.Runtime"
+    client = stack.rehearsal.client("lambda")
+    client.put_function_concurrency(FunctionName=stack.outputs["SerializeFunctionName"], ReservedConcurrentExecutions=0)
+    try:
+        stopped = stack.rehearsal.execute(stack.outputs["WorkflowArn"], {"s3_bucket": stack.bucket, "s3_key": "a"})
+        wait_for(lambda: "TaskFailed" in str(states.get_execution_history(executionArn=stopped)["events"]))
+        states.stop_execution(executionArn=stopped)
+        stack.rehearsal.outcome(stopped)
+    finally:
+        client.delete_function_concurrency(FunctionName=stack.outputs["SerializeFunctionName"])
+
+    def kept() -> dict[str, Any]:
+        received = sqs.receive_message(
+            QueueUrl=stack.outputs["FaultQueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=0
+        )
+        bodies = [json.loads(message["Body"]) for message in received.get("Messages", [])]
+        return {body["execution_id"]: body for body in bodies}
+
+    found: dict[str, Any] = {}
+    wait_for(lambda: found.update(kept()) or {unreadable, stopped} <= set(found))
+    assert found[unreadable] == {"execution_id": unreadable, "status": "FAILED"}
+    assert found[stopped] == {"execution_id": stopped, "status": "ABORTED"}
 
 
 def test_an_unsure_image_waits_in_the_review_queue(stack: Stack) -> None:
@@ -140,7 +180,7 @@ def test_a_fault_is_kept_and_raises_its_alarm_which_an_unsure_image_does_not(sta
     received = sqs.receive_message(QueueUrl=stack.outputs["FaultQueueUrl"], MaxNumberOfMessages=10)["Messages"]
     kept = [json.loads(message["Body"]) for message in received]
     assert outcome["executionArn"] in {fault["execution_id"] for fault in kept}
-    assert "ThresholdNotMet" not in {fault["error"] for fault in kept}
+    assert "ThresholdNotMet" not in {fault.get("error") for fault in kept}
 
 
 def test_a_twelve_megapixel_photograph_passes_through(stack: Stack) -> None:
@@ -180,7 +220,7 @@ def test_real_images_give_every_outcome(stack: Stack, image_data: Path) -> None:
 
 
 def test_what_the_model_refuses_is_an_invalid_inference(stack: Stack) -> None:
-    file = "events/classify-not-an-image.json"
+    file = "build/events/classify-not-an-image.json"
     invoked = stack.rehearsal.run(
         "sam", "remote", "invoke", "Classify", *ENVIRONMENT, "--event-file", file, check=False
     )

@@ -121,20 +121,22 @@ def test_an_alarm_looks_at_metrics_that_somebody_emits(name: str) -> None:
 def test_an_alarms_formula_uses_exactly_its_metrics(name: str) -> None:
     queries = ALARMS[name]["Metrics"]
     (formula,) = [query["Expression"] for query in queries if "Expression" in query]
-    used = {node.id for node in ast.walk(ast.parse(formula)) if isinstance(node, ast.Name)} - {"IF", "SUM"}
+    used = {node.id for node in ast.walk(ast.parse(formula)) if isinstance(node, ast.Name)} - {"IF", "SUM", "MAX"}
     assert used == {query["Id"] for query in queries if "MetricStat" in query}
     assert len({query["MetricStat"]["Period"] for query in queries if "MetricStat" in query}) == 1
 
 
 # The other two weigh metrics against each other, of which both are there or neither.
-@pytest.mark.parametrize("name", ["FaultAlarm", "ThrottleAlarm", "DeadLetterAlarm", "MonitorFailedAlarm"])
+@pytest.mark.parametrize(
+    "name", ["FaultAlarm", "ThrottleAlarm", "DeadLetterAlarm", "ExpiryAlarm", "MonitorFailedAlarm"]
+)
 def test_an_alarm_on_one_of_several_metrics_does_not_wait_for_the_others(name: str) -> None:
     queries = ALARMS[name]["Metrics"]
     (formula,) = [query["Expression"] for query in queries if "Expression" in query]
     # AWS reports nothing of a queue that idles or of a failure that never happened.
     for query in queries:
         if "MetricStat" in query and query["Id"] != "succeeded":
-            value = calculate(ast.parse(formula, mode="eval").body, {query["Id"]: 100.0}.get)
+            value = calculate(ast.parse(formula, mode="eval").body, {query["Id"]: 1e6}.get)
             assert value is not None and value > ALARMS[name]["Threshold"], query["Id"]
 
 
@@ -201,6 +203,15 @@ def test_who_hears_of_drift_can_find_the_report() -> None:
     assert f"'--output', '{address}'" in arguments
     bucket = ALARMS["DriftAlarm"]["AlarmDescription"]["Fn::Sub"][1]["Bucket"]
     assert bucket == RESOURCES["MonitorWorkflow"]["Properties"]["DefinitionSubstitutions"]["Bucket"]
+
+
+def test_messages_are_called_old_days_before_sqs_deletes_them() -> None:
+    metrics = [query["MetricStat"]["Metric"] for query in ALARMS["ExpiryAlarm"]["Metrics"] if "MetricStat" in query]
+    queues = [metric["Dimensions"][0]["Value"]["Fn::GetAtt"][0] for metric in metrics]
+    assert queues == ["ReviewQueue", "FaultQueue"]
+    for name in queues:
+        kept = RESOURCES[name]["Properties"]["MessageRetentionPeriod"]
+        assert ALARMS["ExpiryAlarm"]["Threshold"] + 3 * 86400 < kept
 
 
 def test_an_unsure_answer_is_no_fault() -> None:

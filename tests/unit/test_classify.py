@@ -195,6 +195,26 @@ def test_an_event_that_serialize_did_not_make_is_invalid(endpoint: Stubber, cont
         app.lambda_handler({**EVENT, **change}, context)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("ENDPOINT_NAME", ""), ("ENDPOINT_NAME", "a b"), ("LABELS", ""), ("LABELS", "a,,b")]
+)
+def test_a_setting_that_is_missing_or_makes_no_sense_is_named_and_counted(
+    endpoint: Stubber, context: Any, monkeypatch: pytest.MonkeyPatch, counted: Any, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(app.InvalidConfiguration, match=name):
+        app.lambda_handler(dict(EVENT), context)
+    monkeypatch.delenv(name)
+    with pytest.raises(app.InvalidConfiguration, match=name):
+        app.lambda_handler(dict(EVENT), context)
+    assert [line["InvalidConfiguration"] for line in counted()] == [[1], [1]]
+
+
+def test_an_answer_that_is_too_deep_to_read_is_not_believed(answer: Any) -> None:
+    with pytest.raises(app.InvalidInference, match="not JSON"):
+        answer("[" * 100_000)
+
+
 @pytest.mark.parametrize("event", [None, [], "text"])
 def test_what_is_no_object_is_invalid(endpoint: Stubber, context: Any, event: Any) -> None:
     with pytest.raises(app.InvalidEvent):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from src.filter import app as filter_
 from src.serialize import app as serialize
 
 ROOT = Path(__file__).parents[2]
-ADDRESS = {"s3_bucket": str, "s3_key": str, "execution_id": str}
+ADDRESS = {"s3_bucket": str, "s3_key": str, "execution_id": str, "image_id": str}
 SOURCE = {"format": str, "width": int, "height": int, "bytes": int, "etag": str}
 STATISTICS = {"brightness": float, "contrast": float, "sharpness": float}
 AFTER_SERIALIZE = {**ADDRESS, "image_data": str, "content_type": str, "source": SOURCE, "statistics": STATISTICS}
@@ -99,3 +100,13 @@ def test_the_review_message_takes_fields_that_exist(chain: list[dict[str, Any]])
     wanted = {path.removeprefix("$.") for path in body.values() if not path.startswith("$$")}
     assert wanted | {"execution_id"} == set(chain[1])
     assert body["execution_id.$"] == "$$.Execution.Id"
+
+
+def test_every_documented_log_filter_is_one_that_cloudwatch_logs_takes() -> None:
+    # Terms with anything but letters, digits and _ need double quotes, and SAM looks back ten minutes by itself.
+    found = []
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text().replace("\n", " ")
+        found += re.findall(r"sam logs [^`]*?--filter (\S+)( --start-time '[^']+')?", text)
+    assert len(found) >= 4
+    assert all(re.fullmatch(r"""'"[^"]+"'""", term) and start for term, start in found), found

@@ -95,11 +95,10 @@ def test_the_notification_matches_the_rule_of_the_stack() -> None:
     assert notification["source"] in rule["Pattern"]["source"]
     assert notification["detail-type"] in rule["Pattern"]["detail-type"]
     assert notification["detail"]["object"]["key"].startswith(template["Parameters"]["UploadPrefix"]["Default"])
-    for path in rule["InputTransformer"]["InputPathsMap"].values():
-        value = notification
-        for part in path.removeprefix("$.").split("."):
-            value = value[part]
-        assert isinstance(value, str)
+    # What the rule hands over is the input of an execution.
+    assert rule["InputPath"] == "$.detail"
+    address = serialize.parse_event(notification["detail"])
+    assert (address["s3_bucket"], address["s3_key"]) == (event("workflow")["s3_bucket"], "incoming/bicycle.png")
 
 
 def test_no_sample_is_left_untested() -> None:

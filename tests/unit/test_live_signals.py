@@ -134,11 +134,11 @@ def test_what_nobody_foresaw_is_logged_with_the_image_and_leaves_nothing_behind(
     run_serialize: Any, monkeypatch: pytest.MonkeyPatch, counted: Any, logged: Any, context: Any
 ) -> None:
     lines = logged(serialize)
-    monkeypatch.delenv("MAX_EDGE")
-    with pytest.raises(KeyError):
+    monkeypatch.setattr(serialize, "image_statistics", lambda image: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
         run_serialize()
     (line,) = lines()
-    assert line["error"] == "KeyError" and "Traceback" in line["exception"]
+    assert line["error"] == "ZeroDivisionError" and "Traceback" in line["exception"]
     assert line.items() >= ADDRESS.items()
     with pytest.raises(serialize.InvalidEvent):
         serialize.lambda_handler({}, context)

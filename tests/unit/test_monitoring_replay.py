@@ -13,6 +13,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
+from monitoring import queue
 from monitoring import replay as module
 from monitoring.__main__ import main
 from monitoring.replay import replay, replay_faults
@@ -48,7 +49,7 @@ DEFINITION = {
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(queue, "WAIT_SECONDS", 0)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
     with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
         boto3.client("s3").create_bucket(Bucket=BUCKET)
@@ -78,7 +79,7 @@ def inputs(stack: Stack) -> dict[str, dict[str, Any]]:
 
 def put_fault(stack: Stack, name: str, key: str = "a.png") -> None:
     workflow = stack.output("WorkflowArn").replace(":stateMachine:", ":execution:")
-    body = {"execution_id": f"{workflow}:{name}", "input": {"s3_bucket": BUCKET, "s3_key": key}}
+    body = {"execution_id": f"{workflow}:{name}", "s3_bucket": BUCKET, "s3_key": key}
     body |= {"error": "EndpointNotFound", "cause": "no endpoint"}
     boto3.client("sqs").send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody=json.dumps(body))
 
@@ -241,6 +242,7 @@ def test_a_message_stays_when_its_execution_does_not_start(stack: Stack, monkeyp
     real = boto3.client
     monkeypatch.setattr(boto3, "client", lambda name: states if name == "stepfunctions" else real(name))
     with Stubber(states) as stub:
+        stub.add_client_error("describe_execution", "ExecutionDoesNotExist")
         stub.add_client_error("start_execution", "ThrottlingException", http_status_code=400)
         with pytest.raises(states.exceptions.ClientError):
             replay_faults(stack, None)
@@ -254,13 +256,13 @@ def test_an_interrupted_run_says_what_it_started_and_gives_the_rest_back(
         put_fault(stack, str(number))
     real = module._start
 
-    def start(workflow: str, of: str, event: dict[str, Any]) -> tuple[str, str]:
+    def start(workflow: str, of: str, text: str) -> tuple[str, str]:
         if len(inputs(stack)) == 2:
             raise KeyboardInterrupt
-        return real(workflow, of, event)
+        return real(workflow, of, text)
 
     monkeypatch.setattr(module, "_start", start)
-    with pytest.raises(CommandError, match="interrupted; 2 started again, the rest stays in the fault queue"):
+    with pytest.raises(CommandError, match="interrupted; 2 started again, the rest stays in the queue"):
         replay_faults(stack, None)
     assert faults(stack) == (3, 0)
 
@@ -279,8 +281,8 @@ def test_what_fails_while_others_are_started_does_not_go_round(stack: Stack, mon
     put_fault(stack, "first")
     real = module._start
 
-    def start(workflow: str, of: str, event: dict[str, Any]) -> tuple[str, str]:
-        arn, said = real(workflow, of, event)
+    def start(workflow: str, of: str, text: str) -> tuple[str, str]:
+        arn, said = real(workflow, of, text)
         assert len(inputs(stack)) < 5, "it goes round"
         put_fault(stack, arn.rsplit(":", 1)[-1])  # it has failed at once
         return arn, said
@@ -294,28 +296,56 @@ def test_strange_messages_stay_and_are_named(stack: Stack, capsys: pytest.Captur
     boto3.client("sqs").send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody="hello")
     put_fault(stack, "first")
     assert replay_faults(stack, None) == 1
-    assert "names no execution and input" in capsys.readouterr().err
+    assert "it names no execution" in capsys.readouterr().err
     assert faults(stack) == (1, 0) and len(inputs(stack)) == 1
 
 
 def test_a_kept_message_that_comes_back_is_named_once_and_does_not_hide_others(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "VISIBILITY_SECONDS", 0)  # what is received is back at once
+    monkeypatch.setattr(queue, "VISIBILITY_SECONDS", 0)  # what is received is back at once
     boto3.client("sqs").send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody="hello")
     real = module._start
 
-    def start(workflow: str, of: str, event: dict[str, Any]) -> tuple[str, str]:
+    def start(workflow: str, of: str, text: str) -> tuple[str, str]:
         # One more arrives while the others are started, behind the one that was kept.
         if len(inputs(stack)) < 2:
             put_fault(stack, "later")
-        return real(workflow, of, event)
+        return real(workflow, of, text)
 
     monkeypatch.setattr(module, "_start", start)
     put_fault(stack, "first")
     assert replay_faults(stack, None) == 1
     assert len(inputs(stack)) == 2 and faults(stack) == (1, 0)
-    assert capsys.readouterr().err.count("names no execution and input") == 1
+    assert capsys.readouterr().err.count("it names no execution") == 1
+
+
+def test_what_is_started_again_is_the_input_as_it_was(stack: Stack) -> None:
+    # An upload's event, which has more than an address; and a failure that has no address in its message.
+    states, sqs = boto3.client("stepfunctions"), boto3.client("sqs")
+    event = {"bucket": {"name": BUCKET}, "object": {"key": "a+b.png", "etag": "0"}, "s3_key": "a"}
+    started = states.start_execution(
+        stateMachineArn=stack.output("WorkflowArn"), name="upload", input=json.dumps(event)
+    )["executionArn"]
+    module._wait(started)
+    execute(stack, "fault.png", "aborted")
+    put_fault(stack, "upload", "a+b.png")
+    body = json.dumps({"execution_id": started.replace(":upload", ":aborted"), "status": "ABORTED"})
+    sqs.send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody=body)
+    assert replay_faults(stack, None) == 0
+    again = {name.split("-replay-")[0]: text for name, text in inputs(stack).items() if "-replay-" in name}
+    assert again == {"upload": event, "aborted": inputs(stack)["aborted"]}
+
+
+def test_a_message_without_address_whose_execution_is_gone_stays(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = stack.output("WorkflowArn").replace(":stateMachine:", ":execution:") + ":gone"
+    body = json.dumps({"execution_id": gone, "status": "TIMED_OUT"})
+    boto3.client("sqs").send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody=body)
+    assert replay_faults(stack, None) == 1
+    assert "its execution is gone" in capsys.readouterr().err
+    assert faults(stack) == (1, 0) and not inputs(stack)
 
 
 def test_names_fit_both_limits(stack: Stack) -> None:

@@ -4,10 +4,12 @@ import base64
 import io
 import json
 import random
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import boto3
 import pytest
@@ -263,6 +265,112 @@ def test_a_name_that_is_no_bucket_is_invalid(context: Any) -> None:
         app.lambda_handler({"s3_bucket": "no such/bucket?", "s3_key": "a"}, context)
 
 
+@pytest.mark.parametrize("key", ["incoming/empty.png", "incoming/folder/"])
+def test_an_empty_object_is_named_as_empty(serialize: Any, key: str) -> None:
+    with pytest.raises(app.UnsupportedImage, match=f"s3://images/{key} is empty"):
+        serialize(b"", key)
+
+
+@pytest.mark.parametrize(
+    ("event", "wrapper"),
+    [
+        ({"body": {"s3_bucket": BUCKET, "s3_key": "a"}}, "body"),
+        ({"body": '{"s3_bucket": "images"}', "requestContext": {}, "isBase64Encoded": False}, "body"),
+        ({"source": "aws.s3", "detail": {"bucket": {"name": BUCKET}, "object": {"key": "a"}}}, "detail"),
+        ({"Records": [{"s3": {"bucket": {"name": BUCKET}, "object": {"key": "a"}}}]}, "Records"),
+        ({"input": {"s3_bucket": BUCKET, "s3_key": "a"}}, "input"),
+    ],
+)
+def test_a_wrapped_input_is_named_as_wrapped(event: Any, wrapper: str, context: Any) -> None:
+    with pytest.raises(app.InvalidEvent, match=f'wrapped in "{wrapper}": send {{"s3_bucket"'):
+        app.lambda_handler(event, context)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("s3_key", "a\ud800.png", "half a surrogate pair"),
+        ("s3_key", "é" * 513, "1026 bytes; the limit is 1024"),
+        ("s3_bucket", "x" * 300, "300 bytes; the limit is 255"),
+        ("s3_bucket", "arn:aws-cn:s3:cn-north-1:123456789012:accesspoint/images", "not an S3 address"),
+        ("s3_bucket", "images\n", "not an S3 address"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_invalid_and_not_retried(
+    name: str, value: str, said: str, context: Any
+) -> None:
+    with pytest.raises(app.InvalidEvent, match=said):
+        app.lambda_handler({"s3_bucket": BUCKET, "s3_key": "a.png", name: value}, context)
+
+
+@pytest.fixture
+def upload(bucket: Any, context: Any, png: Any) -> Callable[..., dict[str, Any]]:
+    """Return a sender of S3's own event: an object is put under one key, and announced under another."""
+
+    def run(key: str, announced: str, **changes: Any) -> dict[str, Any]:
+        etag = bucket.put_object(Bucket=BUCKET, Key=key, Body=png())["ETag"].strip('"')
+        uploaded = {"key": announced, "size": 1, "etag": etag, "sequencer": "0", **changes}
+        event = {"version": "0", "bucket": {"name": BUCKET}, "object": uploaded, "reason": "PutObject"}
+        result: dict[str, Any] = app.lambda_handler({**event, "execution_id": "w"}, context)
+        return result
+
+    return run
+
+
+KEYS = ["a.png", 'with "quotes" & <signs>.png', "a b+c%20d.png", "ünïcode ☃.png", "100%.png", "\\back\\slash"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_upload_is_found_whether_its_key_comes_encoded_or_not(upload: Any, key: str) -> None:
+    for announced in (key, quote_plus(key, safe="/"), quote(key)):
+        event = upload(key, announced)
+        assert (event["s3_bucket"], event["s3_key"], event["execution_id"]) == (BUCKET, key, "w")
+        assert "object" not in event and "bucket" not in event
+
+
+def test_the_key_as_it_came_wins_over_its_decoded_form(upload: Any, bucket: Any, png: Any) -> None:
+    bucket.put_object(Bucket=BUCKET, Key="a b.png", Body=png())
+    assert upload("a+b.png", "a+b.png")["s3_key"] == "a+b.png"
+
+
+@pytest.mark.parametrize("changes", [{"etag": "0" * 32}, {"etag": None}, {"etag": 'x" y'}])
+def test_a_decoded_key_needs_the_etag_of_the_upload(upload: Any, changes: dict[str, Any]) -> None:
+    with pytest.raises(app.ObjectNotFound, match=r"s3://images/a\+b.png"):
+        upload("a b.png", "a+b.png", **changes)
+
+
+def test_a_callers_key_is_never_decoded(serialize: Any, context: Any, png: Any) -> None:
+    serialize(png(), "a b.png")
+    with pytest.raises(app.ObjectNotFound):
+        app.lambda_handler({"s3_bucket": BUCKET, "s3_key": "a+b.png"}, context)
+
+
+def test_the_image_id_tells_a_repeated_event_from_another_image(serialize: Any, upload: Any, png: Any) -> None:
+    first = serialize(png(), "a.png")["image_id"]
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    assert upload("a.png", "a.png")["image_id"] == serialize(png(), "a.png")["image_id"] == first
+    others = {serialize(png(), "b.png")["image_id"], serialize(png(20, 20), "a.png")["image_id"]}
+    assert len({*others, first}) == 3
+
+
+def test_each_version_of_an_object_has_its_own_image_id(bucket: Any, serialize: Any, png: Any) -> None:
+    before = serialize(png())["image_id"]
+    bucket.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    versions = {serialize(png())["image_id"], serialize(png())["image_id"]}
+    assert len(versions | {before}) == 3
+    # While versioning is suspended all objects share the version "null".
+    assert app.image_id("b", "k", {"etag": "1", "version_id": "null"}) == app.image_id("b", "k", {"etag": "1"})
+
+
+@pytest.mark.parametrize("text", ["", "224.5", "0", "385", "-1", "1e2", "²"])
+def test_a_setting_that_makes_no_sense_is_named(
+    serialize: Any, png: Any, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("MAX_EDGE", text)
+    with pytest.raises(app.InvalidConfiguration, match="MAX_EDGE must be a whole number"):
+        serialize(png())
+
+
 def test_a_missing_object_is_not_found(context: Any) -> None:
     with pytest.raises(app.ObjectNotFound, match="s3://images/none"):
         app.lambda_handler({"s3_bucket": BUCKET, "s3_key": "none"}, context)
@@ -273,7 +381,6 @@ def test_a_missing_object_is_not_found(context: Any) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
         b"GIF89a",
         b"just text",
         b"%PDF-1.7 and so on",

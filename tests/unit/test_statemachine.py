@@ -14,6 +14,21 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
 STATES: dict[str, dict[str, Any]] = DEFINITIONS["classify"]["States"]
 #: Named errors of the functions after which the same input can succeed.
 CAN_SUCCEED_LATER = {"StorageUnavailable", "EndpointThrottled", "EndpointUnavailable"}
+#: Those that say that something has more to do than it can: it may take minutes to scale out.
+THROTTLED = {"EndpointThrottled", "Lambda.TooManyRequestsException"}
+FUNCTIONS = ("Serialize", "Classify", "Filter")
+
+
+def delays(retry: dict[str, Any]) -> list[float]:
+    """Return the longest that each attempt of a retrier can wait; full jitter takes half of it on average."""
+    backoff = (retry["IntervalSeconds"] * retry["BackoffRate"] ** attempt for attempt in range(retry["MaxAttempts"]))
+    return [min(delay, retry["MaxDelaySeconds"]) for delay in backoff]
+
+
+def longest(state: dict[str, Any]) -> float:
+    """Return the seconds after which a task has failed for good, at the latest."""
+    waiting = [delay for retry in state.get("Retry", []) for delay in delays(retry)]
+    return sum(waiting) + (len(waiting) + 1) * int(state.get("TimeoutSeconds", 0))
 
 
 def named_errors(function: str) -> set[str]:
@@ -49,19 +64,35 @@ def test_every_path_ends(definition: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", [name for name, state in STATES.items() if state["Type"] == "Task"])
 def test_retries_back_off_with_full_jitter_and_a_ceiling(name: str) -> None:
-    (retry,) = STATES[name]["Retry"]
-    assert retry["JitterStrategy"] == "FULL" and retry["BackoffRate"] >= 2
-    assert retry["MaxDelaySeconds"] and retry["MaxAttempts"] and retry["Comment"]
+    for retry in STATES[name]["Retry"]:
+        assert retry["JitterStrategy"] == "FULL" and retry["BackoffRate"] >= 2
+        assert retry["MaxDelaySeconds"] and retry["MaxAttempts"] and retry["Comment"]
 
 
-@pytest.mark.parametrize("function", ["serialize", "classify", "filter"])
-def test_exactly_the_errors_that_can_succeed_later_are_retried(function: str) -> None:
-    (retry,) = STATES[function.title()]["Retry"]
-    errors = named_errors(function)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_exactly_the_errors_that_can_succeed_later_are_retried(name: str) -> None:
+    retried = [error for retry in STATES[name]["Retry"] for error in retry["ErrorEquals"]]
+    errors = named_errors(name.lower())
     assert len(errors) >= 4
-    assert set(retry["ErrorEquals"]) & errors == errors & CAN_SUCCEED_LATER
-    assert not {"States.ALL", "States.TaskFailed"} & set(retry["ErrorEquals"])
-    assert {"Lambda.TooManyRequestsException", "Lambda.ServiceException"} <= set(retry["ErrorEquals"])
+    assert set(retried) & errors == errors & CAN_SUCCEED_LATER
+    assert len(set(retried)) == len(retried), "of two retriers with an error the first counts"
+    assert not {"States.ALL", "States.TaskFailed"} & set(retried)
+    assert {"Lambda.TooManyRequestsException", "Lambda.ServiceException", "States.Timeout"} <= set(retried)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_throttling_is_waited_out_for_ten_minutes_on_average(name: str) -> None:
+    throttled, transient = STATES[name]["Retry"]
+    assert set(throttled["ErrorEquals"]) == THROTTLED & ({*throttled["ErrorEquals"]} | named_errors(name.lower()))
+    assert "Lambda.TooManyRequestsException" in throttled["ErrorEquals"]
+    assert 540 <= sum(delays(throttled)) / 2 <= 720
+    assert 25 <= sum(delays(transient)) / 2 <= 120
+
+
+def test_the_workflow_outlasts_its_slowest_path() -> None:
+    path = [STATES[name] for name in (*FUNCTIONS, "Publish result", "Keep fault")]
+    # Both retriers of each function to their end, and the last attempt of each step succeeds.
+    assert sum(map(longest, path)) <= DEFINITIONS["classify"]["TimeoutSeconds"]
 
 
 def test_a_drift_check_waits_for_a_busy_quota_within_its_time() -> None:
@@ -96,11 +127,30 @@ def test_whatever_else_fails_is_kept_under_its_own_name(name: str) -> None:
     catcher = STATES[name]["Catch"][-1]
     assert catcher["ErrorEquals"] == ["States.ALL"]
     if name == "Keep fault":
-        assert (catcher["Next"], catcher["ResultPath"]) == ("Failed", None), "the first error is the one to report"
+        failed = STATES[catcher["Next"]]
+        assert (failed["Error"], catcher["ResultPath"]) == ("FaultNotKept", None)
+        assert "$.error" in failed["CausePath"] and "$.cause" in failed["CausePath"], "the first error is in the cause"
     else:
-        assert catcher["Next"] == "Keep fault"
+        assert catcher["Next"] == "Find address"
         # The image would come along, and the state could become too large, which nothing can catch.
         assert "ResultPath" not in catcher
+
+
+def test_a_fault_is_kept_with_an_address_at_most() -> None:
+    choice = STATES["Find address"]
+    known = {"execution_id", "error", "cause"}
+    for name in successors(choice):
+        state = STATES[name]
+        assert (state["Type"], state["Next"]) == ("Pass", "Keep fault")
+        kept = {key.removesuffix(".$"): path for key, path in state["Parameters"].items()}
+        assert set(kept) - {"s3_bucket", "s3_key"} == known
+        # A path that leads nowhere is an error that nothing can catch.
+        asked = {test["Variable"] for rule in choice["Choices"] if rule["Next"] == name for test in rule["And"]}
+        assert asked == {path for key, path in kept.items() if key not in known}
+    for rule in choice["Choices"]:
+        first, second = rule["And"][::2], rule["And"][1::2]
+        assert all(present["IsPresent"] and text["IsString"] for present, text in zip(first, second, strict=True))
+        assert [test["Variable"] for test in first] == [test["Variable"] for test in second]
 
 
 def test_only_an_unsure_answer_is_no_fault() -> None:
@@ -111,4 +161,4 @@ def test_only_an_unsure_answer_is_no_fault() -> None:
 @pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=DEFINITIONS)
 def test_names_come_from_the_template_alone(definition: dict[str, Any]) -> None:
     text = json.dumps(definition)
-    assert "arn:aws:lambda" not in text and "$LATEST" not in text and "us-east-1" not in text
+    assert "arn:aws" not in text and "$LATEST" not in text and "us-east-1" not in text

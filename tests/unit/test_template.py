@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from botocore.session import Session
 from botocore.validate import ParamValidator
+from moto.events.models import EventPattern
 from samtranslator.yaml_helper import yaml_parse
 
+from src.serialize import app as serialize
 from src.serialize import decoder
 from training.deploy import Deployment, _settings
 
@@ -170,11 +172,97 @@ def test_the_documented_rules_for_another_bucket_are_those_of_the_stacks_own(tem
     assert own == expiring(rules) and {rule["Status"] for rule in documented["Rules"]} == {"Enabled"}
 
 
-def test_only_the_upload_rule_may_fill_the_queue_of_the_undelivered(template: dict[str, Any]) -> None:
-    (policy,) = of_type(template, "AWS::SQS::QueuePolicy").values()
-    (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
-    assert statement["Resource"] == arn("UndeliveredQueue")
-    assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": arn("WorkflowImageUploaded")}}
+@pytest.mark.parametrize(
+    ("queue", "rules"),
+    [
+        ("UndeliveredQueue", [arn("WorkflowImageUploaded"), arn("UncaughtRule")]),
+        ("FaultQueue", arn("UncaughtRule")),
+    ],
+)
+def test_only_the_rules_that_need_it_may_fill_a_queue(template: dict[str, Any], queue: str, rules: Any) -> None:
+    (statement,) = [
+        statement
+        for policy in of_type(template, "AWS::SQS::QueuePolicy").values()
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if statement["Resource"] == arn(queue)
+    ]
+    assert (statement["Principal"], statement["Action"]) == ({"Service": "events.amazonaws.com"}, "sqs:SendMessage")
+    assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": rules}}
+
+
+def test_an_upload_is_handed_over_whole_and_a_folder_is_not(template: dict[str, Any]) -> None:
+    event = template["Resources"]["Workflow"]["Properties"]["Events"]["ImageUploaded"]["Properties"]
+    assert event["InputPath"] == "$.detail" and not {"Input", "InputTransformer"} & set(event)
+    assert event["DeadLetterConfig"] == {"Arn": arn("UndeliveredQueue")}
+    assert matches(event["Pattern"], "incoming/a.png", 7) and matches(event["Pattern"], "incoming/a", 7)
+    for image in ("jpg", "jpeg", "png", "gif", "tif", "tiff", "webp", "bmp"):
+        assert matches(event["Pattern"], f"incoming/empty.{image}", 0), image
+        assert not matches(event["Pattern"], f"incoming/folder.{image}/", 0)
+    assert not matches(event["Pattern"], "incoming/", 0) and not matches(event["Pattern"], "other/a.png", 7)
+
+
+def matches(pattern: Any, key: str, size: int) -> bool:
+    """Try the rule's pattern on an upload, by moto's matcher."""
+
+    def resolved(part: Any) -> Any:
+        if isinstance(part, dict) and set(part) in ({"Ref"}, {"Fn::Sub"}):
+            names = {"ImageBucket": "images", "UploadPrefix": "incoming/"}
+            return names[part["Ref"]] if "Ref" in part else part["Fn::Sub"].replace("${UploadPrefix}", "incoming/")
+        if isinstance(part, dict):
+            return {name: resolved(value) for name, value in part.items()}
+        return [resolved(item) for item in part] if isinstance(part, list) else part
+
+    detail = {"bucket": {"name": "images"}, "object": {"key": key, "size": size}}
+    event: Any = {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
+    return bool(EventPattern.load(json.dumps(resolved(pattern))).matches_event(event))
+
+
+def test_what_no_catch_sees_reaches_the_fault_queue(template: dict[str, Any]) -> None:
+    rule = template["Resources"]["UncaughtRule"]["Properties"]
+    states = json.loads((ROOT / "statemachine" / "classify.asl.json").read_text())["States"]
+    patterns = rule["EventPattern"]["detail"]["$or"]
+    assert {status for pattern in patterns for status in pattern["status"]} == {"FAILED", "TIMED_OUT", "ABORTED"}
+    (errors,) = [pattern["error"] for pattern in patterns if "FAILED" in pattern["status"]]
+    # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html: States.ALL catches neither.
+    assert set(errors) == {"States.DataLimitExceeded", "States.Runtime", states["Fault not kept"]["Error"]}
+    (target,) = rule["Targets"]
+    assert target["Arn"] == arn("FaultQueue") and target["DeadLetterConfig"] == {"Arn": arn("UndeliveredQueue")}
+
+
+#: Longest name that a service takes, and what it may hold: of a stack it is 128 letters, digits and hyphens.
+PHYSICAL_NAMES = {
+    "AWS::Events::EventBus": ("Name", 256, r"[/.\-_A-Za-z0-9]+"),
+    "AWS::Logs::LogGroup": ("LogGroupName", 512, r"[.\-_/#A-Za-z0-9]+"),
+    "AWS::CloudWatch::Dashboard": ("DashboardName", 255, r"[A-Za-z0-9_-]+"),
+}
+
+
+def test_names_of_ours_fit_the_longest_stack_name(template: dict[str, Any]) -> None:
+    stack = "A" + "-a9" * 42 + "z"
+    assert len(stack) == 128
+    for name, body in template["Resources"].items():
+        kind, length, pattern = PHYSICAL_NAMES.get(body["Type"], ("", 0, ""))
+        given = {key: body["Properties"][key] for key in body["Properties"] if key == kind}
+        for key in (
+            "BucketName",
+            "QueueName",
+            "TopicName",
+            "FunctionName",
+            "RoleName",
+            "AlarmName",
+            "StateMachineName",
+        ):
+            assert key not in body["Properties"], f"{name}: let CloudFormation name it"
+        for value in given.values():
+            full = value["Fn::Sub"].replace("${AWS::StackName}", stack)
+            assert len(full) <= length and re.fullmatch(pattern, full), name
+
+
+def test_a_fraction_of_a_pixel_is_refused_by_cloudformation(template: dict[str, Any]) -> None:
+    pattern = template["Parameters"]["MaxEdge"]["AllowedPattern"]
+    fitting = [number for number in range(1000) if re.fullmatch(pattern, str(number))]
+    assert fitting == list(range(32, serialize.LARGEST_MAX_EDGE + 1))
+    assert not any(re.fullmatch(pattern, text) for text in ("224.5", "224.0", "", " 224", "0224", "2e2"))
 
 
 def test_only_alarms_of_this_account_may_publish_on_the_topic(template: dict[str, Any]) -> None:
@@ -233,7 +321,7 @@ def test_every_parameter_explains_and_constrains_itself(template: dict[str, Any]
         assert "Default" in parameter, name
         assert {"AllowedPattern", "AllowedValues", "MinValue"} & set(parameter), name
     assert template["Parameters"]["Threshold"]["Default"] == "0.70", "sam local invoke loses a number with a fraction"
-    assert template["Parameters"]["MaxEdge"]["Default"] == 224
+    assert template["Parameters"]["MaxEdge"]["Default"] == "224"
 
 
 def test_every_function_logs_json_to_a_group_with_retention(template: dict[str, Any]) -> None:

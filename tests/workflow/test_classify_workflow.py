@@ -14,6 +14,7 @@ FUNCTIONS = ("serialize", "classify", "filter")
 EVENT = {
     "s3_bucket": "images",
     "s3_key": "incoming/a.png",
+    "image_id": "0123456789abcdef0123456789abcdef",
     "label": "bicycle",
     "confidence": 0.41,
     "inferences": [0.41, 0.12],
@@ -26,6 +27,8 @@ EVENT = {
 RETRIED = [
     ("serialize", "StorageUnavailable"),
     ("serialize", "Sandbox.Timedout"),
+    ("serialize", "Lambda.TooManyRequestsException"),
+    ("filter", "Sandbox.Timedout"),
     ("classify", "EndpointThrottled"),
     ("classify", "EndpointUnavailable"),
     ("classify", "Sandbox.Timedout"),
@@ -100,6 +103,7 @@ def stage(rehearsal: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> Ite
     values = {f"{role.title()}FunctionArn": arn for role, arn in functions.items()}
     for name, value in {
         **values,
+        "Partition": "aws",
         "ResultBusName": "scripted",
         "ReviewQueueUrl": reviews,
         "FaultQueueUrl": faults,
@@ -157,7 +161,8 @@ def test_what_cannot_succeed_fails_at_once_under_its_own_name(stage: Stage) -> N
         (kept,) = stage.messages(stage.faults, execution)
         assert kept == {
             "execution_id": execution,
-            "input": {**EVENT, "script": {function: [name]}},
+            "s3_bucket": EVENT["s3_bucket"],
+            "s3_key": EVENT["s3_key"],
             "error": name,
             "cause": outcome["cause"],
         }
@@ -184,7 +189,8 @@ def test_a_throttled_function_is_tried_again(stage: Stage) -> None:
 
 def test_when_every_attempt_fails_the_execution_fails_by_that_name(stage: Stage) -> None:
     definition = json.loads(stage.definition)
-    definition["States"]["Classify"]["Retry"][0]["MaxAttempts"] = 1
+    throttled = definition["States"]["Classify"]["Retry"][0]
+    throttled |= {"MaxAttempts": 1, "IntervalSeconds": 1}
     workflow = stage.variant("impatient", json.dumps(definition))
     script = {"classify": ["EndpointThrottled", "EndpointThrottled"]}
     execution = stage.rehearsal.execute(workflow, {**EVENT, "script": script})
@@ -197,6 +203,7 @@ def test_when_every_attempt_fails_the_execution_fails_by_that_name(stage: Stage)
 def test_a_step_that_takes_too_long_is_kept_without_a_cause(stage: Stage) -> None:
     definition = json.loads(stage.definition)
     definition["States"]["Filter"]["TimeoutSeconds"] = 1
+    definition["States"]["Filter"]["Retry"] = []
     execution = stage.rehearsal.execute(
         stage.variant("hasty", json.dumps(definition)), {**EVENT, "script": {"filter": ["sleep"]}}
     )
@@ -206,7 +213,57 @@ def test_a_step_that_takes_too_long_is_kept_without_a_cause(stage: Stage) -> Non
     assert (kept["error"], kept["cause"]) == ("States.Timeout", "")
 
 
-def test_a_fault_that_cannot_be_kept_still_fails_under_its_own_name(stage: Stage) -> None:
+def test_a_step_that_takes_too_long_is_tried_again(stage: Stage) -> None:
+    definition = json.loads(stage.definition)
+    definition["States"]["Filter"]["TimeoutSeconds"] = 1
+    workflow = stage.variant("patient", json.dumps(definition))
+    execution = stage.rehearsal.execute(workflow, {**EVENT, "script": {"filter": ["sleep"]}})
+    assert stage.rehearsal.outcome(execution)["status"] == "SUCCEEDED"
+
+
+UPLOAD = {"version": "0", "bucket": {"name": "images"}, "object": {"key": 'incoming/"a".png', "size": 1, "etag": "0"}}
+
+
+@pytest.mark.parametrize(
+    ("event", "address"),
+    [
+        (UPLOAD, {"s3_bucket": "images", "s3_key": 'incoming/"a".png'}),
+        ({"s3_bucket": "images", "s3_key": "k", "image_data": "x" * 200_000}, {"s3_bucket": "images", "s3_key": "k"}),
+        ({}, {}),
+        ({"s3_bucket": "images"}, {}),
+        ({"s3_bucket": 7, "s3_key": None}, {}),
+        ({"s3_bucket": ["images"], "s3_key": {"s3_key": "k"}}, {}),
+        ({"bucket": "images", "object": "k"}, {}),
+        ({"bucket": {}, "object": None}, {}),
+        ({"bucket": {"name": "images"}, "object": {"key": 1}}, {}),
+        ({"bucket": [{"name": "images"}], "object": [{"key": "k"}]}, {}),
+    ],
+)
+def test_a_fault_is_kept_whatever_the_input(stage: Stage, event: dict[str, Any], address: dict[str, str]) -> None:
+    execution = stage.rehearsal.execute(stage.workflow, {**event, "script": {"serialize": ["InvalidEvent"]}})
+    outcome = stage.rehearsal.outcome(execution)
+    assert (outcome["status"], outcome["error"]) == ("FAILED", "InvalidEvent")
+    (kept,) = stage.messages(stage.faults, execution)
+    assert kept == {"execution_id": execution, **address, "error": "InvalidEvent", "cause": outcome["cause"]}
+
+
+def test_the_longest_cause_is_kept(stage: Stage) -> None:
+    # As long as Step Functions takes, of characters that JSON writes with a backslash.
+    definition = json.loads(stage.definition)
+    cause = '"' * 32_768
+    definition["States"]["Serialize"] = {
+        "Type": "Pass",
+        "Result": {"Error": "X" * 256, "Cause": cause},
+        "Next": "Find address",
+    }
+    workflow = stage.variant("talkative", json.dumps(definition))
+    execution = stage.rehearsal.execute(workflow, {**EVENT, "s3_key": "k" * 1024})
+    assert stage.rehearsal.outcome(execution)["cause"] == cause
+    (kept,) = stage.messages(stage.faults, execution)
+    assert (len(kept["error"]), kept["cause"], kept["s3_key"]) == (256, cause, "k" * 1024)
+
+
+def test_a_fault_that_cannot_be_kept_fails_under_the_name_that_the_rule_waits_for(stage: Stage) -> None:
     definition = json.loads(stage.definition)
     keep = definition["States"]["Keep fault"]
     keep["Parameters"]["QueueUrl"] = "http://localhost/123456789012/no-such-queue"
@@ -215,8 +272,9 @@ def test_a_fault_that_cannot_be_kept_still_fails_under_its_own_name(stage: Stage
     outcome = stage.rehearsal.outcome(
         stage.rehearsal.execute(workflow, {**EVENT, "script": {"serialize": ["ImageTooLarge"]}})
     )
-    assert (outcome["status"], outcome["error"]) == ("FAILED", "ImageTooLarge")
-    assert json.loads(outcome["cause"])["errorMessage"] == "attempt 0"
+    assert (outcome["status"], outcome["error"]) == ("FAILED", "FaultNotKept")
+    error, cause = outcome["cause"].split(": ", 1)
+    assert error == "ImageTooLarge" and json.loads(cause)["errorMessage"] == "attempt 0"
 
 
 @pytest.mark.parametrize(
