@@ -8,6 +8,7 @@ animation, further pages. Damage there can then neither refuse a good picture no
 """
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -54,6 +55,8 @@ _TIFF_TAGS = {
     *(339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
 }
 _ORIENTATION = 274
+# Of JPEG; filling may stand before it.
+_MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
 # How struct reads TIFF's types of integers that an orientation may have.
 _INTEGERS = {1: "B", 3: "H", 4: "I"}
 
@@ -152,10 +155,11 @@ def decode(
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageTooLarge(f"{error}; the limit is {max_pixels} pixels") from error
+        raise ImageTooLarge(f"The image has far more than the {max_pixels} pixels that are the limit") from error
     # Decoders meet hostile bytes here, and raise whatever they like: OSError, SyntaxError, struct.error, …
     except Exception as error:
-        raise UnsupportedImage(f"The {image_format} is truncated or damaged ({error!s:.200}); {known}") from error
+        what = f"The {image_format} is damaged or of a kind that cannot be read ({error!s:.200})"
+        raise UnsupportedImage(f"{what}; {known}") from error
     rgb.info.clear()
     if orientation in TURNS:
         rgb = rgb.transpose(TURNS[orientation])
@@ -278,13 +282,10 @@ def _differs(image: Image.Image, colour: Sequence[int]) -> Image.Image:
 def _jpeg(data: bytes) -> tuple[bytes, int]:
     # Layout: ITU-T T.81, B.1.1
     kept, position, orientation = [data[:2]], 2, 0
-    while position + 4 <= len(data):
-        start, marker = position, data[position + 1]
-        if data[start] != 0xFF or marker == 0xFF:  # filling between segments
-            position = data.find(b"\xff", start + 1) % (len(data) + 1)
-            continue
-        (length,) = struct.unpack_from(">H", data, start + 2)
-        position = start + 2 + length
+    while (found := _MARKER.search(data, position)) and found.end() + 2 <= len(data):
+        start, marker = found.end() - 2, found[1][0]
+        (length,) = struct.unpack_from(">H", data, found.end())
+        position = found.end() + length
         # Markers without a length, the pixels, or a segment that ends nowhere.
         if marker < 0xC0 or 0xD0 <= marker <= 0xDA or length < 2 or position > len(data):
             kept.append(data[start:])
@@ -323,7 +324,7 @@ def _png(data: bytes) -> tuple[bytes, int]:
         elif name[:1].isupper():
             raise ValueError(f"it needs a decoder for {name.decode()}")
     if not pixels:
-        raise ValueError("it has no pixels")
+        raise ValueError("its pixels are truncated or missing")
     chunks = [_png_chunk(b"IHDR", header), *before, _png_chunk(b"IDAT", b"".join(pixels)), _png_chunk(b"IEND", b"")]
     return b"".join([_PNG, *chunks]), orientation
 
@@ -419,7 +420,7 @@ def _exif_orientation(content: bytes) -> int:
     """Return the orientation, 1 where there is none; damaged metadata are no reason to refuse a picture."""
     try:
         order, _, _, entries = _directory(content.removeprefix(_EXIF))
-    except struct.error:
+    except (struct.error, OverflowError):
         return 1
     return _orientation(order, entries)
 

@@ -5,9 +5,13 @@ import io
 import json
 import random
 import re
+import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -465,6 +469,15 @@ def test_a_connection_that_breaks_can_be_retried(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(app, "s3", Failing())
     with pytest.raises(app.StorageUnavailable):
         app.lambda_handler({"s3_bucket": "b", "s3_key": "k"}, context)
+
+
+def test_the_folder_of_the_function_is_whole(tmp_path: Path) -> None:
+    """In Lambda there is only this folder, and error names are what workflows know."""
+    shutil.copytree(Path(app.__file__).parent, tmp_path, dirs_exist_ok=True)
+    code = "import app; print(app.__file__); app.decoder.decode(b'GIF89a')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(tmp_path / "app.py")
+    assert done.stderr.splitlines()[-1].startswith("decoder.UnsupportedImage: The GIF is damaged or")
 
 
 def test_a_refusal_is_one_log_line_with_the_key_and_no_pixels(

@@ -387,6 +387,20 @@ def test_every_format_that_the_workflow_reads_can_be_staged(tmp_path: Path) -> N
     assert sorted(e.source[-4:] for e in manifest.images if "reviewed" in e.path) == [".bmp", ".gif", ".jpg", "tiff"]
 
 
+def test_a_reviewed_tiff_is_trained_on_as_it_was_seen(tmp_path: Path) -> None:
+    archive, reviews, file = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels", io.BytesIO()
+    grey = np.full((20, 40), 200 * 256, np.uint16)
+    grey[:, :20] = 50 * 256
+    turned = Image.Exif()
+    turned[0x0112] = 6  # what is left is seen on top
+    Image.fromarray(grey).save(file, "TIFF", exif=turned)
+    name = write_review(reviews, "bicycle", file.getvalue(), "tiff")
+    run(tmp_path / "out", archive, reviews=reviews)
+    staged = np.asarray(Image.open(tmp_path / f"out/train/bicycle/reviewed-{name}.png"))
+    assert staged.shape == (40, 20, 3)
+    assert (staged[:20] == 50).all() and (staged[20:] == 200).all()
+
+
 def test_reviews_that_cannot_be_trusted_are_left_out_and_named(tmp_path: Path) -> None:
     archive, reviews = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
     changed = write_review(reviews, "bicycle", png(50))
