@@ -144,9 +144,14 @@ class Sandbox:
 
     def _environment(self, task: Path, runtime: Path) -> dict[str, str]:
         settings = self.settings
+        libraries = [os.environ.get("LD_LIBRARY_PATH"), str(task), str(task / "lib")]
         return {
-            **{name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ},
-            MARK: os.environ[MARK],
+            # The server's own environment holds nothing of the user's shell but what INHERITED names.
+            **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
+            **{name: os.environ[name] for name in ("PATH", "TMPDIR", MARK) if name in os.environ},
+            "LD_LIBRARY_PATH": os.pathsep.join(path for path in libraries if path),
+            "LANG": "en_US.UTF-8",
+            "TZ": ":UTC",
             "PYTHONPATH": f"{task}{os.pathsep}{runtime}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "LAMBDA_TASK_ROOT": str(task),
@@ -158,10 +163,6 @@ class Sandbox:
             "AWS_LAMBDA_LOG_STREAM_NAME": self.stream,
             "AWS_REGION": self._region,
             "AWS_DEFAULT_REGION": self._region,
-            "AWS_ACCESS_KEY_ID": "rehearsal",
-            "AWS_SECRET_ACCESS_KEY": "rehearsal",
-            "AWS_SESSION_TOKEN": "rehearsal",
-            "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
             **dict(settings.environment),
         }
 

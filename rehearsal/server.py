@@ -10,7 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from rehearsal.lifecycle import READY_FILE, credentials, end
+from rehearsal.environment import credentials
+from rehearsal.lifecycle import READY_FILE, end
 
 PARENT_POLL_SECONDS = 0.5
 
