@@ -47,7 +47,7 @@ def _main() -> int:
 def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     if arguments.command == "gaps":
-        from rehearsal import endpoints, functions, jobs, parameters, rollback, signals, stacks, storage  # noqa: F401  (each enters its gaps)
+        from rehearsal import endpoints, executions, functions, jobs, parameters, rollback, signals, stacks, storage  # noqa: F401  (each enters its gaps)
 
         for entry in GAPS:
             print(f"{entry.name}\n    {entry.reason}")

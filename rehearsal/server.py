@@ -30,7 +30,7 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    from rehearsal import endpoints, functions, jobs, parameters, rollback, signals, stacks, storage  # noqa: F401  (each enters its gaps)
+    from rehearsal import endpoints, executions, functions, jobs, parameters, rollback, signals, stacks, storage  # noqa: F401  (each enters its gaps)
     from rehearsal.gaps import fill_gaps
 
     fill_gaps()

@@ -123,7 +123,7 @@ def test_a_stale_state_file_is_no_rehearsal(tmp_path: Path) -> None:
 def test_every_gap_has_a_reason() -> None:
     listed = command(Path("unused"), "gaps").stdout
     assert listed.count("\n    ") >= 12
-    from rehearsal import endpoints, functions, jobs, parameters, rollback, signals, stacks, storage  # noqa: F401
+    from rehearsal import endpoints, executions, functions, jobs, parameters, rollback, signals, stacks, storage  # noqa: F401
 
     assert len({entry.name for entry in GAPS}) == len(GAPS)
     assert all(len(entry.reason) > 20 and entry.fill.__doc__ for entry in GAPS)
