@@ -1,4 +1,4 @@
-"""Step Functions: what is said of an execution's start and of its end, in the words of AWS."""
+"""Step Functions: how executions start and end, with the error codes and messages of AWS."""
 
 import datetime
 import inspect
@@ -66,9 +66,9 @@ def check_input(text: str) -> None:
         raise InvalidExecutionInput(f"Invalid State Machine Execution Input: '{error}'") from error
 
 
-@gap("an execution's input may be what JSON does not know, and what is no JSON is refused in Python's words")
+@gap("an execution's input may hold NaN and Infinity, and the message about invalid JSON is Python's")
 def inputs_are_checked() -> None:
-    """Refuse it as AWS does."""
+    """Refuse invalid JSON as AWS does."""
 
     def starting(original: Any) -> Any:
         def start_execution(
@@ -88,9 +88,9 @@ def inputs_are_checked() -> None:
     replace(StepFunctionsParserBackend, "start_execution", starting)
 
 
-@gap("StopExecution and SendTaskFailure forget why, and an execution goes on until its task ends")
+@gap("StopExecution drops error and cause, SendTaskFailure the cause, and a stopped execution runs until its task ends")
 def ends_have_a_reason() -> None:
-    """Keep error and cause, end a stopped execution at once, and say when one timed out."""
+    """Keep error and cause, end a stopped execution at once, and give the stop date of one that timed out."""
 
     def stop_execution(response: StepFunctionResponse) -> ActionResult:
         execution: Any = response.stepfunction_backend.describe_execution(response._get_param("executionArn"))

@@ -1,4 +1,4 @@
-"""CloudFormation: stacks are made, changed and deleted so that a failure is undone, and its reason is told.
+"""CloudFormation: stacks are made, changed and deleted so that a failure is undone and reported.
 
 A change adds and updates first and removes last, as CloudFormation does: what it would remove or replace is there
 until it has succeeded.
@@ -32,7 +32,7 @@ class ResourceFailed(Exception):
 
 
 class RolledBack(Exception):
-    """A change of a stack failed; the stack's status and its events say how far it was undone."""
+    """A change of a stack failed; the stack's status and its events show how far it was undone."""
 
 
 def _reason(error: Exception) -> str:
@@ -40,7 +40,7 @@ def _reason(error: Exception) -> str:
     return message if isinstance(error, RehearsalError | ResourceFailed) else f"{type(error).__name__}: {message}"
 
 
-def _tell(resources: ResourceMap, name: str, body: dict[str, Any], status: str, reason: str | None = None) -> None:
+def _report(resources: ResourceMap, name: str, body: dict[str, Any], status: str, reason: str | None = None) -> None:
     """Add an event of a resource to its stack's."""
     stack = cloudformation_backends[resources._account_id][resources._region_name].stacks.get(resources.stack_id)
     if stack:
@@ -123,12 +123,12 @@ def _update(resources: ResourceMap, template: dict[str, Any], parameters: dict[s
     def clean_up(name: str) -> None:
         policy = "UpdateReplacePolicy" if name in replaced else "DeletionPolicy"
         if old[name].get(policy) == "Retain":
-            _tell(resources, name, old[name], "DELETE_SKIPPED")
+            _report(resources, name, old[name], "DELETE_SKIPPED")
         else:
             _delete(resources, name, before[name], old[name])
 
     for name, failure in _retrying(clean_up, [*reversed(superfluous), *replaced], fail=False).items():
-        _tell(resources, name, old[name], "DELETE_FAILED", _reason(failure))
+        _report(resources, name, old[name], "DELETE_FAILED", _reason(failure))
 
 
 def _retrying(work: Callable[[str], None], names: Iterable[str], fail: bool = True) -> dict[str, Exception]:
@@ -168,7 +168,7 @@ def _delete(resources: ResourceMap, name: str, resource: Any, body: dict[str, An
     if isinstance(resource, FakeBucket) and resource.keys:
         raise RehearsalError(f"The bucket {resource.name} you tried to delete is not empty")
     resources._delete_resource(resource, body)
-    _tell(resources, name, body, "DELETE_COMPLETE")
+    _report(resources, name, body, "DELETE_COMPLETE")
 
 
 def _undo_creation(resources: ResourceMap) -> None:
@@ -179,13 +179,13 @@ def _undo_creation(resources: ResourceMap) -> None:
 
 
 def _roll_back(resources: ResourceMap, error: Exception, undo: Callable[[], None], creating: bool) -> NoReturn:
-    """Undo a change, tell why, and raise RolledBack."""
+    """Undo a change, report why, and raise RolledBack."""
     log.error("Stack failed", exc_info=error)
     stack = cloudformation_backends[resources._account_id][resources._region_name].stacks[resources.stack_id]
     kind, reason = "ROLLBACK" if creating else "UPDATE_ROLLBACK", _reason(error)
     if isinstance(error, ResourceFailed):
         body = resources._resource_json_map[error.name]
-        _tell(resources, error.name, body, f"{error.verb.upper()}_FAILED", reason)
+        _report(resources, error.name, body, f"{error.verb.upper()}_FAILED", reason)
         reason = f"The following resource(s) failed to {error.verb}: [{error.name}]. "
     stack._add_stack_event(f"{kind}_IN_PROGRESS", f"{reason}Rollback requested by user." if creating else reason)
     try:
@@ -200,7 +200,7 @@ def _roll_back(resources: ResourceMap, error: Exception, undo: Callable[[], None
 
 @gap("a resource that fails answers HTTP 500, leaves the stack half changed, and a deploy waits for ever")
 def failed_changes_are_undone() -> None:
-    """Roll the stack back, and tell of every resource as a stack event, as ``sam deploy`` expects."""
+    """Roll the stack back, and report every resource as a stack event, as ``sam deploy`` expects."""
 
     def watching(verb: str) -> Callable[[Any], Any]:
         def watch(original: Any) -> Any:
@@ -218,7 +218,7 @@ def failed_changes_are_undone() -> None:
                 except Exception as error:
                     raise ResourceFailed(verb, name, error) from error
                 if made is not None:
-                    _tell(resources, name, body, f"{verb.upper()}_COMPLETE")
+                    _report(resources, name, body, f"{verb.upper()}_COMPLETE")
                 return made
 
             return make

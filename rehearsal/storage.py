@@ -1,4 +1,4 @@
-"""S3: which names a bucket may have, and what EventBridge hears of its objects.
+"""S3: bucket names, and the events of objects that EventBridge gets.
 
 Sources: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html and
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html.
@@ -112,7 +112,7 @@ def _publish(account: str, bucket: FakeBucket, event: str, key: Any, version: st
 
 @gap("a multipart upload sends two events, a tag event goes with each upload, and events have another shape than AWS's")
 def objects_send_their_events() -> None:
-    """Send one event for each change of an object, as AWS words it."""
+    """Send one event for each change of an object, in the form that AWS documents."""
 
     def publish(account_id: str, bucket: FakeBucket, event_name: str, key: Any) -> None:
         _publish(account_id, bucket, event_name, key, key.version_id if bucket.is_versioned else None)
@@ -122,7 +122,7 @@ def objects_send_their_events() -> None:
             upload = event_name == S3NotificationEvent.OBJECT_CREATED_PUT_EVENT and key.multipart is not None
             tags = event_name == S3NotificationEvent.OBJECT_TAGGING_PUT_EVENT
             version = event_name == S3NotificationEvent.OBJECT_REMOVED_DELETE_EVENT and bucket.is_versioned
-            if not (upload or tags or version):  # these are sent below, or another event says it
+            if not (upload or tags or version):  # these are sent below, or repeat another event
                 original(account_id, event_name, bucket, key)
 
         return send_event

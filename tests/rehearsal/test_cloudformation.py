@@ -316,6 +316,21 @@ def test_a_change_that_fails_half_way_through_a_resource_is_undone(rehearsal: Re
     cloud.delete()
 
 
+def test_a_stack_fails_with_a_stack_inside_it(rehearsal: Rehearsal) -> None:
+    cloud, s3 = Cloud(rehearsal, "outer"), rehearsal.client("s3")
+    s3.create_bucket(Bucket="inner-templates")
+    s3.put_object(Bucket="inner-templates", Key="t.json", Body=template({"Queue": QUEUE, "Broken": BROKEN}).encode())
+    where = {"TemplateURL": "https://s3.amazonaws.com/inner-templates/t.json"}
+    inner = {"Type": "AWS::CloudFormation::Stack", "Properties": where}
+    assert cloud.deploy(template({"Queue": QUEUE, "Inner": inner}), "CREATE") == "ROLLBACK_COMPLETE"
+    (reason,) = [reason for name, status, reason in cloud.events() if (name, status) == ("Inner", "CREATE_FAILED")]
+    assert reason.endswith("The following resource(s) failed to create: [Broken]. Rollback requested by user.")
+    assert [stack["StackName"] for stack in cloud.client.describe_stacks()["Stacks"] if "outer" in str(stack)] == [
+        "outer"
+    ]
+    cloud.delete()
+
+
 def test_a_full_bucket_survives_its_removal_and_keeps_its_stack(rehearsal: Rehearsal) -> None:
     cloud, s3 = Cloud(rehearsal, "full"), rehearsal.client("s3")
     bucket = {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "full-one"}}

@@ -48,7 +48,7 @@ HOSTILE = {
     "FORCE_COLOR": "1",
     "NO_COLOR": "1",
     "TMPDIR": "/nowhere",
-    "LD_LIBRARY_PATH": "/marked/lib",
+    "LD_LIBRARY_PATH": os.pathsep.join(filter(None, ["/marked/lib", os.environ.get("LD_LIBRARY_PATH")])),
     "MOTO_ACCOUNT_ID": "999999999999",
     "INITIAL_NO_AUTH_ACTION_COUNT": "0",
     "POWERTOOLS_DEV": "1",
