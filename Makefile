@@ -1,7 +1,11 @@
 # `make` lists the targets. Everything is installed into .venv, nothing elsewhere.
-PYTHON ?= python3.13
+PYTHON := python3.13
 VENV := .venv
 BIN := $(VENV)/bin
+# Settings of the shell for other Pythons, and for where pip installs; where packages come from stays.
+PACKAGE_SOURCES := PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_NO_INDEX PIP_FIND_LINKS PIP_TRUSTED_HOST PIP_CONFIG_FILE \
+	PIP_CERT PIP_CLIENT_CERT PIP_PROXY PIP_CACHE_DIR PIP_DEFAULT_TIMEOUT PIP_RETRIES
+unexport $(filter-out $(PACKAGE_SOURCES),$(filter PIP_% PYTHON%,$(.VARIABLES)))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -30,7 +34,7 @@ test: setup  ## run all tests that need neither AWS nor Docker
 test-docker: setup  ## run the sample events with sam local invoke, where a Docker engine answers
 	@$(BIN)/python -m pytest tests/docker
 
-PYTHON_TRAINING ?= $(PYTHON)
+PYTHON_TRAINING := $(PYTHON)
 test-training: .venv-training/.installed  ## run the tests that need torch
 	@.venv-training/bin/python -m pytest --noconftest tests/unit/test_training_train.py
 

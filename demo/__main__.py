@@ -1,6 +1,7 @@
 """``python -m demo``: the main job from build to captured data, on this machine, through the real commands."""
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -20,8 +21,9 @@ from rich.table import Table
 from demo.images import ImageSetError, Sample, collect
 from demo.pictures import draw_contact_sheet, draw_workflow
 from demo.watch import WatchError, check, fetch, out_of_focus, send
+from rehearsal.environment import redirected, undisturbed
 from rehearsal.gaps import RehearsalError
-from rehearsal.lifecycle import credentials, down, up
+from rehearsal.lifecycle import down, up
 
 OUT = Path("build/demo")
 #: Its own, so that a rehearsal that somebody has running is left alone.
@@ -43,7 +45,7 @@ class DemoError(Exception):
 def step(what: str) -> Iterator[None]:
     """Show what is being done, and then how long it took."""
     started = time.monotonic()
-    if console.is_terminal:
+    if sys.stdout.isatty():
         with console.status(what):
             yield
     else:
@@ -60,8 +62,10 @@ def run(*command: str) -> None:
     DemoError
         If it fails, with the end of what it said.
     """
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    with (OUT / "commands.log").open("a") as log:
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False
+    )
+    with (OUT / "commands.log").open("a", encoding="utf-8") as log:
         log.write(f"$ {' '.join(command)}\n{done.stdout}\n")
     if done.returncode:
         raise DemoError(f"$ {' '.join(command)}\n{done.stdout[-2000:]}")
@@ -72,6 +76,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description="The whole system at work on this machine.")
     parser.add_argument("--keep", action="store_true", help="leave the rehearsal up afterwards")
     arguments = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack the signs that are printed
+        sys.stdout.reconfigure(errors="replace")
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "commands.log").unlink(missing_ok=True)
     # Ended from outside, it still takes everything down.
@@ -99,9 +105,9 @@ def demonstrate(folder: Path) -> None:
     with step("start AWS on this machine (python -m rehearsal up)"):
         down(folder)
         running = up(folder)
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
-    os.environ.update(credentials(running.port))
+    environment = redirected(undisturbed(os.environ), running.port)
+    os.environ.clear()
+    os.environ.update(environment)
     with step("sam build"):
         run("sam", "build", "--config-env", "rehearsal")
     with step("sam deploy --config-env rehearsal"):

@@ -15,7 +15,7 @@ from training.finding import find_in_folder
 
 STAGED = Path("build/staged")
 #: Where ``python -m training stage`` keeps what it has downloaded.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "image-classifier"
+CACHE = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "image-classifier"
 ARCHIVE = CACHE / "cifar-100-binary.tar.gz"
 #: Twelve megapixels, as many telephones take them.
 LARGE = (4000, 3000)

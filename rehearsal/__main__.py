@@ -3,16 +3,29 @@
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from rehearsal.environment import WELL_KNOWN, credentials, redirected, without_proxy
 from rehearsal.gaps import GAPS, RehearsalError
-from rehearsal.lifecycle import LOG_FILE, Running, credentials, down, find, up
+from rehearsal.lifecycle import LOG_FILE, Running, down, find, up
 
 
 def main() -> int:
     """Run one command; return its exit code."""
+    try:
+        try:
+            return _main()
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:  # as in: status | head -1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left must not fail at the end
+        return 128 + signal.SIGPIPE
+
+
+def _main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rehearsal", description="AWS on this machine.")
     parser.add_argument("--folder", type=Path, default=Path(".rehearsal"), help="where its state lives (%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -34,7 +47,21 @@ def main() -> int:
 def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     if arguments.command == "gaps":
-        from rehearsal import endpoints, executions, filters, functions, jobs, queues, rules, signals, stacks, tasks  # noqa: F401  (each enters its gaps)
+        from rehearsal import (  # noqa: F401  (each enters its gaps)
+            endpoints,
+            executions,
+            filters,
+            functions,
+            jobs,
+            parameters,
+            queues,
+            rollback,
+            rules,
+            signals,
+            stacks,
+            storage,
+            tasks,
+        )
 
         for entry in GAPS:
             print(f"{entry.name}\n    {entry.reason}")
@@ -46,18 +73,18 @@ def _run(arguments: argparse.Namespace) -> int:
         print("The rehearsal is down." if down(folder) else "There was no rehearsal.")
     else:
         running = _running(folder)
-        environment = credentials(running.port)
         if arguments.command == "env":
-            print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items()))
-            print("unset AWS_PROFILE AWS_DEFAULT_PROFILE")
+            print(_shell_commands(running))
         elif arguments.command == "status":
             _print_status(running, folder)
         else:
             argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
             if not argv:
                 raise RehearsalError("exec needs a command, as in: python -m rehearsal exec -- sam list stack-outputs")
-            others = {name: value for name, value in os.environ.items() if "PROFILE" not in name}
-            return subprocess.run(argv, env={**others, **environment}, check=False).returncode
+            try:
+                return subprocess.run(argv, env=redirected(os.environ, running.port), check=False).returncode
+            except OSError as error:
+                raise RehearsalError(f"cannot run {argv[0]}: {error.strerror}") from error
     return 0
 
 
@@ -68,11 +95,22 @@ def _running(folder: Path) -> Running:
     return running
 
 
+def _shell_commands(running: Running) -> str:
+    """Return commands of bash and zsh that make a shell's environment what ``exec`` gives a command."""
+    settings = {**credentials(running.port), **without_proxy(os.environ)}
+    present = [name for name in os.environ if name.startswith("AWS_") and name.isidentifier() and name.isascii()]
+    unwanted = sorted({*WELL_KNOWN, *present} - set(settings))
+    return "\n".join(
+        [f"unset {' '.join(unwanted)}", *(f"export {name}={shlex.quote(value)}" for name, value in settings.items())]
+    )
+
+
 def _print_status(running: Running, folder: Path) -> None:
+    environment = redirected(os.environ, running.port)
+    os.environ.clear()
+    os.environ.update(environment)
     import boto3
 
-    os.environ.update(credentials(running.port))
-    os.environ.pop("AWS_PROFILE", None)
     print(f"up at {running.endpoint_url}, process {running.supervisor}, log {folder / LOG_FILE}")
     for stack in boto3.client("cloudformation").describe_stacks()["Stacks"]:
         print(f"stack     {stack['StackName']}  {stack['StackStatus']}")

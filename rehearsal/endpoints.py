@@ -36,8 +36,9 @@ from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 
+from rehearsal.environment import REGION
 from rehearsal.gaps import RehearsalError, gap, replace
-from rehearsal.lifecycle import REGION, free_port
+from rehearsal.lifecycle import free_port
 
 log = logging.getLogger("rehearsal")
 
@@ -279,17 +280,9 @@ class Endpoints:
         if server:
             server.close()
 
-    def server(self, name: str) -> ModelServer:
-        """Return an endpoint's server.
-
-        Raises
-        ------
-        InvokeError
-            If the endpoint is not in service.
-        """
-        if name not in self._servers:
-            raise InvokeError(400, "ValidationError", f"Endpoint {name} is not in service.")
-        return self._servers[name]
+    def server(self, name: str) -> ModelServer | None:
+        """Return an endpoint's server; None while the endpoint is created, and where that has failed."""
+        return self._servers.get(name)
 
 
 _endpoints: Endpoints
@@ -394,7 +387,8 @@ def invocations_reach_the_server() -> None:
 
         name = response.path.split("/")[2]
         endpoint = sagemaker_backends[response.current_account][response.region].endpoints.get(name)
-        if endpoint is None:
+        server = _endpoints.server(name)
+        if endpoint is None or server is None:  # until it is in service, there is no endpoint for this API
             raise InvokeError(
                 400, "ValidationError", f"Endpoint {name} of account {response.current_account} not found."
             )
@@ -408,7 +402,7 @@ def invocations_reach_the_server() -> None:
             if header in sent:
                 forward[header] = sent[header]
         try:
-            status, headers, answer = _endpoints.server(name).request("POST", "/invocations", body, forward)
+            status, headers, answer = server.request("POST", "/invocations", body, forward)
         except TimeoutError as error:
             raise InvokeError(424, "ModelError", "Model timed out", OriginalStatusCode=504) from error
         except OSError as error:

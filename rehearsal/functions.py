@@ -46,6 +46,8 @@ MAX_SANDBOXES = 4
 #: Lambda returns this much of the end of a log to callers that ask for it.
 LOG_TAIL_BYTES = 4096
 MEMORY_POLL_SECONDS = 0.02
+#: How long the emulator may take to write what it has already answered.
+EXIT_SECONDS = 10
 FUNCTION_ERROR_KEYS = {"errorMessage", "errorType", "requestId", "stackTrace"}
 PROVIDED_BY_LAMBDA = ("awslambdaric", "boto3")
 
@@ -121,7 +123,8 @@ class Sandbox:
         self.port = free_port()
         self.stream = time.strftime("%Y/%m/%d/[$LATEST]") + os.urandom(16).hex()
         self._lines: list[str] = []
-        self._reported = threading.Event()
+        self._reported, self._failed = threading.Event(), threading.Event()
+        self._exit = ""
         self._account, self._region = settings.arn.split(":")[4], settings.arn.split(":")[3]
         self._logs = logs_backends[self._account][self._region]
         self._logs.ensure_log_group(settings.log_group)
@@ -144,9 +147,14 @@ class Sandbox:
 
     def _environment(self, task: Path, runtime: Path) -> dict[str, str]:
         settings = self.settings
+        libraries = [os.environ.get("LD_LIBRARY_PATH"), str(task), str(task / "lib")]
         return {
-            **{name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ},
-            MARK: os.environ[MARK],
+            # The server's own environment holds nothing of the user's shell but what INHERITED names.
+            **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
+            **{name: os.environ[name] for name in ("PATH", "TMPDIR", MARK) if name in os.environ},
+            "LD_LIBRARY_PATH": os.pathsep.join(path for path in libraries if path),
+            "LANG": "en_US.UTF-8",
+            "TZ": ":UTC",
             "PYTHONPATH": f"{task}{os.pathsep}{runtime}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "LAMBDA_TASK_ROOT": str(task),
@@ -158,10 +166,6 @@ class Sandbox:
             "AWS_LAMBDA_LOG_STREAM_NAME": self.stream,
             "AWS_REGION": self._region,
             "AWS_DEFAULT_REGION": self._region,
-            "AWS_ACCESS_KEY_ID": "rehearsal",
-            "AWS_SECRET_ACCESS_KEY": "rehearsal",
-            "AWS_SESSION_TOKEN": "rehearsal",
-            "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
             **dict(settings.environment),
         }
 
@@ -178,16 +182,23 @@ class Sandbox:
         assert self.process.stdout is not None
         for raw in self.process.stdout:
             line = raw.decode("utf-8", "replace").rstrip()
+            if failure := re.search(r"\(rapid\) Invoke failed\b", line):
+                found = dict(re.findall(r"(\w+)=(.*?)(?=\s\w+=|$)", line[failure.end() :]))
+                self._exit = f"RequestId: {found.get('InvokeID')} Error: {found.get('error')}"
+                self._failed.set()
             if not line or " (rapid) " in line:  # the emulator's own remarks, which Lambda does not log
                 continue
             if line.startswith("REPORT "):
                 used = f"Max Memory Used: {self.peak_memory_mb()} MB"
                 line = re.sub(r"Max Memory Used: \d+ MB", used, line)
-            self._lines.append(line)
-            event = {"timestamp": int(time.time() * 1000), "message": line}
-            self._logs.put_log_events(self.settings.log_group, self.stream, [event])
+            self._log(line)
             if line.startswith("REPORT "):
                 self._reported.set()
+
+    def _log(self, line: str) -> None:
+        self._lines.append(line)
+        event = {"timestamp": int(time.time() * 1000), "message": line}
+        self._logs.put_log_events(self.settings.log_group, self.stream, [event])
 
     def _children(self) -> list[int]:
         """Return the ids of the function's own processes, which the emulator has started."""
@@ -210,6 +221,8 @@ class Sandbox:
         """Run the function once."""
         self._lines.clear()
         self._reported.clear()
+        self._failed.clear()
+        self._exit = "Error: Runtime exited without providing a reason"
         done, out_of_memory = threading.Event(), threading.Event()
 
         def watch_memory() -> None:
@@ -239,6 +252,10 @@ class Sandbox:
             return self._outcome({"errorType": "Runtime.OutOfMemory", "errorMessage": message})
         if status == 200 and body.startswith(b"Task timed out after "):
             return self._outcome({"errorType": "Sandbox.Timedout", "errorMessage": f"Error: {body.decode()}"})
+        if status != 200 and not body:  # the function has ended while it was loaded; only the emulator's log says how
+            self._failed.wait(EXIT_SECONDS)
+            self._log(f"{self._exit}\nRuntime.ExitError")
+            return self._outcome({"errorType": "Runtime.ExitError", "errorMessage": self._exit})
         if status != 200:
             return self._outcome(json.loads(body))
         return Outcome(body, _is_function_error(body), self._tail())

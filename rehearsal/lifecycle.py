@@ -17,9 +17,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rehearsal.environment import inherited
 from rehearsal.gaps import RehearsalError
 
-REGION = "us-east-1"
 START_SECONDS, END_SECONDS = 60, 10
 #: The environment variable that marks every process of a rehearsal with its folder.
 MARK = "REHEARSAL_FOLDER"
@@ -46,27 +46,6 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-def credentials(port: int) -> dict[str, str]:
-    """Return the environment that sends SAM CLI and the AWS SDKs to the rehearsal, and nowhere else."""
-    return {
-        "AWS_ENDPOINT_URL": f"http://localhost:{port}",
-        "AWS_ACCESS_KEY_ID": "rehearsal",
-        "AWS_SECRET_ACCESS_KEY": "rehearsal",
-        "AWS_SESSION_TOKEN": "rehearsal",
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_REGION": REGION,
-        # A profile or a configuration file could name another endpoint or account.
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        # Some operations would go to hosts such as sync-localhost, which do not exist.
-        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
-        "SAM_CLI_TELEMETRY": "0",
-        "NO_PROXY": "localhost,127.0.0.1",
-        "no_proxy": "localhost,127.0.0.1",
-    }
 
 
 def processes(folder: Path) -> list[int]:
@@ -113,7 +92,7 @@ def up(folder: Path) -> Running:
     supervisor = subprocess.Popen(
         [sys.executable, "-m", "rehearsal.lifecycle", str(folder.resolve()), str(port)],
         cwd=Path(__file__).parents[1],
-        env={**os.environ, MARK: str(folder.resolve())},
+        env={**inherited(os.environ), MARK: str(folder.resolve())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

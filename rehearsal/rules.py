@@ -5,20 +5,16 @@ import ipaddress
 import json
 import logging
 import re
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.events.exceptions import InvalidEventPatternException, ValidationException
-from moto.events.models import EventPattern, EventPatternParser, EventsBackend, Rule, events_backends
+from moto.events.models import EventPattern, EventPatternParser, EventsBackend, Rule
 from moto.events.responses import EventsHandler
-from moto.s3 import notifications
-from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
-from moto.utilities.utils import get_partition
 
 from rehearsal.filters import select, steps_of
 from rehearsal.gaps import RehearsalError, gap, replace
@@ -237,61 +233,3 @@ def _check_target(target: dict[str, Any]) -> None:
     for name in PLACEHOLDER.findall(transformer.get("InputTemplate", "")):
         if name not in transformer.get("InputPathsMap", {}) and not name.startswith("aws.events."):
             raise ValidationException(f"InputTemplate for target {target['Id']} contains invalid placeholder {name}.")
-
-
-#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
-REASONS = {
-    "s3:ObjectCreated:Put": "PutObject",
-    "s3:ObjectCreated:Post": "POST Object",
-    "s3:ObjectCreated:Copy": "CopyObject",
-    "s3:ObjectCreated:CompleteMultipartUpload": "CompleteMultipartUpload",
-    "s3:ObjectRemoved:Delete": "DeleteObject",
-    "s3:ObjectRemoved:DeleteMarkerCreated": "DeleteObject",
-}
-
-
-@gap("S3's events to EventBridge have the id and sequencer of all others, an eTag for an etag, and not AWS's reasons")
-def buckets_tell_what_happened() -> None:
-    """Send events of the shape that S3 documents, with an id and a sequencer of their own."""
-
-    def send(account_id: str, bucket: Any, event_name: str, key: Any) -> None:
-        name = getattr(event_name, "value", event_name)
-        if name == "s3:ObjectTagging:Put":
-            tags = s3_backends[account_id][get_partition(bucket.region_name)].tagger
-            if not tags.get_tag_dict_for_resource(key.arn):  # moto tags every object that is put
-                return None
-        if name not in REASONS:
-            return original(account_id, bucket, event_name, key)
-        removed = "Removed" in name
-        facts = {} if removed else {"size": key.size, "etag": key.etag.replace('"', "")}
-        version = {"version-id": key.version_id} if getattr(bucket, "is_versioned", False) else {}
-        detail = {
-            "version": "0",
-            "bucket": {"name": bucket.name},
-            "object": {"key": key.name, **facts, **version, "sequencer": f"{time.time_ns():016X}"},
-            "request-id": uuid.uuid4().hex[:16].upper(),
-            "requester": account_id,
-            "source-ip-address": "127.0.0.1",
-            "reason": REASONS[name],
-        }
-        if removed:
-            marker = name.endswith("DeleteMarkerCreated")
-            detail["deletion-type"] = "Delete Marker Created" if marker else "Permanently Deleted"
-        event = {
-            "version": "0",
-            "id": str(uuid.uuid4()),
-            "detail-type": "Object Deleted" if removed else "Object Created",
-            "source": "aws.s3",
-            "account": account_id,
-            "time": time.time(),
-            "region": bucket.region_name,
-            "resources": [bucket.arn],
-            "detail": detail,
-        }
-        for bus in [*events_backends[account_id][bucket.region_name].event_buses.values()]:
-            for rule in [*bus.rules.values()]:
-                rule.send_to_targets(event, transform_input=False)  # type: ignore[arg-type]
-        return None
-
-    original = notifications._send_event_bridge_message
-    replace(notifications, "_send_event_bridge_message", lambda _: send)

@@ -11,7 +11,8 @@ import time
 import warnings
 from pathlib import Path
 
-from rehearsal.lifecycle import READY_FILE, credentials, end
+from rehearsal.environment import credentials
+from rehearsal.lifecycle import READY_FILE, end
 
 PARENT_POLL_SECONDS = 0.5
 
@@ -31,7 +32,21 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    from rehearsal import endpoints, executions, filters, functions, jobs, queues, rules, signals, stacks, tasks  # noqa: F401  (each enters its gaps)
+    from rehearsal import (  # noqa: F401  (each enters its gaps)
+        endpoints,
+        executions,
+        filters,
+        functions,
+        jobs,
+        parameters,
+        queues,
+        rollback,
+        rules,
+        signals,
+        stacks,
+        storage,
+        tasks,
+    )
     from rehearsal.gaps import fill_gaps
     from rehearsal.refusals import Application
 

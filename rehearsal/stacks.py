@@ -133,7 +133,7 @@ def number_defaults_keep_their_fraction() -> None:
     def turn(body: dict[str, Any], _: dict[str, Any]) -> dict[str, Any]:
         for slot in body.get("Parameters", {}).values():
             if isinstance(slot.get("Default"), int | float):
-                slot["Default"] = str(slot["Default"])
+                slot["Default"] = json.dumps(slot["Default"])
         return body
 
     _change_templates(turn)
@@ -331,7 +331,7 @@ def _mentions(part: Any) -> set[str]:
 
 @gap("a changed parameter misses resources that name it in Fn::Sub or a condition, and forgets those without an update")
 def changed_parameters_reach_every_resource() -> None:
-    """Update all that depend on it, and remove those whose condition has become false."""
+    """Update all that depend on it."""
 
     def differing(original: Any) -> Any:
         def build_resource_diff(
@@ -353,12 +353,6 @@ def changed_parameters_reach_every_resource() -> None:
 
     def updating(original: Any) -> Any:
         def update(name: str, resource_json: dict[str, Any], resources: parsing.ResourceMap, **rest: Any) -> Any:
-            condition = resource_json.get("Condition")
-            if condition and not resources.lazy_condition_map[condition]:
-                unwanted = resources._parsed_resources.pop(name, None)
-                if unwanted is not None:
-                    resources._delete_resource(unwanted, resource_json)
-                return None
             updated = original(name, resource_json, resources, **rest)
             if updated is None and isinstance(group := resources[name], LogGroup):
                 days = parsing.clean_json(resource_json["Properties"].get("RetentionInDays"), resources)
@@ -370,62 +364,6 @@ def changed_parameters_reach_every_resource() -> None:
 
     replace(parsing.ResourceMap, "build_resource_diff", differing)
     replace(parsing, "parse_and_update_resource", updating)
-
-
-@gap("a resource that cannot be created answers HTTP 500 and leaves the stack as it is, and a deploy waits for ever")
-def failing_stacks_say_so() -> None:
-    """End in a failed state, with the reason as a stack event, as ``sam deploy`` expects."""
-
-    def executing(original: Any) -> Any:
-        def execute(backend: CloudFormationBackend, change_set_name: str, stack_name: str | None = None) -> None:
-            change_set = backend.describe_change_set(change_set_name)
-            try:
-                original(backend, change_set_name, stack_name)
-            except Exception as error:
-                log.exception("Stack failed")
-                assert change_set is not None
-                creating = change_set.change_set_type == "CREATE"
-                stack = change_set.stack
-                stack._add_stack_event(
-                    "CREATE_FAILED" if creating else "UPDATE_FAILED", f"{type(error).__name__}: {error}"
-                )
-                if creating:
-                    _delete_what_exists(stack)
-                stack.status = "ROLLBACK_COMPLETE" if creating else "UPDATE_ROLLBACK_FAILED"
-                stack._add_stack_event(stack.status)
-
-        return execute
-
-    replace(CloudFormationBackend, "execute_change_set", executing)
-
-
-@gap("deleting a stack with a bucket that is not empty succeeds, and the bucket stays behind")
-def full_buckets_keep_their_stack() -> None:
-    """Fail the deletion with the reason, as AWS does."""
-
-    def deleting(original: Any) -> Any:
-        def delete_stack(backend: CloudFormationBackend, name_or_stack_id: str) -> None:
-            stack = backend.get_stack(name_or_stack_id)
-            for bucket in stack.resource_map.values():
-                if isinstance(bucket, FakeBucket) and bucket.keys:
-                    reason = f"The bucket {bucket.name} you tried to delete is not empty"
-                    stack._add_stack_event("DELETE_FAILED", reason)
-                    stack.status = "DELETE_FAILED"
-                    return
-            original(backend, name_or_stack_id)
-
-        return delete_stack
-
-    replace(CloudFormationBackend, "delete_stack", deleting)
-
-
-def _delete_what_exists(stack: Stack) -> None:
-    resources = stack.resource_map
-    for name in [name for name in resources._resource_json_map if name in resources._parsed_resources]:
-        try:
-            resources._delete_resource(resources._parsed_resources.pop(name), resources._resource_json_map[name])
-        except Exception:  # the first failure is the one to report
-            log.exception("Rollback of %s failed", name)
 
 
 @gap("CloudFormation's NotificationConfiguration of a bucket is dropped")

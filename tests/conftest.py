@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from rehearsal.environment import undisturbed
 from rehearsal.lifecycle import down, up
 from tests.stack import Rehearsal
 
 REPOSITORY = Path(__file__).parents[1]
 
 # Before any module under test is imported: functions make their clients and Powertools objects then.
-for name in [name for name in os.environ if name.startswith("AWS_")]:
-    del os.environ[name]
+environment = undisturbed(os.environ)
+os.environ.clear()
 os.environ.update(
+    environment,
     AWS_ACCESS_KEY_ID="testing",
     AWS_SECRET_ACCESS_KEY="testing",
     AWS_DEFAULT_REGION="us-east-1",
@@ -26,7 +28,6 @@ os.environ.update(
     POWERTOOLS_TRACE_DISABLED="true",
     POWERTOOLS_SERVICE_NAME="test",
     POWERTOOLS_METRICS_NAMESPACE="ImageClassifier",
-    SAM_CLI_TELEMETRY="0",
 )
 
 

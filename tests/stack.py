@@ -16,7 +16,8 @@ import boto3
 from botocore.config import Config
 from PIL import Image
 
-from rehearsal.lifecycle import Running, credentials
+from rehearsal.environment import redirected
+from rehearsal.lifecycle import Running
 
 REPOSITORY = Path(__file__).parents[1]
 STACK = "image-classifier-rehearsal"
@@ -30,9 +31,7 @@ class Rehearsal:
 
     def __init__(self, running: Running) -> None:
         self.running = running
-        binaries = str(Path(sys.executable).parent)
-        path = os.pathsep.join([binaries, os.environ["PATH"]])
-        self.environment = {**os.environ, **credentials(running.port), "PATH": path}
+        self.environment = redirected(os.environ, running.port)
 
     def client(self, service: str) -> Any:
         """Return a client of an AWS service."""

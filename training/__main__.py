@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument(
         "--cache",
         type=Path,
-        default=Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "image-classifier",
+        default=Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "image-classifier",
         help="folder for downloads (default: %(default)s)",
     )
     stage.set_defaults(run=_stage)

@@ -687,7 +687,6 @@ def _(world: World) -> Any:
     API,
     "Invalid State Machine Execution Input: 'Unrecognized token 'not': was expecting (JSON String, Number, Array, "
     "Object or token 'null', 'true' or 'false')'",
-    differs="the reason is in the words of Python's parser",
 )
 def _(world: World) -> Any:
     return error_of(lambda: _started(world, "echo", str(uuid.uuid4()), "not JSON"))[1]

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -94,6 +95,29 @@ def test_an_exit_is_an_error(invoke: Callable[..., Any]) -> None:
     answer, error, _ = invoke("exit")
     assert (error, answer["errorType"]) == ("Unhandled", "Runtime.ExitError")
     assert invoke("answer")[1] is None
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import sys; print('loading', flush=True); sys.exit(3)", "Runtime exited with error: exit status 3"),
+        ("import os; print('loading', flush=True); os._exit(0)", "Runtime exited without providing a reason"),
+        (
+            "import os; print('loading', flush=True); os.kill(os.getpid(), 11)",
+            "Runtime exited with error: signal: segmentation fault",
+        ),
+    ],
+)
+def test_an_exit_while_loading_is_an_error(rehearsal: Rehearsal, source: str, reason: str) -> None:
+    name = f"loading-{abs(hash(source))}"
+    create_function(rehearsal, name, source)
+    for _ in range(2):  # a sandbox of its own, and the same one again
+        answer = rehearsal.client("lambda").invoke(FunctionName=name, LogType="Tail", Payload=b"{}")
+        payload, log = json.loads(answer["Payload"].read()), base64.b64decode(answer["LogResult"]).decode()
+        assert (answer["StatusCode"], answer["FunctionError"]) == (200, "Unhandled")
+        assert payload["errorType"] == "Runtime.ExitError"
+        assert re.fullmatch(rf"RequestId: [0-9a-f-]{{36}} Error: {reason}", payload["errorMessage"])
+        assert "loading" in log and payload["errorMessage"] in log
 
 
 def test_the_memory_setting_is_a_limit(invoke: Callable[..., Any]) -> None:

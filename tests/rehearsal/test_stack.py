@@ -153,6 +153,28 @@ def test_what_no_catch_sees_waits_in_the_fault_queue_too(stack: Stack) -> None:
     assert found[stopped] == {"execution_id": stopped, "status": "ABORTED"}
 
 
+def test_a_large_upload_starts_one_execution(stack: Stack) -> None:
+    states, key = stack.rehearsal.client("stepfunctions"), "incoming/large.png"
+    content = io.BytesIO()
+    drawing.bicycle(64, 64).resize((2000, 2000)).save(content, "PNG", compress_level=0)
+    assert content.tell() > 8 * 1024 * 1024, "it is sent in parts"
+    content.seek(0)
+    stack.rehearsal.client("s3").upload_fileobj(content, stack.bucket, key)
+
+    def inputs() -> list[str]:
+        pages = states.get_paginator("list_executions").paginate(stateMachineArn=stack.outputs["WorkflowArn"])
+        arns = [execution["executionArn"] for page in pages for execution in page["executions"]]
+        return [text for arn in arns if key in (text := states.describe_execution(executionArn=arn)["input"])]
+
+    assert len(wait_for(inputs)) == 1
+
+
+def test_a_value_outside_its_limits_changes_nothing(stack: Stack) -> None:
+    refused = stack.rehearsal.run("sam", "deploy", *ENVIRONMENT, "--parameter-overrides", "Threshold=70", check=False)
+    assert refused.returncode == 1
+    assert "Parameter 'Threshold' must be a number not greater than 1" in refused.stdout + refused.stderr
+
+
 def test_an_unsure_image_waits_in_the_review_queue(stack: Stack) -> None:
     event = stack.put("a/blurred.png", drawing.blurred(128, 128, 3))
     outcome = stack.classify(event)
