@@ -7,7 +7,7 @@ export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock test-docker test-training clean
+.PHONY: help setup demo test test-fast lint format lock test-docker test-training mutation clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,8 +24,14 @@ $(VENV)/.installed: requirements/dev.txt
 demo: setup  ## show the whole system at work on this machine, without AWS or Docker
 	@$(BIN)/python -m demo
 
+# One process per core, four at most. Options in PYTEST_ADDOPTS come last and win: make test PYTEST_ADDOPTS="-n0 -x"
+PARALLEL := PYTEST_ADDOPTS="-n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $$PYTEST_ADDOPTS"
+
 test: setup  ## run all tests that need neither AWS nor Docker
-	@$(BIN)/python -m pytest --ignore=tests/docker
+	@$(PARALLEL) $(BIN)/python -m pytest --ignore=tests/docker
+
+test-fast: setup  ## run the tests that start no other service: unit and property
+	@$(PARALLEL) $(BIN)/python -m pytest tests/unit tests/property
 
 test-docker: setup  ## run the sample events with sam local invoke, where a Docker engine answers
 	@$(BIN)/python -m pytest tests/docker
