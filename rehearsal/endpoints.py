@@ -41,7 +41,8 @@ PROGRAM = Path(__file__).parents[1]
 #: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html#API_runtime_InvokeEndpoint_RequestBody
 MAX_BODY_BYTES = 6 * 1024 * 1024
 RESPONSE_SECONDS = 60
-START_SECONDS = 60
+#: For a server that hangs; one that ends is noticed at once.
+START_SECONDS = 600
 #: SageMaker, too, collects captured requests for a while before it writes a file.
 CAPTURE_FLUSH_SECONDS = 1.0
 
@@ -138,7 +139,7 @@ class Capture:
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self._lock = threading.Lock()
+        self._lock, self._flushing = threading.Lock(), threading.Lock()
         threading.Thread(target=self._flush_for_ever, daemon=True).start()
 
     def record(
@@ -181,6 +182,11 @@ class Capture:
     def _flush_for_ever(self) -> None:
         while True:
             time.sleep(CAPTURE_FLUSH_SECONDS)
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything that was recorded before this call."""
+        with self._flushing:
             with self._lock:
                 waiting, self._waiting = self._waiting, defaultdict(list)
             for folder, lines in waiting.items():
@@ -287,6 +293,8 @@ def endpoints_have_a_server() -> None:
         def delete_endpoint(backend: SageMakerModelBackend, endpoint_name: str) -> None:
             original(backend, endpoint_name)
             _endpoints.stop(endpoint_name)
+            # Nothing is captured any more, so that the bucket can be emptied.
+            _endpoints.capture.flush()
 
         return delete_endpoint
 
