@@ -65,7 +65,8 @@ class Stage:
         # moto hands out the same first ten again and again, so those of others are put aside until all were seen.
         sqs = self.rehearsal.client("sqs")
         received: list[dict[str, Any]] = []
-        while some := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=3600).get("Messages"):
+        asked = {"QueueUrl": queue, "MaxNumberOfMessages": 10, "VisibilityTimeout": 3600}
+        while some := sqs.receive_message(**asked).get("Messages"):
             received += some
         for message in received:
             sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
