@@ -46,6 +46,16 @@ test-training: .venv-training/.installed  ## run the tests that need torch
 	@.venv-training/bin/python -m pip install --quiet --requirement training/requirements.txt pytest pytest-socket
 	@touch $@
 
+# Names of files in tests/mutation; two run at once.
+MUTATE ?= filter classify serialize drift deploy
+mutation: setup .venv-mutation/.installed  ## change the code in small ways, and see which changes no test notices (hours)
+	@printf '%s\n' $(MUTATE) | xargs -P 2 -n 1 tests/mutation/run
+
+.venv-mutation/.installed: requirements/mutation.txt
+	@$(PYTHON) -m venv .venv-mutation
+	@.venv-mutation/bin/python -m pip install --quiet --requirement requirements/mutation.txt
+	@touch $@
+
 lint: setup  ## check style, types and templates
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -57,10 +67,12 @@ format: setup  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# What the other lists have in common with dev.txt has its version there: the tests run on what the functions ship.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --universal --python-version 3.13
 lock: setup  ## write the lock files from the lists of direct dependencies
-	@for list in requirements/dev requirements/bench src/serialize/requirements src/classify/requirements src/filter/requirements; do \
-		$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --universal --python-version 3.13 \
-			$$list.in --output-file $$list.txt; done
+	@$(LOCK) requirements/dev.in --output-file requirements/dev.txt
+	@for list in requirements/bench requirements/mutation src/serialize/requirements src/classify/requirements src/filter/requirements; do \
+		$(LOCK) --constraint requirements/dev.txt $$list.in --output-file $$list.txt; done
 
 clean:  ## end the rehearsal and remove everything that was made here, but for the environment
 	@$(PYTHON) -m rehearsal down
