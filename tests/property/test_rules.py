@@ -60,7 +60,7 @@ def test_what_passes_reaches_the_threshold(event: dict[str, Any], threshold: flo
 
 @given(classified())
 def test_filter_believes_what_classify_sends(event: dict[str, Any]) -> None:
-    confidence = filter_.parse_event(event)
+    confidence = filter_.parse_event(json.loads(json.dumps(event)))
     assert type(confidence) is float and confidence == max(event["inferences"])
 
 
