@@ -1,10 +1,12 @@
 """What the three functions say of an image and of a failure, in the same words."""
 
+import contextlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
+from aws_xray_sdk.core.models.entity import Entity
 
 from src.classify import app as classify
 from src.filter import app as filter_
@@ -52,3 +54,36 @@ def test_texts_that_identify_an_image_are_on_every_line_and_nothing_else_is(
     (line,) = lines()
     app.logger.remove_keys([*app.IDENTITY])
     assert {name: line[name] for name in (*app.IDENTITY, "other") if name in line} == known
+
+
+@FUNCTIONS
+def test_a_line_names_its_request_and_no_image_of_an_earlier_one(
+    app: ModuleType, logged: Logged, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"MAX_EDGE": "224", "ENDPOINT_NAME": "e", "LABELS": "a,b", "THRESHOLD": "0.7"}.items():
+        monkeypatch.setenv(name, value)
+    lines = logged(app)
+    for event in ({"s3_key": "first.png", "execution_id": "arn:first"}, {}):
+        with pytest.raises(app.InvalidEvent):
+            app.lambda_handler(event, context)
+    first, second = lines()
+    assert first["function_request_id"] == second["function_request_id"] == context.aws_request_id
+    assert (first["s3_key"], first["execution_id"]) == ("first.png", "arn:first")
+    assert "s3_key" not in second and "execution_id" not in second
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.1])
+def test_neither_an_accepted_event_nor_an_unsure_one_is_written_into_the_trace(
+    context: Any, monkeypatch: pytest.MonkeyPatch, traced: Any, confidence: float
+) -> None:
+    monkeypatch.setenv("THRESHOLD", "0.7")
+    written: list[Any] = []
+    monkeypatch.setattr(Entity, "put_metadata", lambda self, **what: written.append(what))
+    event = {"s3_bucket": "b", "s3_key": "k", "label": "a", "inferences": [confidence], "confidence": confidence}
+
+    def run() -> None:
+        with contextlib.suppress(filter_.ThresholdNotMet):
+            filter_.lambda_handler(event, context)
+
+    assert traced(filter_, run)["s3_key"] == "k"
+    assert written == []
