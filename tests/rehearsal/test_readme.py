@@ -2,10 +2,10 @@
 
 import contextlib
 import functools
+import importlib
 import io
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -55,7 +55,7 @@ def help_of_module(module: str, *command: str) -> str:
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), pytest.raises(SystemExit) as exited:
         patch.setattr(sys, "argv", [module, *command, "--help"])
-        runpy.run_module(module, run_name="__main__")
+        importlib.import_module(f"{module}.__main__").main()
     assert exited.value.code == 0
     return said.getvalue()
 
