@@ -111,6 +111,11 @@ def test_rare_categories_are_tested_together() -> None:
     assert statistic == pytest.approx(pearson(*common, (4, 6), (6, 4), (10, 10)))
 
 
+@pytest.mark.parametrize("columns", [[(70, 30)], [(1, 2)], [(1, 0), (0, 1)]])
+def test_one_category_has_nothing_to_compare(columns: list[tuple[int, int]]) -> None:
+    assert chi_square(*columns) == (0.0, 1.0)
+
+
 def test_one_rare_category_stays_one() -> None:
     columns = [(100, 80), (96, 116), (4, 4)]
     statistic, p_value = chi_square(*columns)
