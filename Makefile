@@ -11,7 +11,7 @@ export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock test-docker test-training image clean
+.PHONY: help setup demo test test-fast lint format lock test-docker test-training image mutation clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,8 +28,14 @@ $(VENV)/.installed: requirements/dev.txt
 demo: setup  ## show the whole system at work on this machine, without AWS or Docker
 	@$(BIN)/python -m demo
 
+# One process per core, four at most. Options in PYTEST_ADDOPTS come last and win: make test PYTEST_ADDOPTS="-n0 -x"
+PARALLEL := PYTEST_ADDOPTS="-n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $$PYTEST_ADDOPTS"
+
 test: setup  ## run all tests that need neither AWS nor Docker
-	@$(BIN)/python -m pytest --ignore=tests/docker
+	@$(PARALLEL) $(BIN)/python -m pytest --ignore=tests/docker
+
+test-fast: setup  ## run the tests that start no other service: unit and property
+	@$(PARALLEL) $(BIN)/python -m pytest tests/unit tests/property
 
 test-docker: setup  ## run the sample events with sam local invoke, where a Docker engine answers
 	@$(BIN)/python -m pytest tests/docker
@@ -57,6 +63,16 @@ image:  ## build the endpoint's image and push it: make image IMAGE=ACCOUNT.dkr.
 		--output type=registry,oci-mediatypes=false --tag "$(IMAGE)" --file training/container/Dockerfile .
 	@docker buildx imagetools inspect "$(IMAGE)" --format 'pushed $(IMAGE): {{.Manifest.Digest}}, {{.Manifest.MediaType}}'
 
+# Names of files in tests/mutation; two run at once.
+MUTATE ?= filter classify serialize drift deploy
+mutation: setup .venv-mutation/.installed  ## change the code in small ways, and see which changes no test notices (hours)
+	@printf '%s\n' $(MUTATE) | xargs -P 2 -n 1 tests/mutation/run
+
+.venv-mutation/.installed: requirements/mutation.txt
+	@$(PYTHON) -m venv .venv-mutation
+	@.venv-mutation/bin/python -m pip install --quiet --requirement requirements/mutation.txt
+	@touch $@
+
 lint: setup  ## check style, types and templates
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -68,10 +84,12 @@ format: setup  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# What the other lists have in common with dev.txt has its version there: the tests run on what the functions ship.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --universal --python-version 3.13
 lock: setup  ## write the lock files from the lists of direct dependencies
-	@for list in requirements/dev requirements/bench src/serialize/requirements src/classify/requirements src/filter/requirements; do \
-		$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --universal --python-version 3.13 \
-			$$list.in --output-file $$list.txt; done
+	@$(LOCK) requirements/dev.in --output-file requirements/dev.txt
+	@for list in requirements/bench requirements/mutation src/serialize/requirements src/classify/requirements src/filter/requirements; do \
+		$(LOCK) --constraint requirements/dev.txt $$list.in --output-file $$list.txt; done
 
 clean:  ## end the rehearsal and remove everything that was made here, but for the environment
 	@$(PYTHON) -m rehearsal down

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from demo.images import ImageSetError, Sample, collect
 from demo.pictures import draw_contact_sheet, draw_workflow
-from demo.watch import WatchError, check, fetch, out_of_focus, send
+from demo.watch import LIMIT_SECONDS, WatchError, check, fetch, out_of_focus, send
 from rehearsal.environment import redirected, undisturbed
 from rehearsal.gaps import RehearsalError
 from rehearsal.lifecycle import down, up
@@ -31,9 +31,6 @@ FOLDER = OUT / "rehearsal"
 STACK = "image-classifier-rehearsal"
 ACCOUNT = "123456789012"
 ENDPOINT = "image-classifier"
-EXECUTION_SECONDS = 120
-#: Data capture is written about a second after the answer.
-CAPTURE_SECONDS = 15
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
@@ -165,7 +162,7 @@ def wait_for_end(workflow: str, key: str) -> dict[str, Any]:
         If there is none in time.
     """
     states = boto3.client("stepfunctions")
-    deadline = time.monotonic() + EXECUTION_SECONDS
+    deadline = time.monotonic() + LIMIT_SECONDS
     while time.monotonic() < deadline:
         for listed in states.list_executions(stateMachineArn=workflow, maxResults=5)["executions"]:
             execution = dict(states.describe_execution(executionArn=listed["executionArn"]))
@@ -175,7 +172,7 @@ def wait_for_end(workflow: str, key: str) -> dict[str, Any]:
             if key in keys and execution["status"] != "RUNNING":
                 return execution
         time.sleep(0.05)
-    raise DemoError(f"No execution for {key} ended in {EXECUTION_SECONDS} s")
+    raise DemoError(f"No execution for {key} ended in {LIMIT_SECONDS} s")
 
 
 def result(execution: dict[str, Any]) -> dict[str, Any]:
@@ -234,7 +231,7 @@ def show_review_message(queue: str) -> None:
 def show_capture(bucket: str) -> None:
     """Print the first captured record, its image shortened."""
     s3 = boto3.client("s3")
-    deadline = time.monotonic() + CAPTURE_SECONDS
+    deadline = time.monotonic() + LIMIT_SECONDS
     while not (found := s3.list_objects_v2(Bucket=bucket, Prefix="capture/").get("Contents")):
         if time.monotonic() > deadline:
             raise DemoError("The endpoint captured nothing")
@@ -249,9 +246,10 @@ def show_capture(bucket: str) -> None:
 
 def watch(outputs: dict[str, str]) -> None:
     """Say what is normal, and check traffic that is, and traffic that is not."""
-    address = f"s3://{outputs['ModelBucketName']}"
+    bucket = outputs["ModelBucketName"]
+    address = f"s3://{bucket}"
     with step("120 more images, and what is normal of them (python -m monitoring baseline)"):
-        send(ENDPOINT, range(120))
+        send(ENDPOINT, bucket, range(120))
         baseline = (
             "baseline",
             "--captures",
@@ -263,7 +261,7 @@ def watch(outputs: dict[str, str]) -> None:
     checked = {}
     for what, seeds, change in (("as before", range(120, 180), None), ("out of focus", range(180, 330), out_of_focus)):
         with step(f"{len(seeds)} images {what}, and the scheduled check for drift"):
-            send(ENDPOINT, seeds, change)
+            send(ENDPOINT, bucket, seeds, change)
             checked[what] = check(outputs, STACK)
     table = Table(box=None, pad_edge=False)
     for heading in ("traffic", "DriftAlarm", "drifted"):
@@ -272,7 +270,7 @@ def watch(outputs: dict[str, str]) -> None:
         style = "green" if found.alarm == "OK" else "red"
         table.add_row(what, f"[{style}]{found.alarm}[/]", ", ".join(found.violations) or "nothing")
     console.print(table)
-    fetch(outputs["ModelBucketName"], found.report, OUT / "drift.html")
+    fetch(bucket, found.report, OUT / "drift.html")
     console.print(f"\n{OUT / 'drift.html'}: the report that operators get\n")
 
 

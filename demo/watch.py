@@ -6,16 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import boto3
 from PIL import Image, ImageFilter
 
 from demo import drawing
 
-CHECK_SECONDS = 120
-#: Data capture and alarms follow about a second behind.
-SETTLE_SECONDS = 3.0
+#: For what hangs.
+LIMIT_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -36,20 +34,37 @@ def out_of_focus(image: Image.Image) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(1.2))
 
 
-def send(endpoint: str, seeds: range, change: Callable[[Image.Image], Image.Image] | None = None) -> None:
-    """Ask the endpoint about drawn vehicles, and wait until all of it is captured."""
+def send(endpoint: str, bucket: str, seeds: range, change: Callable[[Image.Image], Image.Image] | None = None) -> None:
+    """Ask the endpoint about drawn vehicles, and wait until all of it is captured.
+
+    Raises
+    ------
+    WatchError
+        If some of it never is.
+    """
     runtime = boto3.client("sagemaker-runtime")
+    wanted = _captured(bucket) + len(seeds)
     for seed in seeds:
         draw = drawing.bicycle if seed % 2 else drawing.motorcycle
         image = draw(64, 48, seed)
         buffer = io.BytesIO()
         (change(image) if change else image).save(buffer, "PNG")
         runtime.invoke_endpoint(EndpointName=endpoint, Body=buffer.getvalue(), ContentType="image/png")
-    time.sleep(SETTLE_SECONDS)
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while _captured(bucket) < wanted:
+        if time.monotonic() > deadline:
+            raise WatchError("The endpoint did not capture everything that was sent")
+        time.sleep(0.2)
+
+
+def _captured(bucket: str) -> int:
+    s3 = boto3.client("s3")
+    found = s3.list_objects_v2(Bucket=bucket, Prefix="capture/").get("Contents", [])
+    return sum(s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read().count(b"\n") for item in found)
 
 
 def check(outputs: dict[str, str], stack: str) -> Checked:
-    """Start the drift check as its schedule does, and wait for its end.
+    """Start the drift check as its schedule does, and wait for its end, and for the alarm to follow.
 
     Raises
     ------
@@ -58,23 +73,22 @@ def check(outputs: dict[str, str], stack: str) -> Checked:
     """
     states = boto3.client("stepfunctions")
     execution = states.start_execution(stateMachineArn=outputs["MonitorWorkflowArn"], input="{}")["executionArn"]
-    deadline = time.monotonic() + CHECK_SECONDS
+    deadline = time.monotonic() + LIMIT_SECONDS
     while (described := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
         if time.monotonic() > deadline:
-            raise WatchError(f"The drift check did not end in {CHECK_SECONDS} s")
+            raise WatchError(f"The drift check did not end in {LIMIT_SECONDS} s")
         time.sleep(0.1)
     if described["status"] != "SUCCEEDED":
         raise WatchError(f"The drift check failed: {described.get('error')}: {described.get('cause')}")
     folder = json.loads(described["output"])["check"]["folder"]
     body = boto3.client("s3").get_object(Bucket=outputs["ModelBucketName"], Key=f"{folder}/constraint_violations.json")
-    found: list[dict[str, Any]] = json.loads(body["Body"].read())["violations"]
-    time.sleep(SETTLE_SECONDS)
-    alarms = boto3.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{stack}-DriftAlarm")["MetricAlarms"]
-    return Checked(
-        [violation["feature_name"] for violation in found],
-        alarms[0]["StateValue"],
-        f"{folder}/report.html",
-    )
+    violations = [violation["feature_name"] for violation in json.loads(body["Body"].read())["violations"]]
+    cloudwatch = boto3.client("cloudwatch")
+    while True:
+        (alarm,) = cloudwatch.describe_alarms(AlarmNamePrefix=f"{stack}-DriftAlarm")["MetricAlarms"]
+        if alarm["StateValue"] == ("ALARM" if violations else "OK") or time.monotonic() > deadline:
+            return Checked(violations, alarm["StateValue"], f"{folder}/report.html")
+        time.sleep(0.1)
 
 
 def fetch(bucket: str, key: str, path: Path) -> None:

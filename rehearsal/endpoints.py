@@ -49,7 +49,8 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 #: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html#API_runtime_InvokeEndpoint_RequestBody
 MAX_BODY_BYTES = 6 * 1024 * 1024
 RESPONSE_SECONDS = 60
-START_SECONDS = 60
+#: For a server that hangs; one that ends is noticed at once.
+START_SECONDS = 600
 #: SageMaker, too, collects captured requests for a while before it writes a file.
 CAPTURE_FLUSH_SECONDS = 1.0
 
@@ -168,7 +169,7 @@ class Capture:
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self._lock = threading.Lock()
+        self._lock, self._flushing = threading.Lock(), threading.Lock()
         threading.Thread(target=self._flush_for_ever, daemon=True).start()
 
     def record(
@@ -211,6 +212,11 @@ class Capture:
     def _flush_for_ever(self) -> None:
         while True:
             time.sleep(CAPTURE_FLUSH_SECONDS)
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything that was recorded before this call."""
+        with self._flushing:
             with self._lock:
                 waiting, self._waiting = self._waiting, defaultdict(list)
             for folder, lines in waiting.items():
@@ -326,6 +332,8 @@ def endpoints_have_a_server() -> None:
                 raise InvokeError(400, "ValidationException", f'Cannot update in-progress endpoint "{endpoint.arn}".')
             original(backend, endpoint_name)
             _endpoints.stop(endpoint_name)
+            # Nothing is captured any more, so that the bucket can be emptied.
+            _endpoints.capture.flush()
 
         return delete_endpoint
 

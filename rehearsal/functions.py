@@ -46,8 +46,12 @@ MAX_SANDBOXES = 4
 #: Lambda returns this much of the end of a log to callers that ask for it.
 LOG_TAIL_BYTES = 4096
 MEMORY_POLL_SECONDS = 0.02
+#: For an emulator that hangs; one that ends is noticed at once.
+START_SECONDS = 600
+#: The last lines of the log come just after the answer, a report among them, but not after every failure.
+REPORT_SECONDS, FAILURE_REPORT_SECONDS = 60, 0.5
 #: How long the emulator may take to write what it has already answered.
-EXIT_SECONDS = 10
+EXIT_SECONDS = 60
 FUNCTION_ERROR_KEYS = {"errorMessage", "errorType", "requestId", "stackTrace"}
 PROVIDED_BY_LAMBDA = ("awslambdaric", "boto3")
 
@@ -170,7 +174,7 @@ class Sandbox:
         }
 
     def _wait_until_listening(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -194,6 +198,7 @@ class Sandbox:
             self._log(line)
             if line.startswith("REPORT "):
                 self._reported.set()
+        self._reported.set()  # nothing comes any more
 
     def _log(self, line: str) -> None:
         self._lines.append(line)
@@ -234,7 +239,8 @@ class Sandbox:
 
         threading.Thread(target=watch_memory, daemon=True).start()
         try:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.settings.timeout + 30)
+            seconds = self.settings.timeout + START_SECONDS
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
             connection.request("POST", "/2015-03-31/functions/function/invocations", payload)
             response = connection.getresponse()
             status, body = response.status, response.read()
@@ -257,14 +263,14 @@ class Sandbox:
             self._log(f"{self._exit}\nRuntime.ExitError")
             return self._outcome({"errorType": "Runtime.ExitError", "errorMessage": self._exit})
         if status != 200:
-            return self._outcome(json.loads(body))
+            return self._outcome(json.loads(body), FAILURE_REPORT_SECONDS)
         return Outcome(body, _is_function_error(body), self._tail())
 
-    def _outcome(self, error: dict[str, Any]) -> Outcome:
-        return Outcome(json.dumps(error).encode(), True, self._tail())
+    def _outcome(self, error: dict[str, Any], seconds: float = REPORT_SECONDS) -> Outcome:
+        return Outcome(json.dumps(error).encode(), True, self._tail(seconds))
 
-    def _tail(self) -> str:
-        self._reported.wait(0.5)  # the last lines come just after the answer
+    def _tail(self, seconds: float = REPORT_SECONDS) -> str:
+        self._reported.wait(seconds)
         return "\n".join(self._lines)[-LOG_TAIL_BYTES:]
 
     @property

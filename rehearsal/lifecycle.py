@@ -8,6 +8,7 @@ Whichever of the two dies first, however it dies, the other ends all of them and
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,7 +21,8 @@ from pathlib import Path
 from rehearsal.environment import inherited
 from rehearsal.gaps import RehearsalError
 
-START_SECONDS, END_SECONDS = 60, 10
+#: For a server that hangs, and for a process that does not end although it was killed.
+START_SECONDS, END_SECONDS = 600, 60
 #: The environment variable that marks every process of a rehearsal with its folder.
 MARK = "REHEARSAL_FOLDER"
 READY_FILE = "ready"
@@ -42,10 +44,15 @@ class Running:
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port of the loopback interface that is free, and stays so until a server listens on it.
+
+    A port that the kernel chooses could be given to an outgoing connection in between; it takes those from 32768 up.
+    """
+    while True:
+        port = random.randrange(16_384, 32_768)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def processes(folder: Path) -> list[int]:

@@ -2,11 +2,15 @@
 
 import io
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
+from xdist.scheduler import LoadFileScheduling
 
 from rehearsal.environment import undisturbed
 from rehearsal.lifecycle import down, up
@@ -29,6 +33,36 @@ os.environ.update(
     POWERTOOLS_SERVICE_NAME="test",
     POWERTOOLS_METRICS_NAMESPACE="ImageClassifier",
 )
+# A process that a script starts in the background ignores Ctrl-C, and so does every process that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# How long an example takes depends on the machine.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+#: The files whose tests share one deployed stack; the last test of the last file deletes it.
+STACK_FILES = [f"tests/rehearsal/test_{name}.py" for name in ("drift", "review", "stack")]
+#: Slow folders go first: a worker that began one of their files last would keep the others waiting.
+SLOW_FOLDERS = ["rehearsal", "conformance", "workflow", "browser"]
+
+
+class FileScheduling(LoadFileScheduling):
+    """Give each worker whole files, and all files of the deployed stack to one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "stack" if file in STACK_FILES else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
+    """Schedule the files of parallel runs."""
+    return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow folders first."""
+    order = {name: number for number, name in enumerate(SLOW_FOLDERS)}
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
 
 
 @pytest.fixture(scope="session")

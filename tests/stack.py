@@ -24,6 +24,8 @@ STACK = "image-classifier-rehearsal"
 IMAGE_URI = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"
 ROLE = "arn:aws:iam::123456789012:role/rehearsal"
 ENVIRONMENT = ("--config-env", "rehearsal")
+#: Only what hangs takes this long; how fast the machine is must not matter.
+HANG_SECONDS = 300
 
 
 class Rehearsal:
@@ -41,7 +43,7 @@ class Rehearsal:
             region_name="us-east-1",
             aws_access_key_id="rehearsal",
             aws_secret_access_key="rehearsal",
-            config=Config(retries={"total_max_attempts": 1}, inject_host_prefix=False),
+            config=Config(read_timeout=HANG_SECONDS, retries={"total_max_attempts": 1}, inject_host_prefix=False),
         )
 
     def run(self, *command: str, check: bool = True, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
@@ -55,11 +57,11 @@ class Rehearsal:
         started = self.client("stepfunctions").start_execution(stateMachineArn=workflow, input=json.dumps(event))
         return str(started["executionArn"])
 
-    def outcome(self, execution: str, seconds: float = 60) -> dict[str, Any]:
+    def outcome(self, execution: str) -> dict[str, Any]:
         """Wait for an execution's end; return its description."""
         states = self.client("stepfunctions")
-        return wait_for(
-            lambda: (d := states.describe_execution(executionArn=execution))["status"] != "RUNNING" and d, seconds
+        return dict(
+            wait_for(lambda: (d := states.describe_execution(executionArn=execution))["status"] != "RUNNING" and d)
         )
 
 
@@ -92,7 +94,10 @@ class Stack:
 
 
 def create_function(rehearsal: Rehearsal, name: str, source: str, **settings: Any) -> str:
-    """Create a function of one file, ``app.py``, with a role of the same name; return its ARN."""
+    """Create a function of one file, ``app.py``, with a role of the same name; return its ARN.
+
+    Its time limit is Lambda's highest, for what hangs, unless ``settings`` have another ``Timeout``.
+    """
     allow = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
     policy = json.dumps({"Statement": [allow]})
     role = rehearsal.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=policy)["Role"]["Arn"]
@@ -105,7 +110,7 @@ def create_function(rehearsal: Rehearsal, name: str, source: str, **settings: An
         Handler="app.lambda_handler",
         Role=role,
         Code={"ZipFile": package.getvalue()},
-        **settings,
+        **{"Timeout": 900, **settings},
     )
     return str(created["FunctionArn"])
 
@@ -119,17 +124,16 @@ def deploy_endpoint(
 
 
 def empty(rehearsal: Rehearsal, bucket: str) -> None:
-    """Delete all objects of a bucket, also those that are captured in this moment."""
+    """Delete all objects of a bucket. Remove the endpoint before, which captures into it."""
     client = rehearsal.client("s3")
-    time.sleep(2)
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for item in page.get("Contents", []):
             client.delete_object(Bucket=bucket, Key=item["Key"])
 
 
-def wait_for(look: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for(look: Callable[[], Any]) -> Any:
     """Look until there is something to see; return it."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + HANG_SECONDS
     while not (seen := look()):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)

@@ -26,7 +26,7 @@ FLAGS = (
     "--disable-sync",
     "--hide-scrollbars",
 )
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 300.0
 
 
 class Chromium:

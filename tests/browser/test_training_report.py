@@ -57,7 +57,7 @@ def browse(page: Path, profile: Path, width: int, *options: str) -> str:
         [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},900", *options, page.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     return done.stdout

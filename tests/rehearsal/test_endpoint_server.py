@@ -31,7 +31,7 @@ def port() -> Iterator[int]:
     command = [sys.executable, "-m", "training.container.serve", "serve"]
     process = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **settings})
     try:
-        wait_for(lambda: process.poll() is not None or ask(number, "GET", "/ping")[0] == 200, SECONDS)
+        wait_for(lambda: process.poll() is not None or ask(number, "GET", "/ping")[0] == 200)
         yield number
     finally:
         process.terminate()

@@ -172,8 +172,7 @@ def test_a_job_gets_nothing_of_the_shell(shell: Shell) -> None:
             (job := sagemaker.describe_processing_job(ProcessingJobName="hostile"))["ProcessingJobStatus"]
             != "InProgress"
             and job
-        ),
-        120,
+        )
     )
     assert described["ProcessingJobStatus"] == "Completed"
     logs = boto3.client("logs", endpoint_url=running.endpoint_url)

@@ -140,7 +140,7 @@ def test_an_endpoint_that_is_not_in_service_is_not_found(rehearsal: Rehearsal) -
 
     expected = ("ValidationError", "Endpoint unready of account 123456789012 not found.")
     assert answer() == expected, "while it is created"
-    wait_for(lambda: sagemaker.describe_endpoint(EndpointName="unready")["EndpointStatus"] == "Failed", 120)
+    wait_for(lambda: sagemaker.describe_endpoint(EndpointName="unready")["EndpointStatus"] == "Failed")
     assert answer() == expected, "after that has failed"
     sagemaker.delete_endpoint(EndpointName="unready")
     assert answer() == expected, "when it is gone"

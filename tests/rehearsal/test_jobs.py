@@ -5,6 +5,7 @@ import itertools
 import json
 import sys
 import textwrap
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,9 @@ def test_a_job_is_stopped_with_all_its_processes_and_another_by_its_time_limit(r
     def status(name: str) -> str:
         return str(client.describe_processing_job(ProcessingJobName=name)["ProcessingJobStatus"])
 
-    sleeping = "import subprocess; print('asleep', flush=True); subprocess.run(['sleep', '601'])"
+    # A length that no other process of this machine sleeps, in seconds.
+    length = f"{uuid.uuid4().int % 10**9 + 10**4}"
+    sleeping = f"import subprocess; print('asleep', flush=True); subprocess.run(['sleep', '{length}'])"
     client.create_processing_job(ProcessingJobName="stopped", **job(sleeping))
     client.create_processing_job(
         ProcessingJobName="limited", **job(sleeping), StoppingCondition={"MaxRuntimeInSeconds": 1}
@@ -214,7 +217,7 @@ def test_a_job_is_stopped_with_all_its_processes_and_another_by_its_time_limit(r
         client.create_processing_job(ProcessingJobName="stopped", **job(sleeping))
     client.stop_processing_job(ProcessingJobName="stopped")
     wait_for(lambda: (status("stopped"), status("limited")) == ("Stopped", "Stopped"))
-    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"sleep\x00601\x00" in read(path)]
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if f"sleep\0{length}\0".encode() in read(path)]
     with pytest.raises(ClientError, match="in status Stopped"):
         client.stop_processing_job(ProcessingJobName="stopped")
 
@@ -250,8 +253,12 @@ def test_schedules_start_workflows(rehearsal: Rehearsal) -> None:
     assert set(started) == {"once", "often"}
     assert started["once"]["id"] == started["once"]["name"]
     assert datetime.datetime.fromisoformat(started["once"]["time"]) == now.replace(microsecond=0)
-    listed = [schedule["Name"] for schedule in client.list_schedules()["Schedules"]]
-    assert "once" not in listed and {"often", "later", "off"} <= set(listed)
+
+    def listed() -> set[str]:
+        return {schedule["Name"] for schedule in client.list_schedules()["Schedules"]}
+
+    wait_for(lambda: "once" not in listed())
+    assert {"often", "later", "off"} <= listed()
     for name in ("often", "later", "off"):
         client.delete_schedule(Name=name)
 

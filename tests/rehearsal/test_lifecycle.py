@@ -60,31 +60,40 @@ def test_up_status_exec_down(tmp_path: Path) -> None:
     )
 
 
-def start_busy_function(running: Running) -> None:
+def start_busy_function(running: Running, folder: Path) -> None:
     """Deploy a function that sleeps, and leave it running."""
-    rehearsal = Rehearsal(running)
-    source = "import time\ndef lambda_handler(event, context):\n    time.sleep(600)\n"
-    create_function(rehearsal, "busy", source, Timeout=900)
+    rehearsal, begun = Rehearsal(running), folder / "begun"
+    source = f"import time\ndef lambda_handler(event, context):\n    open({str(begun)!r}, 'w')\n    time.sleep(3600)\n"
+    create_function(rehearsal, "busy", source)
     rehearsal.client("lambda").invoke(FunctionName="busy", InvocationType="Event", Payload=b"{}")
+    wait_for(begun.exists)
+
+
+def kill(pids: list[int]) -> None:
+    """Kill processes in one moment: none of them sees another one end."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: all("\nState:\tT" in Path(f"/proc/{pid}/status").read_text() for pid in pids))
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "server", "all"])
 def test_a_crash_leaves_nothing_behind(tmp_path: Path, victim: str) -> None:
     folder = tmp_path / "state"
     running = up(folder)
-    start_busy_function(running)
-    # supervisor, server, emulator, and the function itself
-    members = wait_for(lambda: len(found := processes(folder)) >= 4 and found)
+    start_busy_function(running, tmp_path)
+    members = processes(folder)
+    assert len(members) >= 4, "supervisor, server, emulator, and the function itself"
     server = next(pid for pid in members if "rehearsal.server" in Path(f"/proc/{pid}/cmdline").read_text())
     victims = {"supervisor": [running.supervisor], "server": [server], "all": [running.supervisor, server]}
-    for pid in victims[victim]:
-        os.kill(pid, signal.SIGKILL)
+    kill(victims[victim])
     if victim == "all":
         wait_for(lambda: find(folder) is None)
         assert processes(folder), "nobody is left to clean up but the next command"
         assert down(folder)
-    wait_for(lambda: not folder.exists(), 10)
-    wait_for(lambda: not processes(folder), 10)
+    wait_for(lambda: not folder.exists())
+    wait_for(lambda: not processes(folder))
     assert find(folder) is None
 
 
@@ -97,7 +106,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_another_process_under_a_remembered_id_is_left_alone(tmp_path: Path) -> None:
-    with subprocess.Popen(["sleep", "60"]) as other:
+    with subprocess.Popen(["sleep", "3600"]) as other:
         (tmp_path / "state.json").write_text(json.dumps({"port": 1, "supervisor": other.pid}))
         assert find(tmp_path) is None
         assert down(tmp_path)

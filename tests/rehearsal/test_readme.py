@@ -1,5 +1,9 @@
 """What the documents say is true: their commands exist or run, their files are there, their outputs come out."""
 
+import contextlib
+import functools
+import importlib
+import io
 import os
 import re
 import shlex
@@ -9,6 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from samcli.cli.main import cli as sam
 
 from tests.stack import REPOSITORY
 
@@ -37,10 +43,21 @@ def commands() -> list[str]:
     return sorted(set(found))
 
 
-def help_of(*command: str) -> str:
-    done = subprocess.run([*command, "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@functools.cache
+def help_of_sam(*command: str) -> str:
+    done = CliRunner().invoke(sam, [*command, "--help"])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@functools.cache
+def help_of_module(module: str, *command: str) -> str:
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), pytest.raises(SystemExit) as exited:
+        patch.setattr(sys, "argv", [module, *command, "--help"])
+        importlib.import_module(f"{module}.__main__").main()
+    assert exited.value.code == 0
+    return said.getvalue()
 
 
 @pytest.mark.parametrize("command", commands())
@@ -51,10 +68,9 @@ def test_every_command_and_every_option_exists(command: str) -> None:
     if program == "make":
         assert re.search(rf"^{rest[0]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     elif program == "sam":
-        binary = str(Path(sys.executable).with_name("sam"))
         names = [word for word in rest if re.fullmatch(r"[a-z]+", word)]
         depth = 2 if names[0] in ("local", "remote", "list") else 1
-        text = help_of(binary, *names[:depth])
+        text = help_of_sam(*names[:depth])
         assert all(re.search(rf"(^|[\s,]){re.escape(option)}\b", text) for option in options), options
     elif rest[0] == "-m":
         known = {
@@ -69,7 +85,7 @@ def test_every_command_and_every_option_exists(command: str) -> None:
         }
         assert rest[1] in known
         if rest[1] in ("training", "monitoring", "rehearsal"):
-            text = help_of(sys.executable, "-m", *rest[1 : 2 if rest[2].startswith("-") else 3])
+            text = help_of_module(*rest[1 : 2 if rest[2].startswith("-") else 3])
             assert all(option in text for option in options), options
     elif rest and rest[0].endswith(".py"):
         assert (REPOSITORY / rest[0]).exists()

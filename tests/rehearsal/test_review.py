@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from demo import drawing
-from tests.stack import REPOSITORY, STACK, Stack, wait_for
+from tests.stack import HANG_SECONDS, REPOSITORY, STACK, Stack, wait_for
 
 #: The program as it is, but for how long a crash hides its message.
 QUICK = """
@@ -39,7 +39,7 @@ class Page:
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
         """Ask for a path below the secret one, or for a whole one that begins with a slash."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.address.port or 0, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.address.port or 0, timeout=HANG_SECONDS)
         sent = {"Content-Type": "application/json", **{name.replace("_", "-"): text for name, text in headers.items()}}
         whole = path if path.startswith("/") else self.address.path + path
         connection.request(method, whole, None if body is None else json.dumps(body), sent)
@@ -74,7 +74,7 @@ def reviewing(stack: Stack, *start: str, browser: str | None = None) -> Iterator
         yield Page(process)
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=HANG_SECONDS)
 
 
 def queue(stack: Stack, name: str = "ReviewQueueUrl") -> tuple[int, int]:
@@ -113,7 +113,7 @@ def test_a_reviewed_image_arrives_in_the_next_training_set(
         assert page.request("GET", f"image/{item['id']}") == (200, original)
         assert page.act("save", id=item["id"], label="motorcycle")["left"] == 0
         page.act("end")
-        said, _ = page.process.communicate(timeout=30)
+        said, _ = page.process.communicate(timeout=HANG_SECONDS)
     assert page.process.returncode == 0 and "saved 1 labels (1 motorcycle)" in said
     assert queue(stack) == (0, 0)
 
@@ -137,7 +137,6 @@ def test_a_killed_review_loses_nothing(stack: Stack, unsure: dict[str, Any]) -> 
         first = page.state()["item"]["facts"]["Execution"]
         page.process.kill()
         page.process.wait()
-    assert queue(stack) == (0, 1)
     wait_for(lambda: queue(stack) == (1, 0))
     with reviewing(stack) as page:
         assert page.state()["item"]["facts"]["Execution"] == first == unsure["executionArn"]
@@ -150,7 +149,7 @@ def test_a_stopped_review_gives_back_what_it_holds(
     with reviewing(stack) as page:
         assert page.state()["item"] and queue(stack) == (0, 1)
         page.process.send_signal(number)
-        said, error = page.process.communicate(timeout=30)
+        said, error = page.process.communicate(timeout=HANG_SECONDS)
     assert page.process.returncode == 0 and "saved 0 labels" in said and error.strip() == ""
     assert queue(stack) == (1, 0)
 
@@ -236,7 +235,7 @@ def captured(stack: Stack, is_wanted: Callable[[str], bool]) -> dict[str, Any]:
                     return metadata
         return None
 
-    return dict(wait_for(record, 120))
+    return dict(wait_for(record))
 
 
 def trace(stack: Stack, execution: str) -> dict[str, Any]:
@@ -270,7 +269,7 @@ def test_a_trace_tells_the_whole_story(stack: Stack) -> None:
         group, pattern = f"/aws/lambda/{STACK}-{function}", f'"{outcome["executionArn"]}"'
         return logs.filter_log_events(logGroupName=group, filterPattern=pattern)["events"]
 
-    wait_for(lambda: all(map(said, ("serialize", "classify", "filter"))), 120)
+    wait_for(lambda: all(map(said, ("serialize", "classify", "filter"))))
     told = trace(stack, outcome["name"])
     output = json.loads(outcome["output"])
     assert told["capture"]["probabilities"] == output["inferences"]

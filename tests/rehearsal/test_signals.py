@@ -177,7 +177,7 @@ def wait_for_state(rehearsal: Rehearsal, name: str, state: str) -> dict[str, Any
         (alarm,) = rehearsal.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
         return alarm["StateValue"] == state and alarm
 
-    return dict(wait_for(look, 15))
+    return dict(wait_for(look))
 
 
 def test_an_alarm_comes_and_goes_and_tells_a_queue_each_time(rehearsal: Rehearsal, topic: str) -> None:
@@ -189,7 +189,7 @@ def test_an_alarm_comes_and_goes_and_tells_a_queue_each_time(rehearsal: Rehearsa
         MetricName="Faults",
         Dimensions=[{"Name": "Endpoint", "Value": "a"}],
         Statistic="Sum",
-        Period=10,
+        Period=3600,
         EvaluationPeriods=1,
         Threshold=1,
         ComparisonOperator="GreaterThanOrEqualToThreshold",
@@ -199,10 +199,12 @@ def test_an_alarm_comes_and_goes_and_tells_a_queue_each_time(rehearsal: Rehearsa
     )
     wait_for_state(rehearsal, "faults", "OK")
     put_metric(rehearsal, "Faults", 5, Endpoint="b")
-    put_metric(rehearsal, "Faults", 2, seconds_ago=7, Endpoint="a")
+    put_metric(rehearsal, "Faults", 5, seconds_ago=3600, Endpoint="a")
+    put_metric(rehearsal, "Faults", 2, Endpoint="a")
     alarmed = wait_for_state(rehearsal, "faults", "ALARM")
     assert "[2.0] was greater than or equal to the threshold (1" in alarmed["StateReason"]
-    wait_for_state(rehearsal, "faults", "OK")  # once the data point is older than the period
+    put_metric(rehearsal, "Faults", -2, Endpoint="a")
+    wait_for_state(rehearsal, "faults", "OK")
     sqs = rehearsal.client("sqs")
     queue = sqs.get_queue_url(QueueName="signals")["QueueUrl"]
     received: list[dict[str, Any]] = []
@@ -229,7 +231,7 @@ def share_alarm(topic: str, expression: str, **properties: Any) -> dict[str, Any
     """Return an alarm on an expression of the metrics ``Unsure`` (u) and ``Accepted`` (a)."""
 
     def metric(name: str) -> dict[str, Any]:
-        asked = {"Metric": {"Namespace": "Test", "MetricName": name}, "Period": 10, "Stat": "Sum"}
+        asked = {"Metric": {"Namespace": "Test", "MetricName": name}, "Period": 3600, "Stat": "Sum"}
         return {"Id": name[0].lower(), "MetricStat": asked, "ReturnData": False}
 
     share = {"Id": "share", "Expression": expression, "Label": "share", "ReturnData": True}
@@ -340,9 +342,9 @@ def test_a_function_s_embedded_metrics_are_metrics(rehearsal: Rehearsal) -> None
         asked = {"Namespace": "Test/Embedded", "MetricName": name, "Dimensions": dimensions}
         statistics = rehearsal.client("cloudwatch").get_metric_statistics(
             **asked,
-            StartTime=now - datetime.timedelta(seconds=60),
-            EndTime=now + datetime.timedelta(seconds=60),
-            Period=120,
+            StartTime=now - datetime.timedelta(hours=1),
+            EndTime=now + datetime.timedelta(hours=1),
+            Period=7200,
             Statistics=["Sum", "SampleCount"],
         )["Datapoints"]
         return statistics and (statistics[0]["Sum"], statistics[0]["SampleCount"])

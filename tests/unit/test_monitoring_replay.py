@@ -18,6 +18,7 @@ from monitoring import replay as module
 from monitoring.__main__ import main
 from monitoring.replay import replay, replay_faults
 from monitoring.stack import Stack, find_execution, find_stack
+from tests.stack import HANG_SECONDS
 from training.errors import CommandError
 
 BUCKET = "images"
@@ -178,7 +179,7 @@ def test_an_arn_stays_whole_beside_a_bar() -> None:
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
         stdout=follower,
         stderr=follower,
-        timeout=60,
+        timeout=HANG_SECONDS,
         check=True,
     )
     shown = os.read(leader, 100_000).decode()

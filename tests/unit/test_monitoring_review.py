@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +14,15 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
+from moto.core.utils import unix_time_millis
+from moto.sqs import models as sqs
 from PIL import Image
 
 from monitoring import review as module
 from monitoring import storage
 from monitoring.review import NotOnScreen, Review
 from src.serialize.decoder import FORMATS
+from tests.stack import wait_for
 from training.errors import CommandError
 
 BUCKET, LABELS = "images", "s3://images/labels"
@@ -183,18 +185,22 @@ def test_what_is_not_saved_is_back_at_once_after_the_end(
 def test_a_message_on_the_screen_stays_hidden_and_comes_back_after_a_crash(
     start: Callable[..., Review], send: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "VISIBILITY_SECONDS", 1)
-    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.1)
-    send()
+    clock = [unix_time_millis()]
+    monkeypatch.setattr(sqs, "unix_time_millis", lambda: clock[0])
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+    body = send()
+    (message,) = sqs.sqs_backends["123456789012"]["us-east-1"].queues["review"]._messages
     session = start()
-    session.state()
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
+    assert session.state()["item"]["facts"]["Execution"] == body["execution_id"]
+    for _ in range(3):
+        clock[0] += 1000 * (module.VISIBILITY_SECONDS - 1)
         assert waiting() == 0
-        time.sleep(0.1)
+        wait_for(lambda: message.visible_at == clock[0] + 1000 * module.VISIBILITY_SECONDS)
     session._ended.set()  # as a crash: no heartbeat any more, and nothing given back
     session._heart.join()
-    time.sleep(1.1)
+    clock[0] += 1000 * (module.VISIBILITY_SECONDS - 1)
+    assert waiting() == 0
+    clock[0] += 2000
     assert waiting() == 1
 
 

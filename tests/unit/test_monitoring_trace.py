@@ -19,6 +19,7 @@ from monitoring.__main__ import main
 from monitoring.replay import _wait
 from monitoring.stack import Stack, find_execution
 from monitoring.trace import collect, show
+from tests.stack import wait_for
 from training.errors import CommandError
 
 BUCKET, KEY = "images", "incoming/a.png"
@@ -256,10 +257,8 @@ def test_an_image_that_waits_for_review_is_said_to_wait(stack: Stack, png: Calla
 
 
 def test_a_running_execution_has_a_story_so_far(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    arn = run(stack, "an-etag", last={"Type": "Wait", "Seconds": 60, "End": True})
-    deadline = time.monotonic() + 10
-    while len((story := collect(stack, "first"))["states"]) < 2:
-        assert time.monotonic() < deadline
+    arn = run(stack, "an-etag", last={"Type": "Wait", "Seconds": 3600, "End": True})
+    story = wait_for(lambda: len((told := collect(stack, "first"))["states"]) == 2 and told)
     boto3.client("stepfunctions").stop_execution(executionArn=arn)
     assert story["execution"]["status"] == "RUNNING" and story["states"][1]["seconds"] is None
     show(story)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.stack import HANG_SECONDS
 from training.__main__ import main
 from training.deploy import Deployment
 from training.errors import CommandError
@@ -56,7 +57,7 @@ def test_each_command_needs_only_its_own_libraries(command: list[str], absent: s
     """A library that is not installed costs one line at most, and only where it is used."""
     code = f"import sys; sys.modules[{absent!r}] = None; from training.__main__ import main; sys.exit(main({command}))"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
@@ -86,7 +87,7 @@ def test_what_is_printed_beside_a_bar_arrives_on_stdout(tmp_path: Path, redirect
             env={**os.environ, "TERM": "xterm"},
             stdout=file if redirected else follower,
             stderr=follower,
-            timeout=60,
+            timeout=HANG_SECONDS,
             check=True,
         )
     shown = os.read(leader, 100_000).decode()

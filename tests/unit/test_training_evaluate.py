@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from demo.drawing import bicycle, house, motorcycle
+from tests.stack import HANG_SECONDS
 from training.__main__ import main
 from training.advice import advise, binomial_tail, certified_accuracy
 from training.answers import find_sets, load_model
@@ -368,7 +369,7 @@ def test_torch_is_not_needed_and_a_missing_library_is_one_line() -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG_SECONDS,
             check=False,
         )
         assert done.returncode == 1

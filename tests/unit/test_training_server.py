@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.stack import HANG_SECONDS
 from training.container.server import MAX_BYTES, Application, Model, ModelError, create_app
 
 REPOSITORY = Path(__file__).parents[2]
@@ -108,7 +109,7 @@ def test_a_slow_sender_keeps_nobody_waiting(app: Application) -> None:
     class Slow(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             asked.set()
-            assert release.wait(10)
+            assert release.wait(HANG_SECONDS)
             return super().read(size)
 
     environ = {
@@ -120,12 +121,12 @@ def test_a_slow_sender_keeps_nobody_waiting(app: Application) -> None:
     seen: list[str] = []
     sender = threading.Thread(target=lambda: app(environ, lambda status, _: seen.append(status)))
     sender.start()
-    assert asked.wait(10)
+    assert asked.wait(HANG_SECONDS)
     assert call(app, picture())[0] == 200
     assert call(app, method="GET", path="/ping", content_type=None)[0] == 200
     assert seen == []
     release.set()
-    sender.join(10)
+    sender.join(HANG_SECONDS)
     assert seen == ["200 OK"]
 
 
@@ -139,7 +140,7 @@ def test_images_take_turns_and_a_ping_does_not_wait_for_them(monkeypatch: pytest
         at_work.append(1)
         most.append(len(at_work))
         started.set()
-        assert release.wait(10)
+        assert release.wait(HANG_SECONDS)
         at_work.pop()
         return np.zeros((size, size, 3), np.uint8)
 
@@ -147,11 +148,11 @@ def test_images_take_turns_and_a_ping_does_not_wait_for_them(monkeypatch: pytest
     senders = [threading.Thread(target=call, args=(app, picture())) for _ in range(3)]
     for sender in senders:
         sender.start()
-    assert started.wait(10)
+    assert started.wait(HANG_SECONDS)
     assert call(app, method="GET", path="/ping", content_type=None)[0] == 200
     release.set()
     for sender in senders:
-        sender.join(10)
+        sender.join(HANG_SECONDS)
     assert most == [1, 1, 1]
 
 
@@ -229,7 +230,7 @@ def test_serve_says_why_it_does_not_start(settings: dict[str, str], reason: str,
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert done.returncode == 1

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="training needs torch; run in the environment of training/requirements.txt")
 onnx = pytest.importorskip("onnx", reason="training needs onnx; run in the environment of training/requirements.txt")
 
+from tests.stack import HANG_SECONDS, wait_for  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.augment import augment, compress, textures  # noqa: E402
 from training.errors import CommandError  # noqa: E402
@@ -127,6 +127,8 @@ def test_when_a_process_is_ended_all_are(
 ) -> None:
     stage([Source(staged.parent / "in")], list(COLOURS), tmp_path / "only", neither_limit=0)
     command = [sys.executable, "-m", "training", "train", "--data", str(tmp_path / "only")]
+    # A process that a script starts in the background ignores Ctrl-C, and so does every process that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [*command, "--out", str(tmp_path / "model.onnx"), "--epochs", "1000000"],
         env={**os.environ, "OMP_NUM_THREADS": "2"},
@@ -142,14 +144,11 @@ def test_when_a_process_is_ended_all_are(
         children = [pid for pid in map(int, tasks.read_text().split()) if _trains(pid)]
         assert len(children) == 2
         os.kill(process.pid if ended == "parent" else children[0], by)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == (1 if says else -by)
     assert "Traceback" not in said
     assert says in (said.splitlines() or [""])[-1]
-    deadline = time.monotonic() + 10
-    while any(_trains(pid) for pid in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: not any(_trains(pid) for pid in children))
 
 
 def _trains(pid: int) -> bool:

@@ -68,7 +68,8 @@ class Stage:
         # moto hands out the same first ten again and again, so those of others are put aside until all were seen.
         sqs = self.rehearsal.client("sqs")
         received: list[dict[str, Any]] = []
-        while some := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=60).get("Messages"):
+        asked = {"QueueUrl": queue, "MaxNumberOfMessages": 10, "VisibilityTimeout": 3600}
+        while some := sqs.receive_message(**asked).get("Messages"):
             received += some
         for message in received:
             sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
@@ -88,7 +89,7 @@ def stage(rehearsal: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> Ite
     functions = {}
     for role in FUNCTIONS:
         environment = {"Variables": {"ROLE": role, "ATTEMPTS": str(attempts)}}
-        settings = {"Timeout": 10, "MemorySize": 256, "Environment": environment}
+        settings = {"MemorySize": 256, "Environment": environment}
         functions[role] = create_function(rehearsal, f"scripted-{role}", source, **settings)
     sqs, events = rehearsal.client("sqs"), rehearsal.client("events")
     names = ("results", "reviews", "faults")
