@@ -75,7 +75,7 @@ def test_every_command_and_every_option_exists(command: str) -> None:
     elif rest[0] == "-m":
         known = {
             "training",
-            "training.container.serve",
+            "serving.serve",
             "monitoring",
             "demo",
             "rehearsal",

@@ -22,8 +22,8 @@ from tests.stack import HANG_SECONDS, REPOSITORY, STACK, Stack, wait_for
 #: The program as it is, but for how long a crash hides its message.
 QUICK = """
 import sys
-from monitoring import review
-from monitoring.__main__ import main
+from operations import review
+from operations.__main__ import main
 review.VISIBILITY_SECONDS, review.HEARTBEAT_SECONDS = 2, 0.5
 sys.exit(main(sys.argv[1:]))
 """
@@ -192,7 +192,7 @@ def test_the_browser_is_opened_without_telling_the_address_to_the_list_of_proces
 
 def replay(stack: Stack, *options: str) -> tuple[int, str]:
     done = stack.rehearsal.run(
-        sys.executable, "-m", "monitoring", "replay", "--stack-name", STACK, *options, check=False
+        sys.executable, "-m", "operations", "replay", "--stack-name", STACK, *options, check=False
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -241,7 +241,7 @@ def captured(stack: Stack, is_wanted: Callable[[str], bool]) -> dict[str, Any]:
 def trace(stack: Stack, execution: str) -> dict[str, Any]:
     """Run the command; return its JSON object."""
     told = stack.rehearsal.run(
-        sys.executable, "-m", "monitoring", "trace", execution, "--stack-name", STACK, "--json"
+        sys.executable, "-m", "operations", "trace", execution, "--stack-name", STACK, "--json"
     ).stdout
     return dict(json.loads(told))
 
@@ -289,6 +289,6 @@ def test_a_trace_tells_the_whole_story(stack: Stack) -> None:
     assert all(state["seconds"] is not None and not state["failures"] for state in told["states"])
     assert told["missing"] == ["review: none was asked"]
     shown = stack.rehearsal.run(
-        sys.executable, "-m", "monitoring", "trace", outcome["name"], "--stack-name", STACK
+        sys.executable, "-m", "operations", "trace", outcome["name"], "--stack-name", STACK
     ).stdout
     assert f"accepted: bicycle, confidence {output['confidence']:.3f}" in shown and "INFO Classified" in shown

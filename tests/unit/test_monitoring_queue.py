@@ -9,11 +9,11 @@ import pytest
 from moto import mock_aws
 from moto.sqs.models import sqs_backends
 
-from monitoring import queue
-from monitoring.__main__ import main
-from monitoring.queue import renew
-from monitoring.stack import Stack
-from training.errors import CommandError
+from common.errors import CommandError
+from common.stack import Stack
+from operations import queue
+from operations.__main__ import main
+from operations.queue import renew
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from monitoring import queue
-from monitoring import replay as module
-from monitoring.__main__ import main
-from monitoring.replay import replay, replay_faults
-from monitoring.stack import Stack, find_execution, find_stack
+from common.errors import CommandError
+from common.stack import Stack, find_execution, find_stack
+from operations import queue
+from operations import replay as module
+from operations.__main__ import main
+from operations.replay import replay, replay_faults
 from tests.stack import HANG_SECONDS
-from training.errors import CommandError
 
 BUCKET = "images"
 
@@ -169,7 +169,7 @@ def test_faults_are_started_again_and_leave_the_queue(stack: Stack, capsys: pyte
 
 def test_an_arn_stays_whole_beside_a_bar() -> None:
     code = (
-        "from monitoring.replay import _say\nfrom training.progress import progress\n"
+        "from operations.replay import _say\nfrom common.progress import progress\n"
         "with progress('start again', 2) as advance: _say('arn:' + 'x' * 300); advance(1)"
     )
     leader, follower = os.openpty()

@@ -14,7 +14,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 from src.serialize import app as serialize
 from src.serialize import decoder
-from training.deploy import Deployment, _settings
+from training.deployment.deploy import Deployment, _settings
 
 ROOT = Path(__file__).parents[2]
 
