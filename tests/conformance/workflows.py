@@ -709,15 +709,25 @@ def _(world: World) -> Any:
     return error_of(lambda: _started(world, "echo", "a name"))[0]
 
 
+def _stopped(world: World, **reason: str) -> Execution:
+    """Stop an execution in its first state; return it once its history is complete."""
+    arn = _started(world, "slow", str(uuid.uuid4()))["executionArn"]
+    states = world.client("stepfunctions")
+
+    def events() -> list[str]:
+        return [event["type"] for event in states.get_execution_history(executionArn=arn)["events"]]
+
+    wait_for(lambda: "WaitStateEntered" in events())
+    states.stop_execution(executionArn=arn, **reason)
+    wait_for(lambda: "ExecutionAborted" in events())
+    return world.ended(arn)
+
+
 @behaviour(
     "Executions", "a stopped execution's history", f"{API} (stop)", (["WaitStateEntered", "ExecutionAborted"], {})
 )
 def _(world: World) -> Any:
-    arn = _started(world, "slow", str(uuid.uuid4()))["executionArn"]
-    states = world.client("stepfunctions")
-    wait_for(lambda: len(states.get_execution_history(executionArn=arn)["events"]) == 2)
-    states.stop_execution(executionArn=arn)
-    ended = world.ended(arn)
+    ended = _stopped(world)
     return ended.types[1:], ended.details("ExecutionAborted")
 
 
@@ -728,9 +738,7 @@ def _(world: World) -> Any:
     (("Reason", "because"), {"error": "Reason", "cause": "because"}),
 )
 def _(world: World) -> Any:
-    arn = _started(world, "slow", str(uuid.uuid4()))["executionArn"]
-    world.client("stepfunctions").stop_execution(executionArn=arn, error="Reason", cause="because")
-    ended = world.ended(arn)
+    ended = _stopped(world, error="Reason", cause="because")
     return ended.failure, ended.details("ExecutionAborted")
 
 
@@ -783,13 +791,15 @@ def _(world: World) -> Any:
 
 @behaviour("Executions", "a state machine is created twice alike: the same one", API, True)
 def _(world: World) -> Any:
-    return world.machine(CHILDREN["echo"], "twice") == world.machine(CHILDREN["echo"], "twice")
+    name = str(uuid.uuid4())
+    return world.machine(CHILDREN["echo"], name) == world.machine(CHILDREN["echo"], name)
 
 
 @behaviour("Executions", "a state machine is created twice, differently", API, "StateMachineAlreadyExists")
 def _(world: World) -> Any:
-    world.machine(CHILDREN["echo"], "twice")
-    return error_of(lambda: world.machine(CHILDREN["fail"], "twice"))[0]
+    name = str(uuid.uuid4())
+    world.machine(CHILDREN["echo"], name)
+    return error_of(lambda: world.machine(CHILDREN["fail"], name))[0]
 
 
 @behaviour("Executions", "a definition without states: the error's code", API, "InvalidDefinition")
