@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser(
         "replay",
         help="send an image, or all faults, through the workflow again",
-        description="Start the workflow again with an execution's image, or with what lies in the fault queue. "
+        description="Start the workflow again with an execution's image, or with what lies in the failure queue. "
         "Exit code of the former: 0 accepted, 3 the model is not sure, 1 failed.",
     )
     what = replay.add_mutually_exclusive_group(required=True)
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="EXECUTION",
         help="ARN or name of an execution, or the inference id of a capture",
     )
-    what.add_argument("--faults", action="store_true", help="start everything in the fault queue again")
+    what.add_argument("--faults", action="store_true", help="start everything in the failure queue again")
     replay.add_argument("--image", type=Path, metavar="FILE", help="a corrected image for EXECUTION")
     replay.add_argument("--limit", type=positive_int, metavar="N", help="of --faults, take at most N")
     replay.add_argument("--stack-name", required=True, help="as in samconfig.toml")
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     renew = commands.add_parser(
         "renew",
         help="put old reviews and faults back at the end of their queue, before SQS deletes them",
-        description="Send old messages of the review queue and of the fault queue again, and delete the originals. SQS "
+        description="Send old messages of the review queue and the failure queue again, and delete the originals. SQS "
         "deletes what is 14 days old, read or not. It can be stopped at any time: at worst a message is there twice.",
     )
     renew.add_argument("--stack-name", required=True, help="as in samconfig.toml")

@@ -22,7 +22,7 @@ VISIBILITY_SECONDS = 60
 #: only so many in a row are taken for the end.
 WAIT_SECONDS, EMPTY_ANSWERS = 2, 2
 #: Where messages wait for people, by the stack's output.
-RENEWED = {"ReviewQueueUrl": "reviews", "FaultQueueUrl": "faults"}
+RENEWED = {"ReviewQueueUrl": "reviews", "FailureQueueUrl": "faults"}
 
 
 def work_off(
@@ -97,7 +97,7 @@ def count(queue: str) -> int:
 
 
 def renew(stack: Stack, days: float) -> None:
-    """Put old messages of the review queue and of the fault queue back at the end, as new ones: SQS deletes old ones.
+    """Put old messages of the review queue and of the failure queue back at the end, as new ones: SQS deletes old ones.
 
     The copy is sent before the original is deleted: an interruption leaves both at worst.
 

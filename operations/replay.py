@@ -68,7 +68,7 @@ def replay(stack: Stack, execution: str, file: Path | None) -> int:
 
 
 def replay_faults(stack: Stack, limit: int | None) -> int:
-    """Start again what lies in the fault queue, with the same input, and delete each message once that is started.
+    """Start again what lies in the failure queue, with the same input, and delete each message once that is started.
 
     The name of an execution follows from the message's own, so that a message that could not be deleted in time
     cannot start a second one.
@@ -76,7 +76,7 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
     Parameters
     ----------
     stack : Stack
-        Whose fault queue is read.
+        Whose failure queue is read.
     limit : int or None
         The most messages to take, which leaves the rest; None takes all that lie there.
 
@@ -91,7 +91,7 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
     CommandError
         It was interrupted; says how many had been started.
     """
-    queue, workflow = stack.output("FaultQueueUrl"), stack.output("WorkflowArn")
+    queue, workflow = stack.output("FailureQueueUrl"), stack.output("WorkflowArn")
     ours: set[str] = set()
     strange: set[str] = set()
 
@@ -113,7 +113,7 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
 
     done, ended = work_off(queue, "start again", "executions", "started again", again, limit)
     left = count(queue)
-    print(f"{done} started again; the fault queue holds about {left} messages (by SQS's count, which lags a minute)")
+    print(f"{done} started again; the failure queue holds about {left} messages (by SQS's count, which lags a minute)")
     return int(bool(strange) or (left > 0 and ended))
 
 

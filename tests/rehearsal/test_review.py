@@ -211,7 +211,7 @@ def test_a_corrected_image_goes_through_the_workflow_again(
 
 
 def test_faults_go_through_the_workflow_again(stack: Stack) -> None:
-    empty(stack, "FaultQueueUrl")
+    empty(stack, "FailureQueueUrl")
     outcome = stack.classify({"s3_bucket": stack.bucket, "s3_key": "a/late.png"})
     assert (outcome["status"], outcome["error"]) == ("FAILED", "ObjectNotFound")
     stack.put("a/late.png", drawing.bicycle(64, 64))
@@ -220,7 +220,7 @@ def test_faults_go_through_the_workflow_again(stack: Stack) -> None:
     assert code == 0 and started, said
     again = stack.rehearsal.outcome(started[1])
     assert again["status"] == "SUCCEEDED" and json.loads(again["input"]) == json.loads(outcome["input"])
-    assert queue(stack, "FaultQueueUrl") == (0, 0)
+    assert queue(stack, "FailureQueueUrl") == (0, 0)
 
 
 def captured(stack: Stack, is_wanted: Callable[[str], bool]) -> dict[str, Any]:
