@@ -60,7 +60,7 @@ image:  ## build the endpoint's image and push it: make image IMAGE=ACCOUNT.dkr.
 	@docker buildx version >/dev/null 2>&1 || { echo "Docker's buildx plugin is needed to build the image: https://github.com/docker/buildx#installing" >&2; exit 1; }
 	@docker buildx inspect $(BUILDER) >/dev/null 2>&1 || docker buildx create --name $(BUILDER) --driver docker-container
 	@docker buildx build --builder $(BUILDER) --platform linux/amd64 --provenance=false --sbom=false \
-		--output type=registry,oci-mediatypes=false --tag "$(IMAGE)" --file training/container/Dockerfile .
+		--output type=registry,oci-mediatypes=false --tag "$(IMAGE)" --file serving/Dockerfile .
 	@docker buildx imagetools inspect "$(IMAGE)" --format 'pushed $(IMAGE): {{.Manifest.Digest}}, {{.Manifest.MediaType}}'
 
 # Names of files in tests/mutation; two run at once.
@@ -76,7 +76,7 @@ mutation: setup .venv-mutation/.installed  ## change the code in small ways, and
 lint: setup  ## check style, types and templates
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy src rehearsal training monitoring demo tests benchmarks
+	@$(BIN)/mypy src common serving training monitoring operations rehearsal demo tests benchmarks
 	@$(BIN)/cfn-lint template.yaml training/role.yaml
 	@$(BIN)/sam validate --lint
 

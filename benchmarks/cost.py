@@ -1,4 +1,4 @@
-"""What an image costs: ``python benchmarks/cost.py``.
+"""What an image costs: ``python -m benchmarks.cost``.
 
 List prices of us-east-1 in US dollars, read in November 2026 from the services' own price pages
 (https://aws.amazon.com/step-functions/pricing/, …/lambda/pricing/, …/eventbridge/pricing/, …/s3/pricing/,

@@ -19,8 +19,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from src.serialize.decoder import ImageError, decode
 
 #: Over all values of all pixels, of 255. Both use libjpeg-turbo, but round colours and transparency differently.

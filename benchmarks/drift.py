@@ -1,4 +1,4 @@
-"""How surely drift is found: ``python benchmarks/drift.py --data DIR``.
+"""How surely drift is found: ``python -m benchmarks.drift --data DIR``.
 
 Windows of images are drawn at random again and again, each with a baseline of its own from the rest of the same
 images, so that nothing but chance sets a clean window apart. Each window is damaged in every way and compared with
@@ -20,19 +20,19 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from common.errors import CommandError
+from common.image_sets import ImageFile, find_sets
+from common.progress import progress
+from monitoring.capture import Capture
+from monitoring.drift import SIGNIFICANCE, compare
+from monitoring.features import Features, Model, Observation, observe
+from serving.model import Model as Network
+from serving.model import load_model
+from serving.preprocess import preprocess
+from src.serialize.decoder import decode
+from training.evaluation.metrics import THRESHOLD
 
-from monitoring.capture import Capture  # noqa: E402
-from monitoring.drift import SIGNIFICANCE, compare  # noqa: E402
-from monitoring.features import Features, Model, Observation, observe  # noqa: E402
-from src.serialize.decoder import decode  # noqa: E402
-from training.answers import ImageFile, find_sets, load_model  # noqa: E402
-from training.container.preprocess import preprocess  # noqa: E402
-from training.container.server import Model as Network  # noqa: E402
-from training.errors import CommandError  # noqa: E402
-from training.metrics import THRESHOLD  # noqa: E402
-from training.progress import progress  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 #: What the stack sends to the endpoint at most, in pixels (MaxEdge).
 MAX_EDGE = 224

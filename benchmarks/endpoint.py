@@ -1,6 +1,6 @@
 """How fast the endpoint's server answers: ``python -m benchmarks.endpoint``, under the load of wrk.
 
-One worker of ``python -m training.container.serve``, a handler that does nothing behind the same server, and the same
+One worker of ``python -m serving.serve``, a handler that does nothing behind the same server, and the same
 model behind Flask and gunicorn (``requirements/bench.txt``) take turns in short rounds, so that a noisy machine is
 noisy to all of them. Figures are medians over the rounds; comparisons are made within a round, and then the median is
 taken. Servers share one CPU, the client has another.
@@ -82,8 +82,8 @@ def flask_app() -> "Flask":
     """Make what most people would write: the same preprocessing and model in a Flask view."""
     import flask
 
-    from training.container.preprocess import preprocess
-    from training.container.server import Model
+    from serving.model import Model
+    from serving.preprocess import preprocess
 
     app, model = flask.Flask("bench"), Model(Path(os.environ["MODEL_DIR"]))
 
@@ -100,7 +100,7 @@ def flask_app() -> "Flask":
 
 def _serve(factory: str, port: int) -> None:
     """Serve a factory of this file with the settings of the container's server."""
-    from training.container import serve
+    from serving import serve
 
     serve.serve(f"benchmarks.endpoint:{factory}", HOST, port, workers=1)
 
@@ -138,7 +138,7 @@ def running(kind: str, model_dir: Path, cpu: int | None, **settings: str) -> Ite
         "OMP_NUM_THREADS": "1",
     }
     if kind == "endpoint":
-        command = ["-m", "training.container.serve", "serve"]
+        command = ["-m", "serving.serve", "serve"]
     elif kind in ("gthread", "sync"):
         command = ["-m", "gunicorn", "benchmarks.endpoint:flask_app()", "--bind", f"{HOST}:{port}", "--workers", "1"]
         command += ["--worker-class", kind, "--threads", "4" if kind == "gthread" else "1", "--log-level", "error"]
@@ -258,7 +258,7 @@ def parts(model: Path, images: dict[str, bytes]) -> dict[str, tuple[Callable[[],
     """
     import onnxruntime
 
-    from training.container.preprocess import preprocess
+    from serving.preprocess import preprocess
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = 1, 1

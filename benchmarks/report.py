@@ -1,4 +1,4 @@
-"""How long a report takes: ``python benchmarks/report.py``.
+"""How long a report takes: ``python -m benchmarks.report``.
 
 Captures are made on the spot, of 32-pixel PNGs as a training archive holds them, and of 224-pixel JPEGs as the
 workflow sends photographs. Beside ``python -m monitoring report`` stands what nothing that looks at pixels can do
@@ -21,15 +21,14 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from demo.drawing import bicycle, motorcycle
+from monitoring.capture import CaptureReader
+from monitoring.check import write_baseline
+from monitoring.features import Model, decode
+from monitoring.window import read_window
+from tests.captures import BEGIN, write_captures
 
-from demo.drawing import bicycle, motorcycle  # noqa: E402
-from monitoring.capture import CaptureReader  # noqa: E402
-from monitoring.check import write_baseline  # noqa: E402
-from monitoring.features import Model, decode  # noqa: E402
-from monitoring.window import read_window  # noqa: E402
-from tests.captures import BEGIN, write_captures  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 MODEL = Model(["bicycle", "motorcycle"], 0.7)
 #: By the name of the captures, the edge in pixels and how they are encoded.

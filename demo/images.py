@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
+from common.errors import CommandError
+from common.folders import find_in_folder
 from demo import drawing
-from training.errors import CommandError
-from training.finding import find_in_folder
 
 STAGED = Path("build/staged")
 #: Where ``python -m training stage`` keeps what it has downloaded.

@@ -1,16 +1,14 @@
-"""``python -m monitoring``: see drift, look into single images, and let people correct the model."""
+"""``python -m monitoring``: create a drift baseline, and check captured data against it."""
 
 import argparse
 import datetime
-import getpass
-import json
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.command import at_least_one, run, share
-from training.errors import CommandError
+from common.command import moment, positive, positive_int, run, share
+from common.errors import CommandError
 
 if TYPE_CHECKING:
     from monitoring.check import Check
@@ -33,8 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m monitoring",
-        description="See drift and degraded performance before users do, and let people correct them. An ADDRESS is a "
-        "folder or s3://BUCKET/PREFIX.",
+        description="Find drift and degraded performance before users do. An ADDRESS is a folder or s3://BUCKET/PREFIX.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -101,61 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_window(report)
     report.set_defaults(run=_report)
-
-    trace = commands.add_parser(
-        "trace",
-        help="tell the story of one image by its execution",
-        description="Print what happened to one image, in order of time: the workflow's states, log lines of the "
-        "functions, the object in S3, the captured record, the review.",
-    )
-    trace.add_argument(
-        "execution", metavar="EXECUTION", help="ARN or name of an execution, or the inference id of a capture"
-    )
-    trace.add_argument("--stack-name", required=True, help="as in samconfig.toml")
-    trace.add_argument("--json", action="store_true", help="print one JSON object instead")
-    trace.set_defaults(run=_trace)
-
-    review = commands.add_parser(
-        "review",
-        help="label what the model is not sure of, on a local page",
-        description="Serve a page on this machine that shows the images of the review queue one by one, and writes "
-        "their labels to S3. It can be stopped at any time: what is not labelled stays in the queue.",
-    )
-    review.add_argument("--stack-name", required=True, help="as in samconfig.toml")
-    review.add_argument("--reviewer", help="who labels, for the records (default: your name on this machine)")
-    review.add_argument("--labels-uri", metavar="ADDRESS", help="default: labels/ in the bucket of captured data")
-    review.add_argument("--port", type=_port, default=0, help="default: a free one")
-    review.add_argument("--no-browser", action="store_true", help="only print the page's address")
-    review.set_defaults(run=_review)
-
-    replay = commands.add_parser(
-        "replay",
-        help="send an image, or all faults, through the workflow again",
-        description="Start the workflow again with an execution's image, or with what lies in the fault queue. "
-        "Exit code of the former: 0 accepted, 3 the model is not sure, 1 failed.",
-    )
-    what = replay.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "execution",
-        nargs="?",
-        metavar="EXECUTION",
-        help="ARN or name of an execution, or the inference id of a capture",
-    )
-    what.add_argument("--faults", action="store_true", help="start everything in the fault queue again")
-    replay.add_argument("--image", type=Path, metavar="FILE", help="a corrected image for EXECUTION")
-    replay.add_argument("--limit", type=at_least_one, metavar="N", help="of --faults, take at most N")
-    replay.add_argument("--stack-name", required=True, help="as in samconfig.toml")
-    replay.set_defaults(run=_replay)
-
-    renew = commands.add_parser(
-        "renew",
-        help="put old reviews and faults back at the end of their queue, before SQS deletes them",
-        description="Send old messages of the review queue and of the fault queue again, and delete the originals. SQS "
-        "deletes what is 14 days old, read or not. It can be stopped at any time: at worst a message is there twice.",
-    )
-    renew.add_argument("--stack-name", required=True, help="as in samconfig.toml")
-    renew.add_argument("--days", type=_days, default=7, metavar="N", help="age of an old one (default: %(default)s)")
-    renew.set_defaults(run=_renew)
     return parser
 
 
@@ -169,52 +111,18 @@ def _add_window(command: argparse.ArgumentParser) -> None:
 def _add_range(command: argparse.ArgumentParser) -> None:
     """Add the options that choose captures."""
     command.add_argument("--endpoint-name", help="whose captures (default: the only endpoint's)")
-    command.add_argument("--hours", type=_positive, help="length of the time range (default: everything)")
-    command.add_argument("--newest", type=at_least_one, help="of these, take so many newest captures (default: all)")
+    command.add_argument("--hours", type=positive, help="length of the time range (default: everything)")
+    command.add_argument("--newest", type=positive_int, help="of these, take so many newest captures (default: all)")
     command.add_argument(
-        "--end", type=_time, metavar="TIME", help="end of the range, as 2026-11-23T12:00:00+00:00 (default: now)"
+        "--end", type=moment, metavar="TIME", help="end of the range, as 2026-11-23T12:00:00+00:00 (default: now)"
     )
 
 
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
-
-
-def _days(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 14:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 0 to under 14")
-    return value
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port's number")
-    return int(text)
-
-
-def _time(text: str) -> datetime.datetime:
-    try:
-        time = datetime.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 2026-11-23T12:00:00+00:00") from error
-    return time if time.tzinfo else time.astimezone()
-
-
 def _baseline(options: argparse.Namespace) -> None:
+    from common.labels import parse_labels
     from monitoring.check import captures_of_images, write_baseline
     from monitoring.features import Model
     from monitoring.window import read_window
-    from training.staging import parse_labels
 
     of_captures = ("labels", "hours", "newest", "end", "endpoint_name")
     unused = [name for name in of_captures if getattr(options, name)] if options.images else []
@@ -268,7 +176,7 @@ def _model_monitor(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from monitoring import storage
+    from common import storage
     from monitoring.baseline import load_baseline
     from monitoring.check import PAGE_TYPE, check
     from monitoring.report import render
@@ -282,42 +190,6 @@ def _report(options: argparse.Namespace) -> None:
     page = render(window, baseline, check(window, baseline))
     storage.write(options.output, page.encode(), PAGE_TYPE)
     print(f"wrote {options.output}")
-
-
-def _trace(options: argparse.Namespace) -> None:
-    from monitoring.stack import find_stack
-    from monitoring.trace import collect, show
-
-    story = collect(find_stack(options.stack_name), options.execution)
-    print(json.dumps(story, indent=1)) if options.json else show(story)
-
-
-def _review(options: argparse.Namespace) -> None:
-    from monitoring.review import review
-
-    reviewer = options.reviewer or getpass.getuser()
-    review(options.stack_name, reviewer, options.labels_uri, options.port, not options.no_browser)
-
-
-def _replay(options: argparse.Namespace) -> int:
-    from monitoring.replay import replay, replay_faults
-    from monitoring.stack import find_stack
-
-    if options.image and options.faults:
-        raise CommandError("--image corrects one EXECUTION; it does not go with --faults")
-    if options.limit and not options.faults:
-        raise CommandError("--limit goes with --faults")
-    stack = find_stack(options.stack_name)
-    if options.faults:
-        return replay_faults(stack, options.limit)
-    return replay(stack, options.execution, options.image)
-
-
-def _renew(options: argparse.Namespace) -> None:
-    from monitoring.queue import renew
-    from monitoring.stack import find_stack
-
-    renew(find_stack(options.stack_name), options.days)
 
 
 def _window(options: argparse.Namespace, model: "Model") -> "Window":

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from monitoring import storage
+from common import storage
+from common.errors import CommandError
 from monitoring.drift import LEAST_PSI, SIGNIFICANCE
 from monitoring.features import CATEGORICAL, NEITHER, NUMERIC, PASSES, UNSURE, Features, Model
-from training.errors import CommandError
 
 STATISTICS, CONSTRAINTS, VIOLATIONS = "statistics.json", "constraints.json", "constraint_violations.json"
 #: Least share of the captures of a window that must be readable.

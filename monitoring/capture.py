@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from monitoring import storage
-from training.errors import CommandError
+from common import storage
+from common.errors import CommandError
 
 _HOUR = datetime.timedelta(hours=1)
 _DATE = re.compile(r"\d\d(\d\d)?")

@@ -1,7 +1,6 @@
 """Make a baseline, and check a window of captures against it."""
 
 import datetime
-import io
 import json
 import sys
 from dataclasses import dataclass
@@ -10,22 +9,21 @@ from typing import Any
 
 import boto3
 
-from monitoring import storage
+from common import storage
+from common.errors import CommandError
+from common.folders import skipped_lines
+from common.image_sets import find_sets
+from common.images import as_sent
+from common.progress import progress
 from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, Baseline, constraints, statistics
 from monitoring.capture import Capture
 from monitoring.drift import LEAST_CAPTURES, Finding, compare
 from monitoring.features import Features, Model
 from monitoring.window import Window
-from src.serialize.decoder import ImageError, decode
-from training.answers import find_sets, load_model
-from training.container.preprocess import preprocess
-from training.errors import CommandError
-from training.finding import skipped_lines
-from training.progress import progress
+from serving.model import load_model
+from serving.preprocess import preprocess
+from src.serialize.decoder import ImageError
 
-# What the endpoint is sent, as the stack's defaults have it: the longest side in pixels (MaxEdge), and the size in
-# bytes from which a picture travels as JPEG.
-_SENT_EDGE, _SENT_PNG_BYTES, _SENT_QUALITY = 224, 64 * 1024, 90
 #: Content type of a report.
 PAGE_TYPE = "text/html; charset=utf-8"
 
@@ -54,7 +52,7 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
     Raises
     ------
     CommandError
-        As `training.answers.load_model` and `training.answers.find_sets`.
+        As `serving.model.load_model` and `common.image_sets.find_sets`.
     """
     network, _ = load_model(model_path)
     (found,) = find_sets([str(folder)], network.labels).values()
@@ -66,24 +64,13 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
         for image in found.images:
             advance(1)
             try:
-                content = _as_sent(image.path.read_bytes())
+                content = as_sent(image.path.read_bytes())
                 probabilities = network.probabilities(preprocess(content, network.input_size))
             except ImageError as error:
                 print(f"left out {image.name}: {error}", file=sys.stderr)
                 continue
             captures.append(Capture(image.name, now, "", "", None, "image/png", content, probabilities))
     return captures, network.labels
-
-
-def _as_sent(content: bytes) -> bytes:
-    """Shrink and encode an image file as the workflow does before the endpoint sees it."""
-    picture = decode(content, max_edge=_SENT_EDGE).image
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    if file.tell() > _SENT_PNG_BYTES:
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=_SENT_QUALITY)
-    return file.getvalue()
 
 
 def write_baseline(features: Features, model: Model, address: str) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
-from monitoring import storage
+from common import storage
+from common.errors import CommandError
+from common.storage import parse_s3
 from monitoring.baseline import CONSTRAINTS, STATISTICS, load_baseline
-from training.errors import CommandError
-from training.upload import parse_s3
 
 #: Makes a row of a captured record, inside Model Monitor's container.
 PREPROCESSOR = Path(__file__).with_name("model_monitor_preprocessor.py")

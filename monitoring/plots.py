@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator, PercentFormatter, StrMethodFormatter
 
-from training.plots import FAINT, FIRST, INK, PAPER, SECOND, SOFT, STYLE, to_svg
+from common.plots import FAINT, FIRST, INK, PAPER, SECOND, SOFT, STYLE, to_svg
 
 Numbers = npt.NDArray[np.floating]
 

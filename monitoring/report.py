@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-import training.report
+from common.page import STYLE, scrolling, thumbnail
+from common.progress import progress
 from monitoring import plots
 from monitoring.baseline import Baseline
 from monitoring.check import Check
@@ -17,8 +18,6 @@ from monitoring.drift import LEAST_CAPTURES, Finding, categorical_counts
 from monitoring.features import NEITHER, NUMERIC, PASSES, Features, decode
 from monitoring.plots import OUTCOMES
 from monitoring.window import Picture, Record, Window
-from training.progress import progress
-from training.report import scrolling, thumbnail
 
 _MEANINGS = {
     **NUMERIC,
@@ -45,7 +44,7 @@ def render(window: Window, baseline: Baseline, result: Check) -> str:
         Of comparing the two.
     """
     here = Path(__file__)
-    style = Path(training.report.__file__).with_suffix(".css").read_text() + here.with_suffix(".css").read_text()
+    style = STYLE + here.with_suffix(".css").read_text()
     script = here.with_suffix(".js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
@@ -310,7 +309,7 @@ def _look(window: Window, baseline: Baseline) -> str:
 <h3 id="newest">The newest</h3>
 {_pictures(window.newest, number)}
 <p>The line below a picture is the name of the execution that sent it, selected as a whole by a click;
-<code>python -m monitoring trace NAME</code> tells its story.</p>
+<code>python -m operations trace NAME</code> tells its story.</p>
 </section>"""
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.progress import progress
 from monitoring.capture import Capture
 from monitoring.features import NEITHER, Features, Model, Observation, observe_all
-from training.progress import progress
 
 #: How many pictures are kept, of the least confident and of the newest each.
 PICTURES = 24

@@ -98,7 +98,7 @@ def resolve_image(image: str) -> str:
         raise InvokeError(
             400,
             "ValidationException",
-            f"The rehearsal runs the image {REPOSITORY}, whose code is in training/container, not {repository}",
+            f"The rehearsal runs the image {REPOSITORY}, whose code is in serving, not {repository}",
         )
     return f"{name}@{found['imageDigest']}"
 
@@ -117,7 +117,7 @@ class ModelServer:
         self._output = folder.with_suffix(".log")
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "training.container.serve", "serve"],
+                [sys.executable, "-m", "serving.serve", "serve"],
                 env={
                     **os.environ,
                     **environment,

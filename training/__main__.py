@@ -8,12 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .command import at_least_one, count, run, share
-from .errors import CommandError
-from .finding import class_counts, skipped_lines
-from .metrics import THRESHOLD
-from .recipe import Recipe
-from .sources import DEFAULT_SOURCE, open_source
+from common.command import count, positive_int, run, share
+from common.errors import CommandError
+from common.folders import class_counts, skipped_lines
+from training.dataset.sources import DEFAULT_SOURCE, open_source
+from training.evaluation.metrics import THRESHOLD
+from training.fit.recipe import Recipe
 
 MODEL = Path("training/model/model.onnx")
 STAGED = Path("build/staged")
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--data", type=Path, default=STAGED, help="a staged folder (default: %(default)s)")
     train.add_argument("--out", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
-    train.add_argument("--epochs", type=at_least_one, default=Recipe.epochs, help="default: %(default)s")
+    train.add_argument("--epochs", type=positive_int, default=Recipe.epochs, help="default: %(default)s")
     train.add_argument("--folds", type=_folds, default=Recipe.folds, help="parts to leave out (default: %(default)s)")
     train.add_argument("--seed", type=count, default=0, help="default: %(default)s")
     _add_advice(train)
@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     deploy.add_argument("--image-uri", required=True, help="the container's image in ECR, as make image pushes it")
     deploy.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
     deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
-    deploy.add_argument("--instance-count", type=at_least_one, default=1, help="default: %(default)s")
+    deploy.add_argument("--instance-count", type=positive_int, default=1, help="default: %(default)s")
     deploy.add_argument(
         "--capture-percentage",
         type=int,
@@ -175,8 +175,9 @@ def _wanted(text: str) -> float:
 
 
 def _stage(options: argparse.Namespace) -> None:
-    from .reviewed import ReviewedSource
-    from .staging import NEITHER, parse_labels, stage
+    from common.labels import NEITHER, parse_labels
+    from training.dataset.reviewed import ReviewedSource
+    from training.dataset.staging import stage
 
     # A list of labels has a comma and no slash.
     places = [text for text in options.labels or [] if "/" in text or ("," not in text and Path(text).is_dir())]
@@ -185,7 +186,8 @@ def _stage(options: argparse.Namespace) -> None:
         raise CommandError(f"the classes to learn are given twice, as {' and as '.join(lists)}; write them as one list")
     labels = parse_labels(lists[0])
     if options.s3:
-        from .upload import parse_s3, upload
+        from common.storage import parse_s3
+        from training.dataset.upload import upload
 
         bucket, prefix = parse_s3(options.s3)
     sources = [open_source(text, options.cache) for text in options.source or [DEFAULT_SOURCE]]
@@ -220,8 +222,8 @@ def _stage(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     try:
-        from .advice import sentence
-        from .train import train
+        from training.evaluation.advice import sentence
+        from training.fit.train import train
     except ModuleNotFoundError as error:
         raise CommandError(
             f"train needs {error.name}; use an environment with: pip install -r training/requirements.txt"
@@ -236,7 +238,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     try:
-        from .evaluate import evaluate, print_tables, short
+        from training.evaluation.evaluate import evaluate, print_tables, short
     except ModuleNotFoundError as error:
         raise CommandError(
             f"evaluate needs {error.name}; use an environment with: pip install -r training/requirements.txt"
@@ -257,7 +259,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> None:
-    from .deploy import Deployment, deploy
+    from training.deployment.deploy import Deployment, deploy
 
     _interrupt_on_sigterm()
     fields = {name: value for name, value in vars(options).items() if name != "run"}
@@ -265,7 +267,7 @@ def _deploy(options: argparse.Namespace) -> None:
 
 
 def _remove(options: argparse.Namespace) -> None:
-    from .deploy import remove
+    from training.deployment.deploy import remove
 
     _interrupt_on_sigterm()
     remove(options.endpoint_name)

@@ -6,10 +6,8 @@ Whatever arrives, what leaves is an upright 8-bit RGB PNG or JPEG without metada
 
 import base64
 import hashlib
-import io
 import os
 import re
-import struct
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -31,9 +29,10 @@ from PIL import Image, ImageFilter, ImageStat
 
 # In Lambda this folder is where modules are found; everywhere else it is a package.
 if __package__:
-    from . import decoder
+    from src.serialize import decoder, encoder
 else:
     import decoder  # type: ignore[import-not-found, no-redef]
+    import encoder  # type: ignore[import-not-found, no-redef]
 
 logger = Logger()
 metrics = Metrics()
@@ -54,12 +53,8 @@ BUCKET = re.compile(r"[\w.:/-]+", re.ASCII)
 WRAPPERS = ("body", "detail", "Records", "input", "Payload")
 #: Errors of the SDK after which the same request may succeed; any other is about the request.
 TRANSIENT = (ConnectionError, HTTPClientError, IncompleteReadError, CredentialRetrievalError, NoCredentialsError)
-#: Above this a JPEG of the same picture is several times smaller and looks the same to a classifier.
-MAX_PNG_BYTES = 64 * 1024
-JPEG_QUALITY = 90
 #: What identifies an image in logs, traces and metrics.
 IDENTITY = ("execution_id", "image_id", "s3_bucket", "s3_key")
-_IEND = b"\0\0\0\0IEND\xaeB`\x82"
 #: X-Ray's limit for the value of an annotation, in characters.
 MAX_ANNOTATION = 1000
 
@@ -126,7 +121,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         address["image_id"] = image_id(address["s3_bucket"], address["s3_key"], source)
         identify(address)
         image, image_format, size = decoder.decode(data, max_edge=max_edge)
-        encoded, content_type = encode(image, original=data)
+        encoded, content_type = encoder.encode(image, original=data)
         statistics = image_statistics(image)
     except Exception as error:
         report(error)
@@ -295,47 +290,6 @@ def _storage_error(error: ClientError, where: str) -> SerializeError:
     if status == 429 or status >= 500 or code in ("SlowDown", "RequestTimeout", "ThrottlingException"):
         return StorageUnavailable(f"{where} could not be read now ({code})")
     return ObjectNotReadable(f"{where} may not be read ({code}): this function reads one bucket, unarchived objects")
-
-
-def encode(image: Image.Image, original: bytes) -> tuple[bytes, str]:
-    """Encode a picture; an original that is small, clean and already right passes byte for byte.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        An RGB picture.
-    original : bytes
-        The file that it was decoded from.
-
-    Returns
-    -------
-    tuple of (bytes, str)
-        The file's content and its media type: PNG, or JPEG where a PNG would be large.
-    """
-    if len(original) <= MAX_PNG_BYTES and _is_bare_png(original, image.size):
-        return original, "image/png"
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    if buffer.tell() <= MAX_PNG_BYTES:
-        return buffer.getvalue(), "image/png"
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue(), "image/jpeg"
-
-
-def _is_bare_png(data: bytes, size: tuple[int, int]) -> bool:
-    """Say whether data is an 8-bit RGB PNG of this size that holds pixels and nothing else."""
-    # Layout: https://www.w3.org/TR/png-3/#5DataRep
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or struct.unpack_from(">IIBB", data, 16) != (*size, 8, 2):
-        return False
-    chunks, position = set(), 8
-    while position + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, position)
-        chunks.add(name)
-        position += 12 + length
-        if name == b"IEND":
-            break
-    return data.endswith(_IEND) and position == len(data) and chunks == {b"IHDR", b"IDAT", b"IEND"}
 
 
 def image_statistics(image: Image.Image) -> dict[str, float]:

@@ -13,10 +13,10 @@ import pytest
 from moto import mock_aws
 from PIL import Image
 
+from common import storage
 from demo import drawing
-from monitoring import review as module
-from monitoring import storage
-from monitoring.review import Review, ReviewServer
+from operations import review as module
+from operations.review import Review, ReviewServer
 from tests.browser.chromium import CHROMIUM, Chromium
 
 BUCKET = "images"

@@ -13,7 +13,7 @@ from PIL import Image
 from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
-from src.serialize import decoder
+from src.serialize import decoder, encoder
 from tests.unit.conftest import FakeLambdaContext
 
 LABELS = ["bicycle", "motorcycle", "other"]
@@ -185,7 +185,7 @@ def test_any_size_and_mode_becomes_a_small_rgb_picture(width: int, height: int, 
     decoded, image_format, size = decoder.decode(buffer.getvalue(), max_edge=edge)
     assert (decoded.mode, image_format, size) == ("RGB", "PNG", (width, height))
     assert max(decoded.size) == min(edge, max(width, height)) and min(decoded.size) >= 1
-    encoded, content_type = serialize.encode(decoded, buffer.getvalue())
+    encoded, content_type = encoder.encode(decoded, buffer.getvalue())
     again = Image.open(io.BytesIO(encoded))
     assert again.size == decoded.size and again.mode == "RGB" and not again.info.get("exif")
     assert content_type == Image.MIME[str(again.format)]

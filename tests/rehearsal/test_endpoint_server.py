@@ -28,7 +28,7 @@ def port() -> Iterator[int]:
     """Start the container's server with the committed model; return its port."""
     number = free_port()
     settings = {"MODEL_DIR": "training/model", "HOST": HOST, "PORT": str(number), "WEB_CONCURRENCY": "1"}
-    command = [sys.executable, "-m", "training.container.serve", "serve"]
+    command = [sys.executable, "-m", "serving.serve", "serve"]
     process = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **settings})
     try:
         wait_for(lambda: process.poll() is not None or ask(number, "GET", "/ping")[0] == 200)

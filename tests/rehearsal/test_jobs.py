@@ -72,7 +72,7 @@ def test_a_workflow_checks_an_endpoint_by_a_job_and_publishes_what_it_found(
     script = """
         import json, os, sys, time
         import boto3
-        from training.errors import CommandError
+        from common.errors import CommandError
         print("checking", sys.argv[1])
         metric = {"Namespace": "Test/Job", "Dimensions": [[]], "Metrics": [{"Name": "Read"}]}
         print(json.dumps({"_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [metric]}, "Read": 7}))

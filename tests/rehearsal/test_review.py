@@ -22,8 +22,8 @@ from tests.stack import HANG_SECONDS, REPOSITORY, STACK, Stack, wait_for
 #: The program as it is, but for how long a crash hides its message.
 QUICK = """
 import sys
-from monitoring import review
-from monitoring.__main__ import main
+from operations import review
+from operations.__main__ import main
 review.VISIBILITY_SECONDS, review.HEARTBEAT_SECONDS = 2, 0.5
 sys.exit(main(sys.argv[1:]))
 """
@@ -61,7 +61,7 @@ class Page:
 @contextmanager
 def reviewing(stack: Stack, *start: str, browser: str | None = None) -> Iterator[Page]:
     """Run the review as a user would, until the block ends."""
-    command = [sys.executable, *(start or ("-m", "monitoring")), "review", "--stack-name", STACK]
+    command = [sys.executable, *(start or ("-m", "operations")), "review", "--stack-name", STACK]
     process = subprocess.Popen(
         [*command, "--reviewer", "ada", *([] if browser else ["--no-browser"])],
         cwd=REPOSITORY,
@@ -192,7 +192,7 @@ def test_the_browser_is_opened_without_telling_the_address_to_the_list_of_proces
 
 def replay(stack: Stack, *options: str) -> tuple[int, str]:
     done = stack.rehearsal.run(
-        sys.executable, "-m", "monitoring", "replay", "--stack-name", STACK, *options, check=False
+        sys.executable, "-m", "operations", "replay", "--stack-name", STACK, *options, check=False
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -211,7 +211,7 @@ def test_a_corrected_image_goes_through_the_workflow_again(
 
 
 def test_faults_go_through_the_workflow_again(stack: Stack) -> None:
-    empty(stack, "FaultQueueUrl")
+    empty(stack, "FailureQueueUrl")
     outcome = stack.classify({"s3_bucket": stack.bucket, "s3_key": "a/late.png"})
     assert (outcome["status"], outcome["error"]) == ("FAILED", "ObjectNotFound")
     stack.put("a/late.png", drawing.bicycle(64, 64))
@@ -220,7 +220,7 @@ def test_faults_go_through_the_workflow_again(stack: Stack) -> None:
     assert code == 0 and started, said
     again = stack.rehearsal.outcome(started[1])
     assert again["status"] == "SUCCEEDED" and json.loads(again["input"]) == json.loads(outcome["input"])
-    assert queue(stack, "FaultQueueUrl") == (0, 0)
+    assert queue(stack, "FailureQueueUrl") == (0, 0)
 
 
 def captured(stack: Stack, is_wanted: Callable[[str], bool]) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def captured(stack: Stack, is_wanted: Callable[[str], bool]) -> dict[str, Any]:
 def trace(stack: Stack, execution: str) -> dict[str, Any]:
     """Run the command; return its JSON object."""
     told = stack.rehearsal.run(
-        sys.executable, "-m", "monitoring", "trace", execution, "--stack-name", STACK, "--json"
+        sys.executable, "-m", "operations", "trace", execution, "--stack-name", STACK, "--json"
     ).stdout
     return dict(json.loads(told))
 
@@ -289,6 +289,6 @@ def test_a_trace_tells_the_whole_story(stack: Stack) -> None:
     assert all(state["seconds"] is not None and not state["failures"] for state in told["states"])
     assert told["missing"] == ["review: none was asked"]
     shown = stack.rehearsal.run(
-        sys.executable, "-m", "monitoring", "trace", outcome["name"], "--stack-name", STACK
+        sys.executable, "-m", "operations", "trace", outcome["name"], "--stack-name", STACK
     ).stdout
     assert f"accepted: bicycle, confidence {output['confidence']:.3f}" in shown and "INFO Classified" in shown

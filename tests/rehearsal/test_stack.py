@@ -152,7 +152,7 @@ def test_what_no_catch_sees_waits_in_the_fault_queue_too(stack: Stack) -> None:
 
     def kept() -> dict[str, Any]:
         received = sqs.receive_message(
-            QueueUrl=stack.outputs["FaultQueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=0
+            QueueUrl=stack.outputs["FailureQueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=0
         )
         bodies = [json.loads(message["Body"]) for message in received.get("Messages", [])]
         return {body["execution_id"]: body for body in bodies}
@@ -207,9 +207,9 @@ def test_an_unsure_image_waits_in_the_review_queue(stack: Stack) -> None:
 def test_a_fault_is_kept_and_raises_its_alarm_which_an_unsure_image_does_not(stack: Stack) -> None:
     outcome = stack.classify({"s3_bucket": stack.bucket, "s3_key": "a/never-uploaded.png"})
     assert outcome["error"] == "ObjectNotFound"
-    wait_for(lambda: stack.alarm("FaultAlarm") == "ALARM")
+    wait_for(lambda: stack.alarm("FailureAlarm") == "ALARM")
     sqs = stack.rehearsal.client("sqs")
-    received = sqs.receive_message(QueueUrl=stack.outputs["FaultQueueUrl"], MaxNumberOfMessages=10)["Messages"]
+    received = sqs.receive_message(QueueUrl=stack.outputs["FailureQueueUrl"], MaxNumberOfMessages=10)["Messages"]
     kept = [json.loads(message["Body"]) for message in received]
     assert outcome["executionArn"] in {fault["execution_id"] for fault in kept}
     assert "ThresholdNotMet" not in {fault.get("error") for fault in kept}
@@ -228,7 +228,7 @@ def test_a_twelve_megapixel_photograph_passes_through(stack: Stack) -> None:
     entered = [e["stateEnteredEventDetails"] for e in history["events"] if "stateEnteredEventDetails" in e]
     carried = {state["name"]: "image_data" in state["input"] for state in entered}
     assert carried == {
-        "Name execution": False,
+        "Add execution ID": False,
         "Serialize": False,
         "Classify": True,
         "Filter": False,

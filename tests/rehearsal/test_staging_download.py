@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from training.download import download
-from training.errors import CommandError
+from common.errors import CommandError
+from training.dataset.download import download
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -128,7 +128,7 @@ def test_an_alarms_formula_uses_exactly_its_metrics(name: str) -> None:
 
 # The other two weigh metrics against each other, of which both are there or neither.
 @pytest.mark.parametrize(
-    "name", ["FaultAlarm", "ThrottleAlarm", "DeadLetterAlarm", "ExpiryAlarm", "MonitorFailedAlarm"]
+    "name", ["FailureAlarm", "ThrottleAlarm", "DeadLetterAlarm", "ExpiryAlarm", "MonitorFailedAlarm"]
 )
 def test_an_alarm_on_one_of_several_metrics_does_not_wait_for_the_others(name: str) -> None:
     queries = ALARMS[name]["Metrics"]
@@ -208,14 +208,14 @@ def test_who_hears_of_drift_can_find_the_report() -> None:
 def test_messages_are_called_old_days_before_sqs_deletes_them() -> None:
     metrics = [query["MetricStat"]["Metric"] for query in ALARMS["ExpiryAlarm"]["Metrics"] if "MetricStat" in query]
     queues = [metric["Dimensions"][0]["Value"]["Fn::GetAtt"][0] for metric in metrics]
-    assert queues == ["ReviewQueue", "FaultQueue"]
+    assert queues == ["ReviewQueue", "FailureQueue"]
     for name in queues:
         kept = RESOURCES[name]["Properties"]["MessageRetentionPeriod"]
         assert ALARMS["ExpiryAlarm"]["Threshold"] + 3 * 86400 < kept
 
 
 def test_an_unsure_answer_is_no_fault() -> None:
-    assert not {name for _, name, _ in metrics_of(ALARMS["FaultAlarm"])} & {"Unsure", "Errors", "ExecutionsFailed"}
+    assert not {name for _, name, _ in metrics_of(ALARMS["FailureAlarm"])} & {"Unsure", "Errors", "ExecutionsFailed"}
 
 
 def widgets(name: str) -> list[dict[str, Any]]:

@@ -96,7 +96,7 @@ def test_the_image_never_outlives_classify(chain: list[dict[str, Any]]) -> None:
 
 def test_the_review_message_takes_fields_that_exist(chain: list[dict[str, Any]]) -> None:
     states = json.loads((ROOT / "statemachine" / "classify.asl.json").read_text())["States"]
-    body = states["Ask for review"]["Parameters"]["MessageBody"]
+    body = states["Queue for review"]["Parameters"]["MessageBody"]
     wanted = {path.removeprefix("$.") for path in body.values() if not path.startswith("$$")}
     assert wanted | {"execution_id"} == set(chain[1])
     assert body["execution_id.$"] == "$$.Execution.Id"

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from src.serialize import app
+from serving.preprocess import preprocess
+from src.serialize import encoder
 from src.serialize.decoder import FORMATS, ImageError, ImageTooLarge, UnsupportedImage, decode
-from training.container.preprocess import preprocess
 
 Pixels = npt.NDArray[np.uint8]
 RANDOM = np.random.default_rng(0)
@@ -228,7 +228,7 @@ def test_damage_behind_the_last_pixel_of_a_png_does_not_matter() -> None:
         broken = data[:-12] + end
         assert np.array_equal(decoded(broken), decoded(data))
         # Such a file is decoded, and never passed on as it is.
-        assert app.encode(decode(broken).image, broken)[0] != broken
+        assert encoder.encode(decode(broken).image, broken)[0] != broken
 
 
 # ---- metadata
@@ -262,7 +262,7 @@ def test_ancillary_chunks_are_no_reason_to_refuse_a_png(name: str) -> None:
     samples = RANDOM.integers(1, 256, (9, 7, 3), np.uint8)
     data = png(samples, 2, 8, before=PNG_METADATA[name])
     assert np.array_equal(decoded(data), samples)
-    assert len(base64.b64decode(base64.b64encode(app.encode(decode(data).image, data)[0]))) < 1000
+    assert len(base64.b64decode(base64.b64encode(encoder.encode(decode(data).image, data)[0]))) < 1000
 
 
 def test_chunks_that_a_decoder_must_know_are() -> None:

@@ -11,12 +11,12 @@ import pytest
 from botocore.response import StreamingBody
 from moto import mock_aws
 
+from serving.model import Model
+from serving.preprocess import preprocess
 from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
 from src.serialize.decoder import ImageError
-from training.container.preprocess import preprocess
-from training.container.server import Model
 
 ROOT = Path(__file__).parents[2]
 EVENTS = ROOT / "events"

@@ -13,7 +13,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from training.deploy import Deployment, _settings
+from training.deployment.deploy import Deployment, _settings
 
 REPOSITORY = Path(__file__).parents[2]
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/image-classifier:1"
@@ -74,7 +74,7 @@ def test_a_build_that_fails_ends_make_image(tmp_path: Path) -> None:
 
 
 def test_the_image_runs_as_root_as_sagemaker_expects() -> None:
-    dockerfile = (REPOSITORY / "training/container/Dockerfile").read_text()
+    dockerfile = (REPOSITORY / "serving/Dockerfile").read_text()
     assert not [line for line in dockerfile.splitlines() if line.upper().startswith("USER ")]
 
 

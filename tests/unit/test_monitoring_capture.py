@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from common.errors import CommandError
 from monitoring.capture import Capture, CaptureReader, UnreadableRecord, parse_record
 from tests.captures import BEGIN, record, write_captures
-from training.errors import CommandError
 
 HOUR = datetime.timedelta(hours=1)
 

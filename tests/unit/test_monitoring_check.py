@@ -14,9 +14,10 @@ from botocore.stub import Stubber
 from moto import mock_aws
 from PIL import Image, ImageFilter
 
+from common import storage
+from common.errors import CommandError
 from demo import drawing
 from monitoring import check as checking
-from monitoring import storage
 from monitoring.__main__ import _parser, main
 from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, constraints, load_baseline, statistics
 from monitoring.drift import Finding
@@ -24,7 +25,6 @@ from monitoring.features import CATEGORICAL, NUMERIC, PASSES, Features, Model, O
 from monitoring.window import PICTURES, read_window
 from tests.captures import write_captures
 from tests.unit.test_monitoring_drift import CLEAN, captured, scene
-from training.errors import CommandError
 
 MODEL = Model(["bicycle", "motorcycle"], 0.7)
 END = "2026-11-23T12:00:00+00:00"

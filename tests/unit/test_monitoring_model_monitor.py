@@ -12,7 +12,7 @@ from botocore.stub import ANY, Stubber
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring import storage
+from common import storage
 from monitoring.__main__ import main
 from monitoring.baseline import CONSTRAINTS, STATISTICS, constraints, statistics
 from monitoring.features import Model, observe

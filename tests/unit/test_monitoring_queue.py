@@ -9,11 +9,11 @@ import pytest
 from moto import mock_aws
 from moto.sqs.models import sqs_backends
 
-from monitoring import queue
-from monitoring.__main__ import main
-from monitoring.queue import renew
-from monitoring.stack import Stack
-from training.errors import CommandError
+from common.errors import CommandError
+from common.stack import Stack
+from operations import queue
+from operations.__main__ import main
+from operations.queue import renew
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     with mock_aws():
         sqs = boto3.client("sqs")
         outputs = {}
-        for output, name in {"ReviewQueueUrl": "reviews", "FaultQueueUrl": "faults"}.items():
+        for output, name in {"ReviewQueueUrl": "reviews", "FailureQueueUrl": "faults"}.items():
             made = sqs.create_queue(QueueName=name, Attributes={"MessageRetentionPeriod": "1209600"})
             outputs[output] = made["QueueUrl"]
         yield Stack("s", outputs, {})
@@ -52,11 +52,11 @@ def bodies(stack: Stack, output: str) -> list[str]:
 def test_old_messages_become_young_ones_and_young_ones_stay(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(23):
         put(stack, "ReviewQueueUrl", f"{number:02}", young=number < 14)
-    put(stack, "FaultQueueUrl", "fault")
+    put(stack, "FailureQueueUrl", "fault")
     before = {message.id: message.body for message in messages(stack.output("ReviewQueueUrl"))}
     renew(stack, 0)
     assert bodies(stack, "ReviewQueueUrl") == [f"{number:02}" for number in range(23)]
-    assert bodies(stack, "FaultQueueUrl") == ["fault"]
+    assert bodies(stack, "FailureQueueUrl") == ["fault"]
     copies = [message for message in messages(stack.output("ReviewQueueUrl")) if message.id not in before]
     assert sorted(message.body for message in copies) == [f"{number:02}" for number in range(14, 23)]
     assert all(message.message_attributes["mark"] for message in copies)

@@ -13,13 +13,13 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from monitoring import queue
-from monitoring import replay as module
-from monitoring.__main__ import main
-from monitoring.replay import replay, replay_faults
-from monitoring.stack import Stack, find_execution, find_stack
+from common.errors import CommandError
+from common.stack import Stack, find_execution, find_stack
+from operations import queue
+from operations import replay as module
+from operations.__main__ import main
+from operations.replay import replay, replay_faults
 from tests.stack import HANG_SECONDS
-from training.errors import CommandError
 
 BUCKET = "images"
 
@@ -58,7 +58,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
             name="workflow", definition=json.dumps(DEFINITION), roleArn="arn:aws:iam::123456789012:role/r"
         )["stateMachineArn"]
         faults = boto3.client("sqs").create_queue(QueueName="faults")["QueueUrl"]
-        outputs = {"WorkflowArn": workflow, "ImageBucketName": BUCKET, "FaultQueueUrl": faults}
+        outputs = {"WorkflowArn": workflow, "ImageBucketName": BUCKET, "FailureQueueUrl": faults}
         yield Stack("classifier", outputs, {"UploadPrefix": "incoming/"})
 
 
@@ -82,12 +82,12 @@ def put_fault(stack: Stack, name: str, key: str = "a.png") -> None:
     workflow = stack.output("WorkflowArn").replace(":stateMachine:", ":execution:")
     body = {"execution_id": f"{workflow}:{name}", "s3_bucket": BUCKET, "s3_key": key}
     body |= {"error": "EndpointNotFound", "cause": "no endpoint"}
-    boto3.client("sqs").send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody=json.dumps(body))
+    boto3.client("sqs").send_message(QueueUrl=stack.output("FailureQueueUrl"), MessageBody=json.dumps(body))
 
 
 def faults(stack: Stack) -> tuple[int, int]:
-    """Count the fault queue's messages: visible ones, and hidden ones."""
-    url = stack.output("FaultQueueUrl")
+    """Count the failure queue's messages: visible ones, and hidden ones."""
+    url = stack.output("FailureQueueUrl")
     got = boto3.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     return int(got["ApproximateNumberOfMessages"]), int(got["ApproximateNumberOfMessagesNotVisible"])
 
@@ -163,13 +163,13 @@ def test_faults_are_started_again_and_leave_the_queue(stack: Stack, capsys: pyte
     assert {event["s3_key"] for event in inputs(stack).values()} == {f"{number}.png" for number in range(12)}
     assert all(name.startswith("execution-") and "-replay-" in name for name in inputs(stack))
     out = capsys.readouterr().out
-    assert "12 started again; the fault queue holds about 0 messages" in out
+    assert "12 started again; the failure queue holds about 0 messages" in out
     assert out.count(" (had failed: EndpointNotFound)\n") == 12
 
 
 def test_an_arn_stays_whole_beside_a_bar() -> None:
     code = (
-        "from monitoring.replay import _say\nfrom training.progress import progress\n"
+        "from operations.replay import _say\nfrom common.progress import progress\n"
         "with progress('start again', 2) as advance: _say('arn:' + 'x' * 300); advance(1)"
     )
     leader, follower = os.openpty()
@@ -217,7 +217,7 @@ def test_messages_that_do_not_arrive_are_counted_and_are_no_success(
         put_fault(stack, str(number))
     answers += [True, False, False]
     assert replay_faults(stack, None) == 1
-    assert "10 started again; the fault queue holds about 2 messages" in capsys.readouterr().out
+    assert "10 started again; the failure queue holds about 2 messages" in capsys.readouterr().out
 
 
 def test_a_limit_leaves_the_rest(stack: Stack) -> None:
@@ -294,7 +294,7 @@ def test_what_fails_while_others_are_started_does_not_go_round(stack: Stack, mon
 
 
 def test_strange_messages_stay_and_are_named(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    boto3.client("sqs").send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody="hello")
+    boto3.client("sqs").send_message(QueueUrl=stack.output("FailureQueueUrl"), MessageBody="hello")
     put_fault(stack, "first")
     assert replay_faults(stack, None) == 1
     assert "it names no execution" in capsys.readouterr().err
@@ -305,7 +305,7 @@ def test_a_kept_message_that_comes_back_is_named_once_and_does_not_hide_others(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(queue, "VISIBILITY_SECONDS", 0)  # what is received is back at once
-    boto3.client("sqs").send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody="hello")
+    boto3.client("sqs").send_message(QueueUrl=stack.output("FailureQueueUrl"), MessageBody="hello")
     real = module._start
 
     def start(workflow: str, of: str, text: str) -> tuple[str, str]:
@@ -332,7 +332,7 @@ def test_what_is_started_again_is_the_input_as_it_was(stack: Stack) -> None:
     execute(stack, "fault.png", "aborted")
     put_fault(stack, "upload", "a+b.png")
     body = json.dumps({"execution_id": started.replace(":upload", ":aborted"), "status": "ABORTED"})
-    sqs.send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody=body)
+    sqs.send_message(QueueUrl=stack.output("FailureQueueUrl"), MessageBody=body)
     assert replay_faults(stack, None) == 0
     again = {name.split("-replay-")[0]: text for name, text in inputs(stack).items() if "-replay-" in name}
     assert again == {"upload": event, "aborted": inputs(stack)["aborted"]}
@@ -343,7 +343,7 @@ def test_a_message_without_address_whose_execution_is_gone_stays(
 ) -> None:
     gone = stack.output("WorkflowArn").replace(":stateMachine:", ":execution:") + ":gone"
     body = json.dumps({"execution_id": gone, "status": "TIMED_OUT"})
-    boto3.client("sqs").send_message(QueueUrl=stack.output("FaultQueueUrl"), MessageBody=body)
+    boto3.client("sqs").send_message(QueueUrl=stack.output("FailureQueueUrl"), MessageBody=body)
     assert replay_faults(stack, None) == 1
     assert "its execution is gone" in capsys.readouterr().err
     assert faults(stack) == (1, 0) and not inputs(stack)
@@ -371,8 +371,8 @@ def test_a_stack_is_found_with_its_outputs_and_parameters(monkeypatch: pytest.Mo
         )
         stack = find_stack("classifier")
         assert (stack.labels, stack.labels_uri) == (["cat", "dog", "bird"], "s3://models/labels")
-        with pytest.raises(CommandError, match="no output FaultQueueUrl"):
-            stack.output("FaultQueueUrl")
+        with pytest.raises(CommandError, match="no output FailureQueueUrl"):
+            stack.output("FailureQueueUrl")
         with pytest.raises(CommandError, match="there is no stack 'other'"):
             find_stack("other")
 

@@ -18,12 +18,12 @@ from moto.core.utils import unix_time_millis
 from moto.sqs import models as sqs
 from PIL import Image
 
-from monitoring import review as module
-from monitoring import storage
-from monitoring.review import NotOnScreen, Review
+from common import storage
+from common.errors import CommandError
+from operations import review as module
+from operations.review import NotOnScreen, Review
 from src.serialize.decoder import FORMATS
 from tests.stack import wait_for
-from training.errors import CommandError
 
 BUCKET, LABELS = "images", "s3://images/labels"
 EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:workflow:one"

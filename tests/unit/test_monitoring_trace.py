@@ -14,13 +14,13 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from monitoring import storage
-from monitoring.__main__ import main
-from monitoring.replay import _wait
-from monitoring.stack import Stack, find_execution
-from monitoring.trace import collect, show
+from common import storage
+from common.errors import CommandError
+from common.stack import Stack, find_execution
+from operations.__main__ import main
+from operations.replay import _wait
+from operations.trace import collect, show
 from tests.stack import wait_for
-from training.errors import CommandError
 
 BUCKET, KEY = "images", "incoming/a.png"
 ROLE = "arn:aws:iam::123456789012:role/r"
@@ -332,7 +332,7 @@ def test_what_an_uploader_wrote_cannot_command_the_terminal(
     out = capsys.readouterr().out
     assert "Error: a\ufffd]0;title\ufffd\ufffd2J\ufffdb c\ufffd d" in out and out.count("title") >= 5
     assert all(character.isprintable() or character == "\n" for character in out)
-    monkeypatch.setattr("monitoring.stack.find_stack", lambda name: stack)
+    monkeypatch.setattr("common.stack.find_stack", lambda name: stack)
     assert main(["trace", "first", "--stack-name", "classifier", "--json"]) == 0
     out = capsys.readouterr().out
     assert json.loads(out)["execution"]["cause"] == hostile
@@ -343,7 +343,7 @@ def test_an_unknown_id_is_one_clear_line(
     stack: Stack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(stack, "an-etag")
-    monkeypatch.setattr("monitoring.stack.find_stack", lambda name: stack)
+    monkeypatch.setattr("common.stack.find_stack", lambda name: stack)
     assert main(["trace", "nobody", "--stack-name", "classifier"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "no execution 'nobody'" in error and error.count("\n") == 1

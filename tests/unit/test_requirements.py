@@ -10,7 +10,7 @@ LISTS = [
     *sorted(REPOSITORY.glob("requirements/*.txt")),
     *sorted(REPOSITORY.glob("src/*/requirements.txt")),
     REPOSITORY / "training" / "requirements.txt",
-    REPOSITORY / "training" / "container" / "requirements.txt",
+    REPOSITORY / "serving" / "requirements.txt",
 ]
 
 

@@ -90,7 +90,7 @@ def test_throttling_is_waited_out_for_ten_minutes_on_average(name: str) -> None:
 
 
 def test_the_workflow_outlasts_its_slowest_path() -> None:
-    path = [STATES[name] for name in (*FUNCTIONS, "Publish result", "Keep fault")]
+    path = [STATES[name] for name in (*FUNCTIONS, "Publish result", "Record failure")]
     # Both retriers of each function to their end, and the last attempt of each step succeeds.
     assert sum(map(longest, path)) <= DEFINITIONS["classify"]["TimeoutSeconds"]
 
@@ -126,9 +126,9 @@ def test_an_unsure_answer_waits_for_review_and_still_fails() -> None:
 def test_whatever_else_fails_is_kept_under_its_own_name(name: str) -> None:
     catcher = STATES[name]["Catch"][-1]
     assert catcher["ErrorEquals"] == ["States.ALL"]
-    if name == "Keep fault":
+    if name == "Record failure":
         failed = STATES[catcher["Next"]]
-        assert (failed["Error"], catcher["ResultPath"]) == ("FaultNotKept", None)
+        assert (failed["Error"], catcher["ResultPath"]) == ("FailureNotRecorded", None)
         assert "$.error" in failed["CausePath"] and "$.cause" in failed["CausePath"], "the first error is in the cause"
     else:
         assert catcher["Next"] == "Find address"
@@ -141,7 +141,7 @@ def test_a_fault_is_kept_with_an_address_at_most() -> None:
     known = {"execution_id", "error", "cause"}
     for name in successors(choice):
         state = STATES[name]
-        assert (state["Type"], state["Next"]) == ("Pass", "Keep fault")
+        assert (state["Type"], state["Next"]) == ("Pass", "Record failure")
         kept = {key.removesuffix(".$"): path for key, path in state["Parameters"].items()}
         assert set(kept) - {"s3_bucket", "s3_key"} == known
         # A path that leads nowhere is an error that nothing can catch.

@@ -14,7 +14,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 from src.serialize import app as serialize
 from src.serialize import decoder
-from training.deploy import Deployment, _settings
+from training.deployment.deploy import Deployment, _settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +66,7 @@ def test_every_permission_names_its_resource(template: dict[str, Any]) -> None:
         "sagemaker:InvokeEndpoint": {"Fn::Sub": f"{prefix % 'sagemaker'}endpoint/${{EndpointName}}"},
         "lambda:InvokeFunction": [arn("Serialize"), arn("Classify"), arn("Filter")],
         "events:PutEvents": arn("ResultBus"),
-        "sqs:SendMessage": [arn("ReviewQueue"), arn("FaultQueue")],
+        "sqs:SendMessage": [arn("ReviewQueue"), arn("FailureQueue")],
     }
     seen = set()
     for name in ("SerializeRole", "ClassifyRole", "FilterRole", "WorkflowRole"):
@@ -175,8 +175,8 @@ def test_the_documented_rules_for_another_bucket_are_those_of_the_stacks_own(tem
 @pytest.mark.parametrize(
     ("queue", "rules"),
     [
-        ("UndeliveredQueue", [arn("WorkflowImageUploaded"), arn("UncaughtRule")]),
-        ("FaultQueue", arn("UncaughtRule")),
+        ("EventDeadLetterQueue", [arn("WorkflowImageUploaded"), arn("UncaughtRule")]),
+        ("FailureQueue", arn("UncaughtRule")),
     ],
 )
 def test_only_the_rules_that_need_it_may_fill_a_queue(template: dict[str, Any], queue: str, rules: Any) -> None:
@@ -193,7 +193,7 @@ def test_only_the_rules_that_need_it_may_fill_a_queue(template: dict[str, Any], 
 def test_an_upload_is_handed_over_whole_and_a_folder_is_not(template: dict[str, Any]) -> None:
     event = template["Resources"]["Workflow"]["Properties"]["Events"]["ImageUploaded"]["Properties"]
     assert event["InputPath"] == "$.detail" and not {"Input", "InputTransformer"} & set(event)
-    assert event["DeadLetterConfig"] == {"Arn": arn("UndeliveredQueue")}
+    assert event["DeadLetterConfig"] == {"Arn": arn("EventDeadLetterQueue")}
     assert matches(event["Pattern"], "incoming/a.png", 7) and matches(event["Pattern"], "incoming/a", 7)
     for image in ("jpg", "jpeg", "png", "gif", "tif", "tiff", "webp", "bmp"):
         assert matches(event["Pattern"], f"incoming/empty.{image}", 0), image
@@ -224,9 +224,9 @@ def test_what_no_catch_sees_reaches_the_fault_queue(template: dict[str, Any]) ->
     assert {status for pattern in patterns for status in pattern["status"]} == {"FAILED", "TIMED_OUT", "ABORTED"}
     (errors,) = [pattern["error"] for pattern in patterns if "FAILED" in pattern["status"]]
     # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html: States.ALL catches neither.
-    assert set(errors) == {"States.DataLimitExceeded", "States.Runtime", states["Fault not kept"]["Error"]}
+    assert set(errors) == {"States.DataLimitExceeded", "States.Runtime", states["Failure not recorded"]["Error"]}
     (target,) = rule["Targets"]
-    assert target["Arn"] == arn("FaultQueue") and target["DeadLetterConfig"] == {"Arn": arn("UndeliveredQueue")}
+    assert target["Arn"] == arn("FailureQueue") and target["DeadLetterConfig"] == {"Arn": arn("EventDeadLetterQueue")}
 
 
 #: Longest name that a service takes, and what it may hold: of a stack it is 128 letters, digits and hyphens.
@@ -273,7 +273,7 @@ def test_only_alarms_of_this_account_may_publish_on_the_topic(template: dict[str
 
 
 def test_faults_are_kept_for_two_weeks(template: dict[str, Any]) -> None:
-    assert template["Resources"]["FaultQueue"]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
+    assert template["Resources"]["FailureQueue"]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
 def test_without_an_address_nobody_is_subscribed(template: dict[str, Any]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from common.errors import CommandError
 from tests.stack import HANG_SECONDS
 from training.__main__ import main
-from training.deploy import Deployment
-from training.errors import CommandError
+from training.deployment.deploy import Deployment
 
 REPOSITORY = Path(__file__).parents[2]
 ROLE = "arn:aws:iam::123456789012:role/serving"
@@ -68,7 +68,7 @@ def test_each_command_needs_only_its_own_libraries(command: list[str], absent: s
 def test_progress_is_plain_lines_without_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import progress as module
+    from common import progress as module
 
     monkeypatch.setattr(module, "LINE_SECONDS", 0.0)
     with module.progress("read", 4, "images") as advance:
@@ -78,7 +78,7 @@ def test_progress_is_plain_lines_without_a_terminal(
 
 @pytest.mark.parametrize("redirected", [True, False], ids=["stdout in a file", "stdout on the terminal"])
 def test_what_is_printed_beside_a_bar_arrives_on_stdout(tmp_path: Path, redirected: bool) -> None:
-    code = "from training.progress import progress\nwith progress('read', 2) as advance: print('a line'); advance(1)"
+    code = "from common.progress import progress\nwith progress('read', 2) as advance: print('a line'); advance(1)"
     leader, follower = os.openpty()
     with (tmp_path / "stdout").open("w") as file:
         subprocess.run(

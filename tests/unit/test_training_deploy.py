@@ -16,10 +16,10 @@ from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeou
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from training import deploy as module
+from common.errors import CommandError
 from training.__main__ import main
-from training.deploy import Deployment, deploy, pack, remove
-from training.errors import CommandError
+from training.deployment import deploy as module
+from training.deployment.deploy import Deployment, deploy, pack, remove
 
 NAME = "image-classifier"
 ROLE = "arn:aws:iam::123456789012:role/serving"

@@ -16,21 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from common.errors import CommandError
+from common.image_sets import find_sets
 from demo.drawing import bicycle, house, motorcycle
+from serving.model import load_model
+from serving.preprocess import preprocess
 from tests.stack import HANG_SECONDS
 from training.__main__ import main
-from training.advice import advise, binomial_tail, certified_accuracy
-from training.answers import find_sets, load_model
-from training.container.preprocess import preprocess
-from training.errors import CommandError
-from training.metrics import (
+from training.evaluation.advice import advise, binomial_tail, certified_accuracy
+from training.evaluation.metrics import (
     calibration_bins,
     calibration_error_by_chance,
     expected_calibration_error,
     risk_coverage,
     wilson,
 )
-from training.robustness import CASES, corrupted
+from training.evaluation.robustness import CASES, corrupted
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = REPOSITORY / "training/model/model.onnx"

@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import CommandError
+from common.folders import SUFFIXES, Found, find_in_folder
+from common.image_sets import find_sets
+from common.labels import parse_labels
+from common.manifest import Manifest, read_manifest
 from demo import images as demo_images
 from monitoring.check import captures_of_images
 from tests.unit.test_training_staging import write_review
 from training.__main__ import main
-from training.answers import find_sets
-from training.errors import CommandError
-from training.finding import SUFFIXES, Found, find_in_folder
-from training.reviewed import ReviewedSource
-from training.sources import Source
-from training.staging import Manifest, parse_labels, read_manifest, stage
+from training.dataset.reviewed import ReviewedSource
+from training.dataset.sources import Source
+from training.dataset.staging import stage
 
 REPOSITORY = Path(__file__).parents[2]
 LABELS = ["bicycle", "motorcycle"]

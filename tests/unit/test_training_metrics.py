@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.container.preprocess import preprocess
-from training.container.server import Model
-from training.metrics import expected_calibration_error, summarise
+from serving.model import Model
+from serving.preprocess import preprocess
+from training.evaluation.metrics import expected_calibration_error, summarise
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("IMAGE_DATA_DIR", REPOSITORY.parent / "shared" / "data"))

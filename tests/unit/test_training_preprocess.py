@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from serving import server
+from serving.preprocess import preprocess
 from src.serialize.decoder import MAX_BYTES, ImageTooLarge, UnsupportedImage, decode
-from training.container import server
-from training.container.preprocess import preprocess
 
 RED_TO_BLUE = np.zeros((40, 60, 3), np.uint8)
 RED_TO_BLUE[:, :30, 0] = 255

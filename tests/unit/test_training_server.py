@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.model import Model, ModelError
+from serving.server import MAX_BYTES, Application, create_app
 from tests.stack import HANG_SECONDS
-from training.container.server import MAX_BYTES, Application, Model, ModelError, create_app
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL_DIR = REPOSITORY / "training" / "model"
@@ -144,7 +145,7 @@ def test_images_take_turns_and_a_ping_does_not_wait_for_them(monkeypatch: pytest
         at_work.pop()
         return np.zeros((size, size, 3), np.uint8)
 
-    monkeypatch.setattr("training.container.server.preprocess", slow)
+    monkeypatch.setattr("serving.server.preprocess", slow)
     senders = [threading.Thread(target=call, args=(app, picture())) for _ in range(3)]
     for sender in senders:
         sender.start()
@@ -225,7 +226,7 @@ def test_a_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 )
 def test_serve_says_why_it_does_not_start(settings: dict[str, str], reason: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "training.container.serve", "serve"],
+        [sys.executable, "-m", "serving.serve", "serve"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **settings},
         cwd=tmp_path,
         capture_output=True,
@@ -240,9 +241,7 @@ def test_serve_says_why_it_does_not_start(settings: dict[str, str], reason: str,
 
 
 def test_the_image_holds_all_that_its_commands_import(tmp_path: Path) -> None:
-    copied = re.findall(
-        r"^COPY (\S+) /opt/program/(\S+)$", (REPOSITORY / "training/container/Dockerfile").read_text(), re.M
-    )
+    copied = re.findall(r"^COPY (\S+) /opt/program/(\S+)$", (REPOSITORY / "serving/Dockerfile").read_text(), re.M)
     for source, target in copied:
         path = tmp_path / target
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -250,6 +249,8 @@ def test_the_image_holds_all_that_its_commands_import(tmp_path: Path) -> None:
             shutil.copytree(REPOSITORY / source, path, ignore=shutil.ignore_patterns("__pycache__", "model"))
         else:
             shutil.copy(REPOSITORY / source, path)
-    code = "import training.container.serve, training.container.server, monitoring.__main__; print(training.__file__)"
+    # Most of the check is imported when it runs.
+    names = ("serving.serve", "serving.server", "monitoring.__main__", "monitoring.check", "monitoring.report")
+    code = f"import {', '.join(names)}; print(serving.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.startswith(str(tmp_path)), done.stderr

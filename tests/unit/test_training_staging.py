@@ -14,11 +14,13 @@ import pytest
 from moto import mock_aws
 from PIL import Image
 
+from common.errors import CommandError
+from common.labels import parse_labels
+from common.manifest import Manifest, read_manifest
 from training.__main__ import main
-from training.errors import CommandError
-from training.reviewed import ReviewedSource
-from training.sources import open_source
-from training.staging import Manifest, parse_labels, read_manifest, stage
+from training.dataset.reviewed import ReviewedSource
+from training.dataset.sources import open_source
+from training.dataset.staging import stage
 
 CLASSES = ["apple", "bicycle", "motorcycle", "pickup_truck"]
 

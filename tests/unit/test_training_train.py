@@ -16,16 +16,17 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="training needs torch; run in the environment of training/requirements.txt")
 onnx = pytest.importorskip("onnx", reason="training needs onnx; run in the environment of training/requirements.txt")
 
+from common.errors import CommandError  # noqa: E402
+from common.manifest import Entry  # noqa: E402
 from tests.stack import HANG_SECONDS, wait_for  # noqa: E402
 from training.__main__ import main  # noqa: E402
-from training.augment import augment, compress, textures  # noqa: E402
-from training.errors import CommandError  # noqa: E402
-from training.muon import orthogonalise  # noqa: E402
-from training.network import Calibration, Network, ServedModel, collapse, probabilities  # noqa: E402
-from training.recipe import Recipe  # noqa: E402
-from training.sources import Source  # noqa: E402
-from training.staging import Entry, stage  # noqa: E402
-from training.train import _calibrate, _cross_fitted, _deal, _kinds, _rate, train  # noqa: E402
+from training.dataset.sources import Source  # noqa: E402
+from training.dataset.staging import stage  # noqa: E402
+from training.fit.augment import augment, compress, textures  # noqa: E402
+from training.fit.muon import orthogonalise  # noqa: E402
+from training.fit.network import Calibration, Network, ServedModel, collapse, probabilities  # noqa: E402
+from training.fit.recipe import Recipe  # noqa: E402
+from training.fit.train import _calibrate, _cross_fitted, _deal, _kinds, _rate, train  # noqa: E402
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 SMALL = Recipe(

@@ -10,9 +10,10 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from training import upload as module
-from training.errors import CommandError
-from training.upload import Uploaded, parse_s3, upload
+from common.errors import CommandError
+from common.storage import parse_s3
+from training.dataset import upload as module
+from training.dataset.upload import Uploaded, upload
 
 BUCKET = "images"
 

@@ -44,7 +44,7 @@ FATAL = [
 
 @dataclass
 class Stage:
-    """The workflow with scripted functions, a result bus with a listener, a review and a fault queue."""
+    """The workflow with scripted functions, a result bus with a listener, a review and a failure queue."""
 
     rehearsal: Rehearsal
     workflow: str
@@ -107,7 +107,7 @@ def stage(rehearsal: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "Partition": "aws",
         "ResultBusName": "scripted",
         "ReviewQueueUrl": reviews,
-        "FaultQueueUrl": faults,
+        "FailureQueueUrl": faults,
     }.items():
         text = text.replace(f"${{{name}}}", value)
     assert "${" not in text
@@ -266,14 +266,14 @@ def test_the_longest_cause_is_kept(stage: Stage) -> None:
 
 def test_a_fault_that_cannot_be_kept_fails_under_the_name_that_the_rule_waits_for(stage: Stage) -> None:
     definition = json.loads(stage.definition)
-    keep = definition["States"]["Keep fault"]
+    keep = definition["States"]["Record failure"]
     keep["Parameters"]["QueueUrl"] = "http://localhost/123456789012/no-such-queue"
     keep["Retry"][0]["MaxAttempts"] = 0
     workflow = stage.variant("forgetful", json.dumps(definition))
     outcome = stage.rehearsal.outcome(
         stage.rehearsal.execute(workflow, {**EVENT, "script": {"serialize": ["ImageTooLarge"]}})
     )
-    assert (outcome["status"], outcome["error"]) == ("FAILED", "FaultNotKept")
+    assert (outcome["status"], outcome["error"]) == ("FAILED", "FailureNotRecorded")
     error, cause = outcome["cause"].split(": ", 1)
     assert error == "ImageTooLarge" and json.loads(cause)["errorMessage"] == "attempt 0"
 
@@ -283,7 +283,7 @@ def test_a_fault_that_cannot_be_kept_fails_under_the_name_that_the_rule_waits_fo
     [
         ("Publish result", {}, {"EventBusName": "no-such-bus"}, "Event bus no-such-bus does not exist"),
         (
-            "Ask for review",
+            "Queue for review",
             {"filter": ["ThresholdNotMet"]},
             {"QueueUrl": "http://localhost/123456789012/no-such-queue"},
             "The specified queue does not exist",

@@ -1,0 +1,59 @@
+"""SVG plots that take their colours from the page around them, light or dark."""
+
+import io
+import re
+from html import escape
+from typing import Any
+
+from matplotlib.figure import Figure
+
+# Stand-ins, which become the page's own colours, light or dark.
+INK, SOFT, FAINT, FIRST, SECOND, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+_VARIABLES = {
+    INK: "--ink",
+    SOFT: "--soft",
+    FAINT: "--faint",
+    FIRST: "--first",
+    SECOND: "--second",
+    PAPER: "--paper",
+}
+#: For `matplotlib.rc_context`, with a salt of its own for every figure of a page.
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "hatch.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+def to_svg(figure: Figure, title: str) -> str:
+    """Return the figure for use inside HTML: no prolog, no metadata, no ids that another figure has too.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Drawn in the colours above, within `STYLE`.
+    title : str
+        Plain text, which a screen reader says in place of the picture.
+    """
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    head = f'role="img" aria-label="{escape(title)}"'
+    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {found[1]} {head}>", svg, count=1)
+    for stand_in, variable in _VARIABLES.items():
+        svg = svg.replace(stand_in, f"var({variable})")
+    return svg

@@ -1,0 +1,1 @@
+"""Work with a deployed stack: trace an image, review unsure ones, replay executions."""

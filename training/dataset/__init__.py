@@ -1,0 +1,1 @@
+"""Collect labelled images, and stage them for training."""

@@ -1,0 +1,140 @@
+"""Images that people have labelled in review: ``{hash}.json``, each beside the image that it is about.
+
+``python -m operations review`` writes them; ``docs/review.md`` has the fields.
+"""
+
+import datetime
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from common.command import printable
+from common.errors import CommandError
+from common.progress import progress
+from training.dataset.sources import SourceImage
+
+#: Reads from S3 at a time; each waits for the network nearly all of its time.
+THREADS = 16
+_RECORD = re.compile(r"[0-9a-f]{16}\.json")
+_IMAGE = re.compile(r"[0-9a-f]{16}\.(jpg|png|webp|gif|bmp|tiff)")
+
+
+class ReviewedSource:
+    """A folder of reviewed images; all of them are training images.
+
+    Parameters
+    ----------
+    place : str
+        A folder or ``s3://bucket/prefix``.
+
+    Attributes
+    ----------
+    left_out : list of str
+        Records and images that cannot be used, with the reason; complete once `images` has been read to its end.
+
+    Raises
+    ------
+    CommandError
+        There are no reviews.
+    """
+
+    split = "train"
+
+    def __init__(self, place: str) -> None:
+        self.left_out: list[str] = []
+        self._contents: dict[str, str]
+        self._read: Callable[[str], bytes]
+        if place.startswith("s3://"):
+            self._open_s3(place)
+        else:
+            self._open_folder(Path(place))
+        names = [name for name in self._contents if _RECORD.fullmatch(name)]
+        if not names:
+            raise CommandError(f"{place} holds no reviews; python -m operations review prints where it writes them")
+        records = []
+        for name, content in self._read_all(names, "read reviews"):
+            try:
+                records.append(_parse(name, content))
+            except ValueError as error:
+                self.left_out.append(f"{self.name}/{name}: {error}")
+        # The newest first: of two that are about the same picture, it is the one that counts.
+        self._records = sorted(records, key=lambda record: record["reviewed_at"], reverse=True)
+
+    def _open_folder(self, folder: Path) -> None:
+        self.name = printable(folder.resolve().name)
+        paths = [path for path in folder.iterdir() if _is_review(path.name)] if folder.is_dir() else []
+        self._contents = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
+        self._read = lambda name: (folder / name).read_bytes()
+
+    def _open_s3(self, place: str) -> None:
+        # Imported late: stage works on folders where boto3 is not installed.
+        import boto3
+
+        from common.storage import parse_s3
+
+        bucket, prefix = parse_s3(place)
+        base = f"{prefix}/" if prefix else ""
+        s3 = boto3.client("s3")
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=base, Delimiter="/")
+        self.name = f"s3://{bucket}/{base}".rstrip("/")
+        listed = ((item["Key"].removeprefix(base), item["ETag"]) for page in pages for item in page.get("Contents", []))
+        self._contents = {name: etag for name, etag in listed if _is_review(name)}
+        self._read = lambda name: s3.get_object(Bucket=bucket, Key=base + name)["Body"].read()
+
+    def sha256(self) -> str:
+        """Hash every name with its content's hash, as hexadecimal text."""
+        listing = "".join(f"{name}\0{content}\n" for name, content in sorted(self._contents.items()))
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+    def classes(self) -> set[str]:
+        """Name every label that a person has given."""
+        return {record["label"] for record in self._records}
+
+    def images(self) -> Iterator[SourceImage]:
+        """Read every image whose content is the one that was reviewed, the newest review first."""
+        records = {record["image"]: record for record in self._records}
+        there = [name for name in records if name in self._contents]
+        self.left_out += [
+            f"{self.name}/{name}: there is a review of it, but no image" for name in records.keys() - there
+        ]
+        for name, content in self._read_all(there, "read reviewed images"):
+            record = records[name]
+            if hashlib.sha256(content).hexdigest() != record["sha256"]:
+                self.left_out.append(f"{self.name}/{name}: it is not the image that was reviewed (SHA-256 differs)")
+                continue
+            # Of a name without an underscore, training makes no kind of other things.
+            stem = f"reviewed-{record['sha256'][:16]}"
+            origin = f"{self.name}/{name}"
+            yield SourceImage(record["label"], self.split, stem, origin, content, reviewed=True)
+
+    def _read_all(self, names: list[str], what: str) -> Iterator[tuple[str, bytes]]:
+        with progress(what, len(names), "files") as advance, ThreadPoolExecutor(THREADS) as pool:
+            # In batches, so that not all of them are in memory before the first is used.
+            for start in range(0, len(names), THREADS):
+                batch = names[start : start + THREADS]
+                yield from zip(batch, pool.map(self._read, batch), strict=True)
+                advance(len(batch))
+
+
+def _is_review(name: str) -> bool:
+    """Tell records and their images from whatever else systems leave in a folder."""
+    return bool(_RECORD.fullmatch(name) or _IMAGE.fullmatch(name))
+
+
+def _parse(name: str, content: bytes) -> dict[str, Any]:
+    """Parse a record; a ValueError says what is wrong with it."""
+    record = json.loads(content)
+    if not isinstance(record, dict):
+        raise ValueError("not a review: it is no JSON object")
+    for field in ("label", "image", "sha256", "reviewed_at"):
+        if not isinstance(record.get(field), str):
+            raise ValueError(f"not a review: {field} is missing")
+    stem = Path(name).stem
+    if not (_IMAGE.fullmatch(record["image"]) and record["image"].startswith(stem) and record["sha256"][:16] == stem):
+        raise ValueError(f"its image should be {stem}.jpg (.png, …) with a SHA-256 that begins so")
+    record["reviewed_at"] = datetime.datetime.fromisoformat(record["reviewed_at"]).astimezone(datetime.UTC)
+    return record

@@ -1,0 +1,1 @@
+"""Run a model behind a SageMaker endpoint."""

@@ -1,0 +1,1 @@
+"""Train a network, calibrate it, and export it to ONNX. Needs torch."""
