@@ -198,7 +198,7 @@ def test_what_lasts_from_check_to_check_begins_once_and_ends_once(
 
 def test_who_hears_of_drift_can_find_the_report() -> None:
     definition = json.loads((ROOT / "statemachine" / "monitor.asl.json").read_text())
-    arguments = definition["States"]["Check"]["Parameters"]["AppSpecification"]["ContainerArguments.$"]
+    arguments = definition["States"]["Run drift check"]["Parameters"]["AppSpecification"]["ContainerArguments.$"]
     (address,) = re.findall(r"(s3://\S+)/report\.html", described(ALARMS["DriftAlarm"]))
     assert f"'--output', '{address}'" in arguments
     bucket = ALARMS["DriftAlarm"]["AlarmDescription"]["Fn::Sub"][1]["Bucket"]

@@ -175,8 +175,8 @@ def test_the_documented_rules_for_another_bucket_are_those_of_the_stacks_own(tem
 @pytest.mark.parametrize(
     ("queue", "rules"),
     [
-        ("EventDeadLetterQueue", [arn("WorkflowImageUploaded"), arn("UncaughtRule")]),
-        ("FailureQueue", arn("UncaughtRule")),
+        ("EventDeadLetterQueue", [arn("WorkflowImageUploaded"), arn("UncaughtFailureRule")]),
+        ("FailureQueue", arn("UncaughtFailureRule")),
     ],
 )
 def test_only_the_rules_that_need_it_may_fill_a_queue(template: dict[str, Any], queue: str, rules: Any) -> None:
@@ -218,7 +218,7 @@ def matches(pattern: Any, key: str, size: int) -> bool:
 
 
 def test_what_no_catch_sees_reaches_the_fault_queue(template: dict[str, Any]) -> None:
-    rule = template["Resources"]["UncaughtRule"]["Properties"]
+    rule = template["Resources"]["UncaughtFailureRule"]["Properties"]
     states = json.loads((ROOT / "statemachine" / "classify.asl.json").read_text())["States"]
     patterns = rule["EventPattern"]["detail"]["$or"]
     assert {status for pattern in patterns for status in pattern["status"]} == {"FAILED", "TIMED_OUT", "ABORTED"}
