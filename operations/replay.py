@@ -114,10 +114,8 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
         return True
 
     _, ended = work_off(queue, "start again", "executions", "started again", again, limit)
-    left = count(queue)
-    print(
-        f"{len(ours)} started again; the failure queue holds about {left} messages (by SQS's count, which lags a minute)"
-    )
+    done, left = len(ours), count(queue)
+    print(f"{done} started again; the failure queue holds about {left} messages (by SQS's count, which lags a minute)")
     return int(bool(strange) or (left > 0 and ended))
 
 
