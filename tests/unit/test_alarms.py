@@ -214,7 +214,7 @@ def test_messages_are_called_old_days_before_sqs_deletes_them() -> None:
         assert ALARMS["ExpiryAlarm"]["Threshold"] + 3 * 86400 < kept
 
 
-def test_an_unsure_answer_is_no_fault() -> None:
+def test_an_unsure_prediction_is_no_failure() -> None:
     assert not {name for _, name, _ in metrics_of(ALARMS["FailureAlarm"])} & {"Unsure", "Errors", "ExecutionsFailed"}
 
 

@@ -136,7 +136,7 @@ def test_whatever_else_fails_is_kept_under_its_own_name(name: str) -> None:
         assert "ResultPath" not in catcher
 
 
-def test_a_fault_is_kept_with_an_address_at_most() -> None:
+def test_a_failure_is_recorded_with_an_address_at_most() -> None:
     choice = STATES["Check input type"]
     known = {"execution_id", "error", "cause"}
     for name in successors(choice):
@@ -153,7 +153,7 @@ def test_a_fault_is_kept_with_an_address_at_most() -> None:
         assert [test["Variable"] for test in first] == [test["Variable"] for test in second]
 
 
-def test_only_an_unsure_answer_is_no_fault() -> None:
+def test_only_an_unsure_prediction_is_no_failure() -> None:
     catchers = [catcher for state in STATES.values() for catcher in state.get("Catch", [])]
     assert {error for catcher in catchers for error in catcher["ErrorEquals"]} == {"ThresholdNotMet", "States.ALL"}
 

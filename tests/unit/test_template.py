@@ -217,13 +217,14 @@ def matches(pattern: Any, key: str, size: int) -> bool:
     return bool(EventPattern.load(json.dumps(resolved(pattern))).matches_event(event))
 
 
-def test_what_no_catch_sees_reaches_the_fault_queue(template: dict[str, Any]) -> None:
+def test_failures_that_no_catch_sees_reach_the_failure_queue(template: dict[str, Any]) -> None:
     rule = template["Resources"]["UncaughtFailureRule"]["Properties"]
     states = json.loads((ROOT / "statemachine" / "classify.asl.json").read_text())["States"]
     patterns = rule["EventPattern"]["detail"]["$or"]
     assert {status for pattern in patterns for status in pattern["status"]} == {"FAILED", "TIMED_OUT", "ABORTED"}
     (errors,) = [pattern["error"] for pattern in patterns if "FAILED" in pattern["status"]]
-    # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html: States.ALL catches neither.
+    # AWS documents that States.ALL catches neither of the first two:
+    # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
     assert set(errors) == {"States.DataLimitExceeded", "States.Runtime", states["Failure not recorded"]["Error"]}
     (target,) = rule["Targets"]
     assert target["Arn"] == arn("FailureQueue") and target["DeadLetterConfig"] == {"Arn": arn("EventDeadLetterQueue")}
@@ -287,7 +288,7 @@ def test_a_parameter_that_takes_fractions_is_a_fraction(template: dict[str, Any]
 
 def test_uploads_cannot_go_where_the_system_writes(template: dict[str, Any]) -> None:
     parameter = template["Parameters"]["UploadPrefix"]
-    written = ("capture", CORRECTED, "labels", "models", "monitoring", "samples")
+    written = ("capture", CORRECTED, "labels", "model-monitor", "models", "monitoring", "samples")
     for folder in written:
         assert f"{folder}/" in parameter["ConstraintDescription"]
         # Every key below a prefix starts the workflow, so the first letters of a folder include it.
@@ -305,7 +306,7 @@ def test_only_alarms_of_this_account_may_publish_on_the_topic(template: dict[str
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
 
-def test_faults_are_kept_for_two_weeks(template: dict[str, Any]) -> None:
+def test_failures_are_kept_for_two_weeks(template: dict[str, Any]) -> None:
     assert template["Resources"]["FailureQueue"]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
