@@ -107,12 +107,14 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
             # What has just failed again waits for the next call, else this one would never end.
             return False
         arn, said = _start(workflow, of, text)
+        if arn in ours:
+            said = "had started"  # a second message of the same execution
         ours.add(arn)
         _say(f"{said} {arn} (had failed: {fault.get('error') or fault.get('status')})")
         return True
 
-    done, ended = work_off(queue, "start again", "executions", "started again", again, limit)
-    left = count(queue)
+    _, ended = work_off(queue, "start again", "executions", "started again", again, limit)
+    done, left = len(ours), count(queue)
     print(f"{done} started again; the failure queue holds about {left} messages (by SQS's count, which lags a minute)")
     return int(bool(strange) or (left > 0 and ended))
 

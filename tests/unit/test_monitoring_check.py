@@ -307,7 +307,7 @@ def test_a_window_keeps_the_newest_and_the_least_confident_pictures() -> None:
 
 def test_the_schedule_asks_for_what_the_command_knows() -> None:
     definition = json.loads((Path(__file__).parents[2] / "statemachine" / "monitor.asl.json").read_text())
-    job = definition["States"]["Check"]["Parameters"]["AppSpecification"]
+    job = definition["States"]["Run drift check"]["Parameters"]["AppSpecification"]
     assert job["ContainerEntrypoint"] == ["python", "-m", "monitoring"]
     asked = job["ContainerArguments.$"].removeprefix("States.Array(").removesuffix(")")
     asked = asked.replace("States.Format('s3://${Bucket}/{}', $.check.folder)", "'${Bucket}/folder'")
@@ -315,7 +315,7 @@ def test_the_schedule_asks_for_what_the_command_knows() -> None:
     numbers = {"${Hours}": "24", "${Newest}": "1000"}
     options = _parser().parse_args([numbers.get(argument, argument) for argument in arguments])
     assert (options.run.__name__, options.hours, options.newest, options.exit_zero) == ("_check", 24, 1000, True)
-    assert options.baseline.endswith(definition["States"]["Find baseline"]["Parameters"]["Prefix"].rsplit("/", 1)[0])
+    assert options.baseline.endswith(definition["States"]["Look up baseline"]["Parameters"]["Prefix"].rsplit("/", 1)[0])
     assert options.output == ["${Bucket}/folder", "s3://${Bucket}/monitoring/checks/${EndpointName}/latest"]
 
 

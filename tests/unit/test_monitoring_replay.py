@@ -237,6 +237,30 @@ def test_a_fault_that_was_started_before_is_not_started_twice(stack: Stack, caps
     assert "had started" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("running", [False, True], ids=["ended", "running"])
+def test_two_messages_of_one_execution_start_it_once(
+    stack: Stack, running: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a States.DataLimitExceeded that was caught: the workflow records it, and the rule sends it, too."""
+    arn = execute(stack, "fault.png", "too-large")
+    states, workflow = boto3.client("stepfunctions"), stack.output("WorkflowArn")
+    if running:
+        # AWS documents that StartExecution with the name and the input of a running execution returns that one.
+        wait = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 3600, "End": True}}}
+        states.update_state_machine(stateMachineArn=workflow, definition=json.dumps(wait))
+    put_fault(stack, "too-large", "fault.png")
+    of_rule = json.dumps({"execution_id": arn, "status": "FAILED"})
+    for number in (1, 2):
+        boto3.client("sqs").send_message(QueueUrl=stack.output("FailureQueueUrl"), MessageBody=of_rule)
+        assert replay_faults(stack, None) == 0
+        assert faults(stack) == (0, 0)
+        assert len(inputs(stack)) == 2, f"call {number}: the failed execution and its replay"
+    out = capsys.readouterr().out
+    assert out.count("1 started again; ") == 2 and "had started arn:" in out
+    for execution in states.list_executions(stateMachineArn=workflow, statusFilter="RUNNING")["executions"]:
+        states.stop_execution(executionArn=execution["executionArn"])
+
+
 def test_a_message_stays_when_its_execution_does_not_start(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     put_fault(stack, "first")
     states = boto3.client("stepfunctions")

@@ -265,7 +265,7 @@ def test_an_event_without_an_address_is_invalid(event: Any, context: Any) -> Non
 
 
 def test_a_name_that_is_no_bucket_is_invalid(context: Any) -> None:
-    with pytest.raises(app.InvalidEvent, match="not an S3 address"):
+    with pytest.raises(app.InvalidEvent, match="not a valid S3 address"):
         app.lambda_handler({"s3_bucket": "no such/bucket?", "s3_key": "a"}, context)
 
 
@@ -296,8 +296,8 @@ def test_a_wrapped_input_is_named_as_wrapped(event: Any, wrapper: str, context: 
         ("s3_key", "a\ud800.png", "half a surrogate pair"),
         ("s3_key", "é" * 513, "1026 bytes; the limit is 1024"),
         ("s3_bucket", "x" * 300, "300 bytes; the limit is 255"),
-        ("s3_bucket", "arn:aws-cn:s3:cn-north-1:123456789012:accesspoint/images", "not an S3 address"),
-        ("s3_bucket", "images\n", "not an S3 address"),
+        ("s3_bucket", "arn:aws-cn:s3:cn-north-1:123456789012:accesspoint/images", "not a valid S3 address"),
+        ("s3_bucket", "images\n", "not a valid S3 address"),
     ],
 )
 def test_an_address_that_cannot_be_asked_is_invalid_and_not_retried(
