@@ -97,8 +97,8 @@ def decode(
     """Decode an image file.
 
     Transparency is laid over white, at full size: shrunk before, transparent pixels would lend their hidden colour to
-    their neighbours. Of several frames or pages the first counts. The orientation is EXIF's, as in browsers; XMP's is
-    ignored, as there.
+    their neighbours. Of several frames or pages the first counts. The orientation is EXIF's; XMP's is ignored, as
+    libvips does with the files that it was compared with.
 
     Parameters
     ----------
