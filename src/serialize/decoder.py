@@ -97,8 +97,8 @@ def decode(
     """Decode an image file.
 
     Transparent pixels are blended with white before the image is shrunk; otherwise their hidden colour would bleed into
-    the neighbouring pixels. Only the first frame or page is decoded. The orientation is EXIF's; XMP's is ignored, as in
-    browsers.
+    the neighbouring pixels. Only the first frame or page is decoded. The orientation is EXIF's; XMP's is ignored, as
+    libvips does with the files that it was compared with.
 
     Parameters
     ----------
