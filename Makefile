@@ -11,7 +11,7 @@ export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format lock test-docker test-training image mutation clean
+.PHONY: help setup demo test test-fast coverage lint format lock test-docker test-training test-aws image mutation clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,14 @@ test: setup  ## run all tests that need neither AWS nor Docker
 
 test-fast: setup  ## run the tests that start no other service: unit and property
 	@$(PARALLEL) $(BIN)/python -m pytest tests/unit tests/property
+
+coverage: setup  ## run the tests of make test, and write to build/coverage which lines they reached
+	@$(PARALLEL) $(BIN)/python -m pytest --ignore=tests/docker --cov --cov-report=html
+	@echo "Lines reached: $$($(BIN)/coverage report --format=total)%"
+
+test-aws: setup  ## deploy to your AWS account, send the sample events, and remove it all: make test-aws IMAGE=…
+	@test -n "$(IMAGE)" || { echo "IMAGE must name the image that make image pushed: make test-aws IMAGE=ACCOUNT.dkr.ecr.REGION.amazonaws.com/image-classifier:1" >&2; exit 1; }
+	@TEST_AWS_IMAGE="$(IMAGE)" $(BIN)/python -m pytest --noconftest tests/aws
 
 test-docker: setup  ## run the sample events with sam local invoke, where a Docker engine answers
 	@$(BIN)/python -m pytest tests/docker
