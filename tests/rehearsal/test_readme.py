@@ -150,7 +150,7 @@ def test_make_demo_prints_the_documented_output(clone: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "IMAGE_DATA_DIR"}
     # The environment is linked in; what make would install is what runs here already.
     done = subprocess.run(
-        ["make", "demo", "--assume-old=.venv/.installed", "--assume-old=requirements/dev.txt"],
+        ["make", "demo", "--assume-old=.venv/.installed", "--assume-old=requirements.txt"],
         cwd=clone,
         env=environment,
         capture_output=True,
