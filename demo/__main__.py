@@ -247,17 +247,9 @@ def show_capture(bucket: str) -> None:
 def watch(outputs: dict[str, str]) -> None:
     """Say what is normal, and check traffic that is, and traffic that is not."""
     bucket = outputs["ModelBucketName"]
-    address = f"s3://{bucket}"
-    with step("120 more images, and what is normal of them (python -m monitoring baseline)"):
+    with step("120 more images, and their drift baseline (python -m monitoring baseline)"):
         send(ENDPOINT, bucket, range(120))
-        baseline = (
-            "baseline",
-            "--captures",
-            f"{address}/capture",
-            "--output",
-            f"{address}/monitoring/baseline/{ENDPOINT}",
-        )
-        run(sys.executable, "-m", "monitoring", *baseline)
+        run(sys.executable, "-m", "monitoring", "baseline", "--stack-name", STACK)
     checked = {}
     for what, seeds, change in (("as before", range(120, 180), None), ("out of focus", range(180, 330), out_of_focus)):
         with step(f"{len(seeds)} images {what}, and the scheduled check for drift"):

@@ -22,8 +22,9 @@ COMPLETENESS = 0.95
 #: What the format calls a sketch holds as many values as they are, before it halves them.
 _SKETCH_SIZE = 2048
 _BUCKETS = 10
-# Not what the format knows of, so at a place of its own.
+# For additions to the format.
 _OWN = "image_classifier"
+_CREATE = "python -m monitoring baseline --stack-name STACK, or: --captures ADDRESS --output ADDRESS"
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def load_baseline(address: str) -> Baseline:
         described = json.loads(storage.read(storage.join(address, STATISTICS)))
         kept = json.loads(storage.read(storage.join(address, CONSTRAINTS)))
     except CommandError as error:
-        raise CommandError(f"{error}; make a baseline with: python -m monitoring baseline") from error
+        raise CommandError(f"{error}; create the drift baseline with: {_CREATE}") from error
     except ValueError as error:
         raise CommandError(f"the baseline in {address} is not JSON: {error}") from error
     try:
@@ -171,12 +172,10 @@ def load_baseline(address: str) -> Baseline:
             min(_share(each, "completeness") for each in kept["features"]),
         )
     except KeyError as error:
-        raise CommandError(
-            f"the baseline in {address} lacks {error}; make it again with: python -m monitoring baseline"
-        ) from error
+        raise CommandError(f"the baseline in {address} lacks {error}; create it again with: {_CREATE}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise CommandError(
-            f"the baseline in {address} is not what python -m monitoring baseline wrote: {error}"
+            f"the baseline in {address} is not valid ({error}); create it again with: {_CREATE}"
         ) from error
 
 

@@ -55,6 +55,8 @@ class CaptureReader:
         Aware times; captures with ``start <= time < end`` are read. None is no limit.
     endpoint : str or None
         None reads the only one that there is.
+    newest : int or None
+        Read only so many newest captures of the time range; they come in order of time.
 
     Attributes
     ----------
@@ -77,19 +79,23 @@ class CaptureReader:
         start: datetime.datetime | None = None,
         end: datetime.datetime | None = None,
         endpoint: str | None = None,
+        newest: int | None = None,
     ) -> None:
-        self._source, self._start, self._end, self._endpoint = source, start, end, endpoint
+        self._source, self._start, self._end, self._endpoint, self._newest = source, start, end, endpoint, newest
         self.read = 0
         self.unreadable: Counter[str] = Counter()
         self.nothing = ""
 
     def __iter__(self) -> Iterator[Capture]:
+        if self._newest:
+            yield from self._read_newest(self._newest)
+            return
         for endpoint, variant, base, names in self._variants():
             for name in names:
                 yield from self._read(storage.join(base, name), endpoint, variant)
 
-    def newest(self, count: int) -> list[Capture]:
-        """Return so many newest captures of the time range, reading backwards no further than they reach."""
+    def _read_newest(self, count: int) -> list[Capture]:
+        """Return the newest captures, reading backwards no further than necessary."""
         kept: list[tuple[datetime.datetime, int, Capture]] = []
         numbers = itertools.count()
         for endpoint, variant, base, names in self._variants():

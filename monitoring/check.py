@@ -83,7 +83,7 @@ def write_baseline(features: Features, model: Model, address: str) -> None:
     """
     if len(features) < LEAST_CAPTURES:
         raise CommandError(
-            f"{len(features)} captures are no baseline; at least {LEAST_CAPTURES} are needed, some hundreds are better"
+            f"Need at least {LEAST_CAPTURES} captures for a baseline, got {len(features)}; some hundreds are better"
         )
     _write_json(address, STATISTICS, statistics(features))
     _write_json(address, CONSTRAINTS, constraints(model))

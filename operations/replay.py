@@ -14,9 +14,10 @@ import rich
 from botocore.exceptions import ClientError
 from rich.text import Text
 
+from common.command import printable
 from common.errors import CommandError
 from common.progress import progress
-from common.stack import Stack, find_execution, parse_object, printable, reason
+from common.stack import Stack, find_execution, parse_object, reason
 from operations.queue import count, work_off
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import boto3
 from botocore.exceptions import ClientError
 
 from common import storage
+from common.command import printable
 from common.errors import CommandError
 from common.progress import progress
-from common.stack import Stack, explain, find_execution, inference_id, parse_object, printable, reason
+from common.stack import Stack, data_capture, explain, find_execution, inference_id, parse_object, reason
 from monitoring.capture import CaptureReader
 
 if TYPE_CHECKING:
@@ -195,14 +196,9 @@ def _capture(
         missing.append("capture: the endpoint gave no answer")
         return None
     try:
-        config = boto3.client("sagemaker").describe_endpoint(EndpointName=endpoint).get("DataCaptureConfig") or {}
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ValidationException":
-            raise
-        missing.append(f"capture: there is no endpoint {endpoint} any more, which would say where its captures are")
-        return None
-    if not config.get("EnableCapture"):
-        missing.append(f"capture: endpoint {endpoint} captures nothing")
+        config = data_capture(endpoint)
+    except CommandError as error:
+        missing.append(f"capture: {error}")
         return None
     wanted = inference_id(described["name"])
     reader = CaptureReader(

@@ -77,6 +77,8 @@ def test_every_command_and_every_option_exists(command: str) -> None:
             "training",
             "serving.serve",
             "monitoring",
+            "operations",
+            "events.prepare",
             "demo",
             "rehearsal",
             "tests.docker.make_image",
@@ -84,7 +86,7 @@ def test_every_command_and_every_option_exists(command: str) -> None:
             "pip",
         }
         assert rest[1] in known
-        if rest[1] in ("training", "monitoring", "rehearsal"):
+        if rest[1] in ("training", "monitoring", "operations", "rehearsal"):
             text = help_of_module(*rest[1 : 2 if rest[2].startswith("-") else 3])
             assert all(option in text for option in options), options
     elif rest and rest[0].endswith(".py"):

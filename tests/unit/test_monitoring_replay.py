@@ -145,7 +145,7 @@ def test_a_cause_cannot_command_the_terminal(stack: Stack, capsys: pytest.Captur
     states.update_state_machine(stateMachineArn=arn, definition=json.dumps(unsure))
     execute(stack, "a.png")
     assert replay(stack, "first", None) == 3
-    assert "ThresholdNotMet: a\ufffd[2J\ufffd b\ufffd1m\ufffdc\ufffd\n" in capsys.readouterr().out
+    assert "ThresholdNotMet: " + r"a\x1b[2J\x07\nb\x9b1m\u202ec\x7f" + "\n" in capsys.readouterr().out
 
 
 def test_an_execution_of_another_workflow_is_refused(stack: Stack) -> None:
@@ -380,8 +380,8 @@ def test_a_stack_is_found_with_its_outputs_and_parameters(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--faults", "--image", "a.png"], "--image corrects one EXECUTION"),
-        (["first", "--limit", "2"], "--limit goes with --faults"),
+        (["--faults", "--image", "a.png"], "--image can only be used with EXECUTION"),
+        (["first", "--limit", "2"], "--limit can only be used with --faults"),
     ],
 )
 def test_options_that_do_not_go_together(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
