@@ -1,4 +1,4 @@
-"""``python -m demo``: the main job from build to captured data, on this machine, through the real commands."""
+"""``python -m demo``: build, deploy, classify images and check for drift, on this machine, with the real commands."""
 
 import argparse
 import io
@@ -26,7 +26,7 @@ from rehearsal.gaps import RehearsalError
 from rehearsal.lifecycle import down, up
 
 OUT = Path("build/demo")
-#: Its own, so that a rehearsal that somebody has running is left alone.
+#: Not the default folder: a rehearsal that is already running stays untouched.
 FOLDER = OUT / "rehearsal"
 STACK = "image-classifier-rehearsal"
 ACCOUNT = "123456789012"
@@ -35,20 +35,20 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 class DemoError(Exception):
-    """A step failed; the message is what it said."""
+    """A step failed; the message contains its output."""
 
 
 @contextmanager
-def step(what: str) -> Iterator[None]:
-    """Show what is being done, and then how long it took."""
+def step(task: str) -> Iterator[None]:
+    """Show a task while it runs, and then its duration."""
     started = time.monotonic()
     if sys.stdout.isatty():
-        with console.status(what):
+        with console.status(task):
             yield
     else:
-        console.print(f"  … {what}")
+        console.print(f"  … {task}")
         yield
-    console.print(f"  ✓ {what} ({time.monotonic() - started:.1f} s)")
+    console.print(f"  ✓ {task} ({time.monotonic() - started:.1f} s)")
 
 
 def run(*command: str) -> None:
@@ -57,7 +57,7 @@ def run(*command: str) -> None:
     Raises
     ------
     DemoError
-        If it fails, with the end of what it said.
+        If it fails, with the end of its output.
     """
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False
@@ -70,14 +70,14 @@ def run(*command: str) -> None:
 
 def main() -> int:
     """Run the demonstration; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m demo", description="The whole system at work on this machine.")
-    parser.add_argument("--keep", action="store_true", help="leave the rehearsal up afterwards")
+    parser = argparse.ArgumentParser(prog="python -m demo", description="Run the whole system on this machine.")
+    parser.add_argument("--keep", action="store_true", help="leave the rehearsal running afterwards")
     arguments = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack the signs that are printed
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some characters
         sys.stdout.reconfigure(errors="replace")
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "commands.log").unlink(missing_ok=True)
-    # Ended from outside, it still takes everything down.
+    # Clean up after SIGTERM too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         demonstrate(FOLDER)
@@ -91,12 +91,15 @@ def main() -> int:
             down(FOLDER)
     if arguments.keep:
         command = f"python -m rehearsal --folder {FOLDER}"
-        console.print(f'\nIt stays up. To use it: eval "$({command} env)". To end it: {command} down', soft_wrap=True)
+        console.print(
+            f'\nThe rehearsal is running. To use it: eval "$({command} env)". To stop it: {command} down',
+            soft_wrap=True,
+        )
     return 0
 
 
 def demonstrate(folder: Path) -> None:
-    """Build, deploy, run, and show what came out."""
+    """Build, deploy, run, and show the results."""
     source, samples = collect()
     console.rule("[bold]Build and deploy")
     with step("start AWS on this machine (python -m rehearsal up)"):
@@ -124,25 +127,25 @@ def demonstrate(folder: Path) -> None:
     show_table(rows)
     show_review_message(outputs["ReviewQueueUrl"])
     show_capture(outputs["ImageBucketName"])
-    console.rule("[bold]Watch")
+    console.rule("[bold]Check for drift")
     watch(outputs)
     console.rule("[bold]Pictures and next steps")
     draw_pictures(rows)
     console.print("Three commands to try next:")
     console.print("  make test                             run all tests")
-    console.print("  .venv/bin/python -m demo --keep       leave it up, to play with sam logs and sam remote invoke")
-    console.print("  .venv/bin/python -m training --help   stage images, train and deploy a model of your own")
+    console.print("  .venv/bin/python -m demo --keep       leave everything running so that you can experiment")
+    console.print("  .venv/bin/python -m training --help   stage images, train and deploy your own model")
 
 
 def classify(samples: list[Sample], outputs: dict[str, str]) -> list[dict[str, Any]]:
-    """Upload each sample, and wait for the execution that its upload starts by itself.
+    """Upload each sample, and wait for the execution that the upload starts.
 
-    A sample without data cannot start one, so that execution is started by hand.
+    For a sample without data, the execution is started explicitly.
     """
     s3, states = boto3.client("s3"), boto3.client("stepfunctions")
     workflow, bucket = outputs["WorkflowArn"], outputs["ImageBucketName"]
     rows = []
-    with step(f"{len(samples)} images, one after the other; the first one meets cold functions"):
+    with step(f"{len(samples)} images, one after the other; the first includes cold starts"):
         for sample in samples:
             if sample.data is None:
                 event = {"s3_bucket": bucket, "s3_key": sample.key}
@@ -154,12 +157,12 @@ def classify(samples: list[Sample], outputs: dict[str, str]) -> list[dict[str, A
 
 
 def wait_for_end(workflow: str, key: str) -> dict[str, Any]:
-    """Return the ended execution for an S3 key.
+    """Wait for the execution for an S3 key to end, and return it.
 
     Raises
     ------
     DemoError
-        If there is none in time.
+        If none ends in time.
     """
     states = boto3.client("stepfunctions")
     deadline = time.monotonic() + LIMIT_SECONDS
@@ -167,16 +170,16 @@ def wait_for_end(workflow: str, key: str) -> dict[str, Any]:
         for listed in states.list_executions(stateMachineArn=workflow, maxResults=5)["executions"]:
             execution = dict(states.describe_execution(executionArn=listed["executionArn"]))
             started = json.loads(str(execution["input"]))
-            # An upload's own event, or the address that was sent.
+            # An upload's event, or the address in an explicit start.
             keys = (started.get("object", {}).get("key"), started.get("s3_key"))
             if key in keys and execution["status"] != "RUNNING":
                 return execution
         time.sleep(0.05)
-    raise DemoError(f"No execution for {key} ended in {LIMIT_SECONDS} s")
+    raise DemoError(f"No execution for {key} ended within {LIMIT_SECONDS} s")
 
 
 def result(execution: dict[str, Any]) -> dict[str, Any]:
-    """Summarise an execution: its kind of outcome, its last event, its path and its duration in seconds."""
+    """Summarise an execution: kind of outcome, last event, path, and duration in seconds."""
     history = boto3.client("stepfunctions").get_execution_history(
         executionArn=execution["executionArn"], maxResults=1000
     )
@@ -184,7 +187,7 @@ def result(execution: dict[str, Any]) -> dict[str, Any]:
     inputs = [json.loads(state["input"]) for state in entered]
     error = execution.get("error")
     return {
-        "kind": "accepted" if error is None else "unsure" if error == "ThresholdNotMet" else "refused",
+        "kind": "accepted" if error is None else "unsure" if error == "ThresholdNotMet" else "rejected",
         "outcome": error or "accepted",
         "event": next((event for event in reversed(inputs) if "label" in event), {}),
         "path": [state["name"] for state in entered],
@@ -193,18 +196,18 @@ def result(execution: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_table(rows: list[dict[str, Any]]) -> None:
-    """Print one row an image."""
+    """Print one row per image."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("image", "what it is", "outcome", "label", "confidence", "time"):
+    for heading in ("image", "content", "outcome", "label", "confidence", "time"):
         table.add_column(heading, justify="right" if heading in ("confidence", "time") else "left", no_wrap=True)
-    styles = {"accepted": "green", "unsure": "yellow", "refused": "red"}
+    styles = {"accepted": "green", "unsure": "yellow", "rejected": "red"}
     for row in rows:
         event = row["event"]
         confidence = f"{event['confidence']:.3f}" if event else ""
         name = row["sample"].key.removeprefix("incoming/")
         table.add_row(
             name if len(name) <= 28 else f"{name[:25]}…",
-            row["sample"].what,
+            row["sample"].content,
             f"[{styles[row['kind']]}]{row['outcome']}[/]",
             event.get("label", ""),
             confidence,
@@ -213,8 +216,8 @@ def show_table(rows: list[dict[str, Any]]) -> None:
     console.print(table)
     counts = Counter(row["kind"] for row in rows)
     console.print(
-        f"\n{counts['accepted']} accepted and published, {counts['unsure']} stopped for review, "
-        f"{counts['refused']} refused by name\n"
+        f"\n{counts['accepted']} accepted and published, {counts['unsure']} sent to review, "
+        f"{counts['rejected']} rejected, each with a named error\n"
     )
 
 
@@ -225,11 +228,11 @@ def show_review_message(queue: str) -> None:
     if received:
         console.print_json(received[0]["Body"])
     else:
-        console.print("none: the model is sure of all these images")
+        console.print("none: the model is confident of all these images")
 
 
 def show_capture(bucket: str) -> None:
-    """Print the first captured record, its image shortened."""
+    """Print the first captured record, with its image shortened."""
     s3 = boto3.client("s3")
     deadline = time.monotonic() + LIMIT_SECONDS
     while not (found := s3.list_objects_v2(Bucket=bucket, Prefix="capture/").get("Contents")):
@@ -245,39 +248,42 @@ def show_capture(bucket: str) -> None:
 
 
 def watch(outputs: dict[str, str]) -> None:
-    """Say what is normal, and check traffic that is, and traffic that is not."""
+    """Create the drift baseline; check traffic like it, and traffic with drift."""
     bucket = outputs["ModelBucketName"]
     with step("120 more images, and their drift baseline (python -m monitoring baseline)"):
         send(ENDPOINT, bucket, range(120))
         run(sys.executable, "-m", "monitoring", "baseline", "--stack-name", STACK)
     checked = {}
-    for what, seeds, change in (("as before", range(120, 180), None), ("out of focus", range(180, 330), out_of_focus)):
-        with step(f"{len(seeds)} images {what}, and the scheduled check for drift"):
+    for traffic, seeds, change in (
+        ("as before", range(120, 180), None),
+        ("out of focus", range(180, 330), out_of_focus),
+    ):
+        with step(f"{len(seeds)} images {traffic}, and the scheduled drift check"):
             send(ENDPOINT, bucket, seeds, change)
-            checked[what] = check(outputs, STACK)
+            checked[traffic] = check(outputs, STACK)
     table = Table(box=None, pad_edge=False)
     for heading in ("traffic", "DriftAlarm", "drifted"):
         table.add_column(heading, no_wrap=heading != "drifted")
-    for what, found in checked.items():
+    for traffic, found in checked.items():
         style = "green" if found.alarm == "OK" else "red"
-        table.add_row(what, f"[{style}]{found.alarm}[/]", ", ".join(found.violations) or "nothing")
+        table.add_row(traffic, f"[{style}]{found.alarm}[/]", ", ".join(found.violations) or "nothing")
     console.print(table)
     fetch(bucket, found.report, OUT / "drift.html")
-    console.print(f"\n{OUT / 'drift.html'}: the report that operators get\n")
+    console.print(f"\n{OUT / 'drift.html'}: the report for operators\n")
 
 
 def draw_pictures(rows: list[dict[str, Any]]) -> None:
-    """Write the picture of the workflow and the contact sheet."""
+    """Write the diagram of the workflow and the contact sheet."""
     definition = json.loads(Path("statemachine/classify.asl.json").read_text())
     entered = Counter(state for row in rows for state in row["path"])
     draw_workflow(definition, entered, OUT / "workflow.png")
     sheet = []
     for row in rows:
         event = row["event"]
-        said = f"{event['label']} {event['confidence']:.2f}" if event else row["sample"].what
-        sheet.append({"data": row["sample"].data, "kind": row["kind"], "title": row["outcome"], "subtitle": said})
+        subtitle = f"{event['label']} {event['confidence']:.2f}" if event else row["sample"].content
+        sheet.append({"data": row["sample"].data, "kind": row["kind"], "title": row["outcome"], "subtitle": subtitle})
     draw_contact_sheet(sheet, OUT / "contact-sheet.png")
-    console.print(f"{OUT / 'workflow.png'}: the workflow, with how many images went where")
+    console.print(f"{OUT / 'workflow.png'}: the workflow, with the number of images in each state")
     console.print(f"{OUT / 'contact-sheet.png'}: every image with its outcome\n")
 
 

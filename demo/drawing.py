@@ -1,4 +1,4 @@
-"""Pictures that the repository draws itself, for where no photographs are at hand."""
+"""Generated drawings, used where no photos are available."""
 
 import math
 import random
@@ -30,10 +30,10 @@ class Canvas:
         ground = tuple(self.random.randint(90, 160) for _ in range(3))
         small = Image.new("RGB", (16, 16))
         for y in range(16):
-            share = min(1.0, max(0.0, (y - 7.5) / 3 + 0.5))
+            mix = min(1.0, max(0.0, (y - 7.5) / 3 + 0.5))
             for x in range(16):
                 shade = self.random.randint(-10, 10)
-                mixed = [round(a * (1 - share) + b * share) + shade for a, b in zip(sky, ground, strict=True)]
+                mixed = [round(a * (1 - mix) + b * mix) + shade for a, b in zip(sky, ground, strict=True)]
                 small.putpixel((x, y), (mixed[0], mixed[1], mixed[2]))
         self.image.paste(small.resize(self._large, Image.Resampling.BICUBIC))
 
@@ -41,7 +41,7 @@ class Canvas:
         return point[0] * self._large[0], point[1] * self._large[1]
 
     def line(self, points: list[Point], colour: Colour, width: float) -> None:
-        """Draw a line with round joints; its width is a share of the shorter side."""
+        """Draw a line with round joints; its width is a fraction of the shorter side."""
         thickness = max(1, round(width * min(self._large)))
         placed = [self._at(point) for point in points]
         self._draw.line(placed, fill=colour, width=thickness, joint="curve")
@@ -54,7 +54,7 @@ class Canvas:
         self._draw.polygon([self._at(point) for point in points], fill=colour)
 
     def wheel(self, centre: Point, radius: float, colour: Colour, width: float, spokes: int = 0) -> None:
-        """Draw a ring, with spokes; lengths are shares of the shorter side."""
+        """Draw a ring, with spokes; lengths are fractions of the shorter side."""
         x, y = self._at(centre)
         length = radius * min(self._large)
         thickness = max(1, round(width * min(self._large)))
@@ -65,13 +65,13 @@ class Canvas:
             self._draw.line([(x, y), end], fill=colour, width=max(1, thickness // 6))
 
     def disc(self, centre: Point, radius: float, colour: Colour) -> None:
-        """Fill a circle; its radius is a share of the shorter side."""
+        """Fill a circle; its radius is a fraction of the shorter side."""
         x, y = self._at(centre)
         length = radius * min(self._large)
         self._draw.ellipse((x - length, y - length, x + length, y + length), fill=colour)
 
     def finish(self) -> Image.Image:
-        """Return the picture at its size, with a little noise as a camera leaves."""
+        """Return the image at its size, with a little camera noise."""
         image = self.image.resize(self.size, Image.Resampling.LANCZOS)
         noise = Image.frombytes("L", self.size, self.random.randbytes(self.size[0] * self.size[1])).convert("RGB")
         return Image.blend(image, noise, 0.02).filter(ImageFilter.GaussianBlur(0.3))
@@ -130,7 +130,7 @@ def motorcycle(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def house(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Draw a house, which is neither; parameters as in :func:`bicycle`."""
+    """Draw a house, a background image; parameters as in :func:`bicycle`."""
     canvas = Canvas(width, height, seed)
     wall: Colour = canvas.random.choice([(200, 180, 150), (170, 90, 70), (220, 220, 210)])
     canvas.polygon([(0.22, 0.45), (0.78, 0.45), (0.78, 0.80), (0.22, 0.80)], wall)
@@ -142,5 +142,5 @@ def house(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def blurred(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Draw a bicycle so far out of focus that nobody can tell; parameters as in :func:`bicycle`."""
+    """Draw a bicycle far out of focus; parameters as in :func:`bicycle`."""
     return bicycle(width, height, seed).filter(ImageFilter.GaussianBlur(min(width, height) / 10))

@@ -1,4 +1,4 @@
-"""The mixed set of images that the demonstration sends through the workflow."""
+"""The mixed set of images that the demo sends through the workflow."""
 
 import io
 import os
@@ -14,50 +14,50 @@ from common.folders import find_in_folder
 from demo import drawing
 
 STAGED = Path("build/staged")
-#: Where ``python -m training stage`` keeps what it has downloaded.
+#: Download folder of ``python -m training stage``.
 CACHE = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "image-classifier"
 ARCHIVE = CACHE / "cifar-100-binary.tar.gz"
-#: Twelve megapixels, as many telephones take them.
+#: Twelve megapixels, like many phone cameras.
 LARGE = (4000, 3000)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One object to upload; ``data`` is None for a key that is left empty."""
+    """One object to upload; ``data`` is None for a key without an object."""
 
     key: str
-    what: str
+    content: str
     data: bytes | None
 
 
 class ImageSetError(Exception):
-    """The images that were asked for are not there."""
+    """The requested images do not exist."""
 
 
 def collect() -> tuple[str, list[Sample]]:
-    """Return where the images come from, and the set.
+    """Return the source of the images, for display, and the images.
 
-    Photographs of ``IMAGE_DATA_DIR`` if it is set; else what ``python -m training stage`` left in
-    ``build/staged`` (staged first, if only its archive has been downloaded); else pictures that this repository draws.
+    The source is ``IMAGE_DATA_DIR`` if it is set; or else ``build/staged``, which is staged first if only the archive
+    has been downloaded; or else generated drawings.
 
     Raises
     ------
     ImageSetError
-        If ``IMAGE_DATA_DIR`` has no class folders, or some that are nearly a label's.
+        If ``IMAGE_DATA_DIR`` has no class folders, or one whose name is nearly a label.
     """
     if folder := os.environ.get("IMAGE_DATA_DIR"):
         photos = Path(folder) / "photos"
         if not (photos / "bicycle").is_dir():
             raise ImageSetError(f"IMAGE_DATA_DIR={folder} must hold photos/bicycle, photos/motorcycle and photos/other")
         try:
-            return f"photographs in {photos}", _of_files(photos)
+            return f"photos in {photos}", _of_files(photos)
         except CommandError as error:
             raise ImageSetError(f"IMAGE_DATA_DIR={folder}: {error}") from error
     if ARCHIVE.is_file() and not STAGED.is_dir():
         subprocess.run([sys.executable, "-m", "training", "stage", "--source", str(ARCHIVE)], check=True)
     if (STAGED / "test").is_dir():
         return f"the archive's test images in {STAGED / 'test'}", _of_files(STAGED / "test")
-    return "pictures that the repository draws", _drawn()
+    return "generated drawings", _drawn()
 
 
 def _of_files(root: Path) -> list[Sample]:
@@ -65,9 +65,9 @@ def _of_files(root: Path) -> list[Sample]:
     images = find_in_folder(root, ["bicycle", "motorcycle"]).images
     for name in sorted({image.class_name for image in images}):
         files = [root / image.name for image in images if image.class_name == name]
-        what = "neither" if name in ("other", "neither") else f"a {name}"
+        content = "neither" if name in ("other", "neither") else f"a {name}"
         for path in files[:: max(1, len(files) // 3)][:3]:
-            samples.append(Sample(f"incoming/{name}-{path.name}", what, path.read_bytes()))
+            samples.append(Sample(f"incoming/{name}-{path.name}", content, path.read_bytes()))
     first = Image.open(io.BytesIO(samples[0].data or b"")).convert("RGB")
     blurred = first.filter(ImageFilter.GaussianBlur(min(first.size) / 10))
     return [*samples, *_of_any(blurred, first.resize(LARGE, Image.Resampling.BICUBIC))]
@@ -78,23 +78,21 @@ def _drawn() -> list[Sample]:
     samples = []
     for name, draw in makers.items():
         for seed, size in ((0, (320, 240)), (4, (240, 240)), (5, (32, 32))):
-            what = name if name == "neither" else f"a {name}"
-            samples.append(Sample(f"incoming/{name}-{seed}.png", what, _encoded(draw(*size, seed), "PNG")))
+            content = name if name == "neither" else f"a {name}"
+            samples.append(Sample(f"incoming/{name}-{seed}.png", content, _encoded(draw(*size, seed), "PNG")))
     return [*samples, *_of_any(drawing.blurred(320, 240), drawing.motorcycle(*LARGE))]
 
 
 def _of_any(blurred: Image.Image, large: Image.Image) -> list[Sample]:
-    """Return what every set holds: unsure, large and turned, damaged, no image, nothing at all."""
+    """Return the samples of every set: out of focus, large and rotated, damaged, not an image, missing."""
     turned = Image.Exif()
-    turned[0x0112] = 6  # the camera was held upright: turn clockwise to see it as it was
+    turned[0x0112] = 6  # a camera held upright: rotate clockwise to display
     upright = _encoded(large.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=turned)
     return [
         Sample("incoming/out-of-focus.jpg", "out of focus", _encoded(blurred, "JPEG")),
-        Sample("incoming/12-megapixels.jpg", "12 megapixels, turned", upright),
+        Sample("incoming/12-megapixels.jpg", "12 megapixels, rotated", upright),
         Sample("incoming/damaged.jpg", "half a file", upright[: len(upright) // 2]),
-        Sample(
-            "incoming/notes.png", "not an image", b"A text file that somebody uploaded under the name of an image.\n"
-        ),
+        Sample("incoming/notes.png", "not an image", b"A text file with the name of an image.\n"),
         Sample("incoming/never-uploaded.png", "missing", None),
     ]
 

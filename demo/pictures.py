@@ -1,4 +1,4 @@
-"""Two pictures of a demonstration: the workflow with what went through it, and a contact sheet of the results."""
+"""Two images of a demo run: the workflow with counts of executions, and a contact sheet of the results."""
 
 import io
 from collections import Counter
@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 INK, PAPER, GREY = (32, 33, 36), (255, 255, 255), (154, 160, 166)
-#: Light enough for black text, and apart from each other in greys too.
-COLOURS = {"accepted": (129, 201, 149), "unsure": (253, 214, 99), "refused": (242, 139, 130)}
+#: Light enough for black text, and distinct in greyscale too.
+COLOURS = {"accepted": (129, 201, 149), "unsure": (253, 214, 99), "rejected": (242, 139, 130)}
 BOX, GAP = (230, 58), 44
 TILE = 200
 
@@ -59,10 +59,7 @@ def draw_workflow(definition: dict[str, Any], entered: Counter[str], path: Path)
 
 
 def _place(states: dict[str, Any], name: str, column: int, row: int, places: dict[str, tuple[int, int]]) -> None:
-    """Put the main path into one column, each caught error's path into the next, and that of all others beyond it.
-
-    What a choice can lead to stands side by side.
-    """
+    """Place the main path in one column, named errors in the next, and all other errors beyond it."""
     if name in places:
         return
     places[name] = (column, row)
@@ -74,7 +71,7 @@ def _place(states: dict[str, Any], name: str, column: int, row: int, places: dic
 
 
 def _following(state: dict[str, Any]) -> list[str]:
-    """Return the states that follow one which ends well."""
+    """Return the states that may follow one without an error."""
     named = [choice["Next"] for choice in state.get("Choices", [])]
     return [*named, *(state[key] for key in ("Default", "Next") if key in state)]
 
@@ -90,7 +87,7 @@ def draw_contact_sheet(rows: list[dict[str, Any]], path: Path, columns: int = 5)
     Parameters
     ----------
     rows : list of dict
-        ``data`` (bytes or None), ``kind`` (accepted, unsure or refused), ``title`` and ``subtitle``.
+        ``data`` (bytes or None), ``kind`` (accepted, unsure or rejected), ``title`` and ``subtitle``.
     path : Path
         PNG file to write.
     columns : int

@@ -1,4 +1,4 @@
-"""Traffic for the drift check of the demonstration, and what the check makes of it."""
+"""Traffic for the drift check of the demo, and the result of the check."""
 
 import io
 import json
@@ -12,13 +12,13 @@ from PIL import Image, ImageFilter
 
 from demo import drawing
 
-#: For what hangs.
+#: Limit for a step that hangs.
 LIMIT_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What one check found: the drifted features, the alarm's state, and the report's address."""
+    """The result of one check: drifted features, the alarm's state, and the report's key."""
 
     violations: list[str]
     alarm: str
@@ -26,24 +26,24 @@ class Checked:
 
 
 class WatchError(Exception):
-    """A check did not run to its end; the message says why."""
+    """A check did not complete; the message has the reason."""
 
 
 def out_of_focus(image: Image.Image) -> Image.Image:
-    """Return the picture as a lens sees it that nobody focused."""
+    """Blur an image slightly, like a lens out of focus."""
     return image.filter(ImageFilter.GaussianBlur(1.2))
 
 
 def send(endpoint: str, bucket: str, seeds: range, change: Callable[[Image.Image], Image.Image] | None = None) -> None:
-    """Ask the endpoint about drawn vehicles, and wait until all of it is captured.
+    """Send drawn vehicles to the endpoint, and wait until all requests are captured.
 
     Raises
     ------
     WatchError
-        If some of it never is.
+        If some are not captured in time.
     """
     runtime = boto3.client("sagemaker-runtime")
-    wanted = _captured(bucket) + len(seeds)
+    expected = _captured(bucket) + len(seeds)
     for seed in seeds:
         draw = drawing.bicycle if seed % 2 else drawing.motorcycle
         image = draw(64, 48, seed)
@@ -51,9 +51,9 @@ def send(endpoint: str, bucket: str, seeds: range, change: Callable[[Image.Image
         (change(image) if change else image).save(buffer, "PNG")
         runtime.invoke_endpoint(EndpointName=endpoint, Body=buffer.getvalue(), ContentType="image/png")
     deadline = time.monotonic() + LIMIT_SECONDS
-    while _captured(bucket) < wanted:
+    while _captured(bucket) < expected:
         if time.monotonic() > deadline:
-            raise WatchError("The endpoint did not capture everything that was sent")
+            raise WatchError("The endpoint did not capture all requests")
         time.sleep(0.2)
 
 
@@ -64,7 +64,7 @@ def _captured(bucket: str) -> int:
 
 
 def check(outputs: dict[str, str], stack: str) -> Checked:
-    """Start the drift check as its schedule does, and wait for its end, and for the alarm to follow.
+    """Start the drift check as its schedule does; wait for its end, and for the alarm to follow.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def check(outputs: dict[str, str], stack: str) -> Checked:
     deadline = time.monotonic() + LIMIT_SECONDS
     while (described := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
         if time.monotonic() > deadline:
-            raise WatchError(f"The drift check did not end in {LIMIT_SECONDS} s")
+            raise WatchError(f"The drift check did not end within {LIMIT_SECONDS} s")
         time.sleep(0.1)
     if described["status"] != "SUCCEEDED":
         raise WatchError(f"The drift check failed: {described.get('error')}: {described.get('cause')}")

@@ -258,7 +258,7 @@ def _print(result: "Check", window: "Window") -> None:
     from monitoring.drift import LEAST_CAPTURES
 
     if not result.findings:
-        print(f"{result.captures} captures are too few to compare; at least {LEAST_CAPTURES} are needed")
+        print(f"Too few captures to compare: need at least {LEAST_CAPTURES}, got {result.captures}")
     else:
         table = Table("feature", "test", box=None, pad_edge=False)
         for heading in ("statistic", "p", "PSI"):
@@ -272,7 +272,7 @@ def _print(result: "Check", window: "Window") -> None:
         print(f"violation ({violation['constraint_check_type']}): {violation['description']}")
     if result.findings and not result.violations:
         span = f"{window.records[0].time:%Y-%m-%d %H:%M} to {window.records[-1].time:%Y-%m-%d %H:%M} UTC"
-        print(f"no violation in {result.captures} captures, {span}")
+        print(f"no violations in {result.captures} captures, {span}")
 
 
 if __name__ == "__main__":

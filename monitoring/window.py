@@ -11,7 +11,7 @@ from common.progress import progress
 from monitoring.capture import Capture, CaptureReader
 from monitoring.features import NEITHER, Features, Model, Observation, observe_all
 
-#: How many images are kept: so many of the least confident, and so many of the newest.
+#: How many images a window keeps of the newest, and of the least confident.
 PICTURES = 24
 
 
@@ -96,7 +96,7 @@ def read_window(captures: Iterable[Capture], model: Model) -> Window:
 
 
 def _keep(heap: list[Any], item: tuple[Any, int, Picture]) -> None:
-    """Add an item to a heap that keeps the `PICTURES` largest; its number decides between equals."""
+    """Add an item to a heap that keeps the `PICTURES` largest; the number in it breaks ties."""
     if len(heap) < PICTURES:
         heapq.heappush(heap, item)
     else:

@@ -62,7 +62,7 @@ def changed(path: str, value: Any) -> bytes:
         (changed("eventMetadata.inferenceTime", "yesterday"), "no captured data"),
         (changed("eventMetadata.inferenceTime", "2026-11-23T10:00:00"), "without a zone"),
         (changed("eventMetadata.inferenceTime", "0001-01-01T00:00:00+12:00"), "no captured data, event id or time"),
-        (changed("eventMetadata.inferenceId", 7), "inference id that is no text"),
+        (changed("eventMetadata.inferenceId", 7), "inference id that is not a string"),
         (b"[" * 100_000, "not JSON"),
         (changed("captureData.endpointInput", None), "no endpointInput"),
         (changed("captureData.endpointInput.data", "*"), "endpointInput that is not base64"),
@@ -84,7 +84,7 @@ def test_a_truncated_last_line_costs_that_line_only(tmp_path: Path) -> None:
     file.write_text(file.read_text()[:-30] + "\n")
     reader = CaptureReader(str(tmp_path))
     assert [capture.image for capture in reader] == [b"a"]
-    assert dict(reader.unreadable) == {"not JSON, perhaps cut off": 1}
+    assert dict(reader.unreadable) == {"not JSON, perhaps truncated": 1}
 
 
 def test_a_time_range_is_half_open_and_crosses_hours(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_one_endpoint_is_read_of_several(tmp_path: Path) -> None:
     write_captures(tmp_path, [(b"a", [0.9])], "one")
     write_captures(tmp_path, [(b"b", [0.9])], "two")
     assert [capture.image for capture in read(tmp_path, endpoint="two")] == [b"b"]
-    with pytest.raises(CommandError, match="must not be mixed: choose one of one, two"):
+    with pytest.raises(CommandError, match="several endpoints: choose one of one, two"):
         read(tmp_path)
 
 

@@ -78,7 +78,7 @@ def test_the_stack_alone_is_enough_for_baseline_check_and_report(
     assert (baseline.features.categorical["answer"], len(baseline.features)) == (["cat"] * 40, 40)
     assert sorted(set(baseline.features.categorical["outcome"])) == ["passes", "unsure"]
     assert main(["check", *STACK, "--namespace", "N"]) == 0
-    assert "no violation in 40 captures" in capsys.readouterr().out
+    assert "no violations in 40 captures" in capsys.readouterr().out
     metrics = boto3.client("cloudwatch").list_metrics(Namespace="N")["Metrics"]
     assert {metric["Dimensions"][0]["Value"] for metric in metrics} == {ENDPOINT}
     assert main(["report", *STACK]) == 0
