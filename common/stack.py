@@ -151,13 +151,13 @@ def inference_id(name: str) -> str:
     return re.sub(r"[^!-~]", "_", name)[-MAX_INFERENCE_ID:]
 
 
-def _find_by_inference_id(workflow: str, wanted: str) -> str | None:
+def _find_by_inference_id(workflow: str, searched: str) -> str | None:
     """Return the ARN of the newest execution with an inference id."""
     pages = boto3.client("stepfunctions").get_paginator("list_executions")
     with progress("search executions", None, "executions") as advance:
         for page in pages.paginate(stateMachineArn=workflow, PaginationConfig={"PageSize": 1000}):
             for execution in page["executions"]:
-                if inference_id(execution["name"]) == wanted:
+                if inference_id(execution["name"]) == searched:
                     return execution["executionArn"]
             advance(len(page["executions"]))
     return None

@@ -18,6 +18,7 @@ import boto3
 from rich.console import Console
 from rich.table import Table
 
+from common.stack import find_stack
 from demo.images import ImageSetError, Sample, collect
 from demo.pictures import draw_contact_sheet, draw_workflow
 from demo.watch import LIMIT_SECONDS, WatchError, check, fetch, out_of_focus, send
@@ -112,8 +113,7 @@ def demonstrate(folder: Path) -> None:
         run("sam", "build", "--config-env", "rehearsal")
     with step("sam deploy --config-env rehearsal"):
         run("sam", "deploy", "--config-env", "rehearsal")
-    (stack,) = boto3.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    outputs = find_stack(STACK).outputs
     with step("python -m training deploy"):
         run(
             *(sys.executable, "-m", "training", "deploy", "--endpoint-name", ENDPOINT),

@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_stack(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--stack-name", help="take what is not given here from this stack; as in samconfig.toml")
+    command.add_argument("--stack-name", help="use this stack's settings, except those given here")
     command.add_argument("--endpoint-name", help="default: the stack's, or the only one that has captures")
     command.set_defaults(reject=command.error)
 

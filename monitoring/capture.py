@@ -116,23 +116,23 @@ class CaptureReader:
     def _variants(self) -> Iterator[tuple[str, str, str, Iterator[str]]]:
         """Yield each endpoint and variant with its address and the names of its files, the oldest first."""
         found = storage.folders(self._source)
-        wanted = [name for name in found if self._endpoint in (None, name)]
-        if not wanted:
+        chosen = [name for name in found if self._endpoint in (None, name)]
+        if not chosen:
             if self._too_deep(found):
                 raise CommandError(f"{self._source} lies within an endpoint's folder: {_FOLDER}")
             missing = f"captures of endpoint {self._endpoint}" if self._endpoint else "captures"
             there = f"; there are {', '.join(found)}" if found else ""
             self.nothing = f"{self._source} holds no {missing}{there}. Is data capture on?"
             return
-        if len(wanted) > 1:
+        if len(chosen) > 1:
             raise CommandError(
                 f"{self._source} holds captures of several endpoints: choose one of "
-                f"{', '.join(wanted)} with --endpoint-name, or give the folder above them (in S3: s3://BUCKET/capture)"
+                f"{', '.join(chosen)} with --endpoint-name, or give the folder above them (in S3: s3://BUCKET/capture)"
             )
         # A request belongs to the hour of its response; its file may belong to the next hour.
         after = f"{self._start.astimezone(datetime.UTC) - _HOUR:%Y/%m/%d/%H}" if self._start else ""
         until = f"{self._end.astimezone(datetime.UTC) + 2 * _HOUR:%Y/%m/%d/%H}" if self._end else "\uffff"
-        (endpoint,) = wanted
+        (endpoint,) = chosen
         for variant in storage.folders(storage.join(self._source, endpoint)):
             base = storage.join(self._source, f"{endpoint}/{variant}")
             below = storage.folders(base)

@@ -199,13 +199,13 @@ def _capture(
     except CommandError as error:
         missing.append(f"capture: {error}")
         return None
-    wanted = inference_id(described["name"])
+    request_id = inference_id(described["name"])
     reader = CaptureReader(
         config["DestinationS3Uri"], described["startDate"] - BEFORE, _end(described) + AFTER, endpoint
     )
     try:
         for capture in reader:
-            if capture.inference_id == wanted:
+            if capture.inference_id == request_id:
                 return {
                     "time": _iso(capture.time),
                     "event_id": capture.event_id,
