@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from common.command import positive_int
 from common.errors import CommandError
 from common.image_sets import ImageFile, find_sets
 from common.progress import progress
@@ -174,8 +175,8 @@ def main() -> int:
     parser.add_argument(
         "--model", type=Path, default=ROOT / "training/model/model.onnx", help="default: the committed one"
     )
-    parser.add_argument("--size", type=int, default=100, help="images in a window (default: %(default)s)")
-    parser.add_argument("--windows", type=int, default=100, help="windows of each kind (default: %(default)s)")
+    parser.add_argument("--size", type=positive_int, default=100, help="images in a window (default: %(default)s)")
+    parser.add_argument("--windows", type=positive_int, default=100, help="windows of each kind (default: %(default)s)")
     options = parser.parse_args()
     try:
         network, _ = load_model(options.model)

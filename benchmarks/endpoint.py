@@ -28,6 +28,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.command import positive_int
+
 if TYPE_CHECKING:
     from flask import Flask
 
@@ -406,8 +408,8 @@ def main() -> int:
     """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "training/model/model.onnx", help="default: the committed")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=2, help="of each run (default: 2)")
+    parser.add_argument("--rounds", type=positive_int, default=7)
+    parser.add_argument("--seconds", type=positive_int, default=2, help="of each run (default: 2)")
     parser.add_argument("--no-pin", action="store_true", help="let servers and client run on any CPU")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()

@@ -21,6 +21,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from common.command import positive_int
 from demo.drawing import bicycle, motorcycle
 from monitoring.capture import CaptureReader
 from monitoring.check import write_baseline
@@ -76,8 +77,8 @@ def report(captures: Path, baseline: Path, page: Path, hours: float) -> float:
 def main() -> None:
     """Make captures, time both, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--captures", type=int, default=10_000, help="how many (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--captures", type=positive_int, default=10_000, help="how many (default: %(default)s)")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="default: %(default)s")
     chosen = parser.parse_args()
     number = chosen.captures
     hours = number * APART / 3600 + 1

@@ -260,17 +260,9 @@ def show_capture(bucket: str) -> None:
 def watch(outputs: dict[str, str]) -> None:
     """Create the drift baseline, and check normal and blurred images against it."""
     bucket = outputs["ModelBucketName"]
-    address = f"s3://{bucket}"
     with step("120 more images, and the drift baseline (python -m monitoring baseline)"):
         send(ENDPOINT, bucket, range(120))
-        baseline = (
-            "baseline",
-            "--captures",
-            f"{address}/capture",
-            "--output",
-            f"{address}/monitoring/baseline/{ENDPOINT}",
-        )
-        run(sys.executable, "-m", "monitoring", *baseline)
+        run(sys.executable, "-m", "monitoring", "baseline", "--stack-name", STACK)
     checked = {}
     for what, seeds, change in (("as before", range(120, 180), None), ("out of focus", range(180, 330), out_of_focus)):
         with step(f"{len(seeds)} images, {what}, and the scheduled drift check"):

@@ -29,9 +29,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from PIL import Image
 
 from common import storage
+from common.command import printable
 from common.errors import CommandError
 from common.labels import NEITHER
-from common.stack import Stack, explain, find_stack, parse_object, printable
+from common.stack import Stack, explain, find_stack, parse_object
 from src.serialize.decoder import ImageError, decode
 
 if TYPE_CHECKING:

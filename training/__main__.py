@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from common.command import count, positive_int, run, share
+from common.command import checked, fraction, non_negative_int, positive_int, run
 from common.errors import CommandError
 from common.folders import class_counts, skipped_lines
 from training.dataset.sources import DEFAULT_SOURCE, open_source
@@ -19,6 +19,10 @@ MODEL = Path("training/model/model.onnx")
 STAGED = Path("build/staged")
 LABELS = "bicycle,motorcycle"
 EVALUATION = Path("build/evaluation")
+
+_folds = checked(int, lambda value: value >= 2, "a whole number of at least 2")
+_wanted = checked(float, lambda value: 0.5 <= value < 1, "a number of at least 0.5 and below 1")
+_confidence = checked(float, lambda value: 0 < value < 1, "a number between 0 and 1")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("--out", type=Path, default=STAGED, help="folder to write (default: %(default)s)")
     stage.add_argument(
         "--neither-limit",
-        type=count,
+        type=non_negative_int,
         metavar="N",
         help="keep at most N 'neither' images per split (default: all)",
     )
@@ -84,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
     train.add_argument("--epochs", type=positive_int, default=Recipe.epochs, help="default: %(default)s")
     train.add_argument("--folds", type=_folds, default=Recipe.folds, help="parts to leave out (default: %(default)s)")
-    train.add_argument("--seed", type=count, default=0, help="default: %(default)s")
+    train.add_argument("--seed", type=non_negative_int, default=0, help="default: %(default)s")
     _add_advice(train)
     train.set_defaults(run=_train)
 
@@ -106,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--out", type=Path, default=EVALUATION, help="folder to write (default: %(default)s)")
     evaluate.add_argument(
-        "--threshold", type=share, default=THRESHOLD, help="least confidence that passes (default: %(default)s)"
+        "--threshold", type=fraction, default=THRESHOLD, help="least confidence that passes (default: %(default)s)"
     )
     _add_advice(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
@@ -129,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     deploy.add_argument("--instance-count", type=positive_int, default=1, help="default: %(default)s")
     deploy.add_argument(
         "--capture-percentage",
-        type=int,
+        type=non_negative_int,
         default=100,
         help="of requests to capture, 0 for none (default: %(default)s)",
     )
@@ -153,25 +157,7 @@ def _add_advice(parser: argparse.ArgumentParser) -> None:
         default=0.95,
         help="advise the lowest threshold that keeps this accuracy among what passes (default: %(default)s)",
     )
-    parser.add_argument("--confidence", type=_inner_share, default=0.95, help="of that advice (default: %(default)s)")
-
-
-def _folds(text: str) -> int:
-    if count(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 2")
-    return int(text)
-
-
-def _inner_share(text: str) -> float:
-    if not 0 < share(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
-    return float(text)
-
-
-def _wanted(text: str) -> float:
-    if not 0.5 <= share(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0.5 and below 1")
-    return float(text)
+    parser.add_argument("--confidence", type=_confidence, default=0.95, help="of that advice (default: %(default)s)")
 
 
 def _stage(options: argparse.Namespace) -> None:

@@ -89,7 +89,7 @@ def mail(stack: Stack) -> Mail:
 def test_without_a_baseline_the_check_fails_by_name(stack: Stack) -> None:
     outcome = check(stack)
     assert (outcome["status"], outcome["error"]) == ("FAILED", "NoBaseline")
-    assert "python -m monitoring baseline" in outcome["cause"]
+    assert f"python -m monitoring baseline --stack-name {STACK} " in outcome["cause"]
     wait_for(lambda: stack.alarm("MonitorFailedAlarm") == "ALARM")
 
 
@@ -101,8 +101,8 @@ def test_an_endpoint_that_captured_nothing_is_checked_and_alarms_if_it_has_traff
         (tmp_path / label).mkdir()
         for seed in range(16):
             draw(64, 48, seed).save(tmp_path / label / f"{seed}.png")
-    baseline = ("--output", f"s3://{stack.bucket}/monitoring/baseline/image-classifier")
-    stack.rehearsal.run(sys.executable, "-m", "monitoring", "baseline", "--images", str(tmp_path), *baseline)
+    images = ("--images", str(tmp_path))
+    stack.rehearsal.run(sys.executable, "-m", "monitoring", "baseline", "--stack-name", STACK, *images)
     assert check(stack)["status"] == "SUCCEEDED"
     dimensions = [
         {"Name": "EndpointName", "Value": "image-classifier"},
@@ -114,15 +114,14 @@ def test_an_endpoint_that_captured_nothing_is_checked_and_alarms_if_it_has_traff
 
 
 @pytest.fixture(scope="module")
-def clean(stack: Stack, mail: Mail) -> dict[str, bytes]:
+def clean(stack: Stack, mail: Mail, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Make a baseline, and check traffic like it; return all that is captured then."""
     restore(stack, {})
     send(stack, range(100))
-    stack.rehearsal.run(
-        *(sys.executable, "-m", "monitoring", "baseline", "--captures", f"s3://{stack.bucket}/capture"),
-        *("--output", f"s3://{stack.bucket}/monitoring/baseline/image-classifier"),
-    )
+    stack.rehearsal.run(sys.executable, "-m", "monitoring", "baseline", "--stack-name", STACK)
     send(stack, range(100, 140))
+    by_hand = ("--stack-name", STACK, "--newest", "40", "--output", str(tmp_path_factory.mktemp("check")))
+    stack.rehearsal.run(sys.executable, "-m", "monitoring", "check", *by_hand)
     assert check(stack)["status"] == "SUCCEEDED"
     wait_for(lambda: stack.alarm("DriftAlarm") == "OK")
     return captures(stack)

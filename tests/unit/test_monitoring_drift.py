@@ -168,7 +168,7 @@ def test_a_huge_picture_is_shrunk_before_it_is_measured_and_one_beyond_the_limit
     large = captured(Image.new("RGB", (6000, 400), "red"), [0.9, 0.1])
     picture, pixels = decode(large.image)
     assert (picture.size, pixels) == ((512, 34), 6000 * 400)
-    with pytest.raises(UnreadableImage, match="refuses"):
+    with pytest.raises(UnreadableImage, match="rejects"):
         observe(captured(Image.new("1", (8000, 8000)), [0.9, 0.1]), MODEL)
 
 
@@ -184,7 +184,7 @@ def test_a_turned_photograph_is_measured_upright() -> None:
 def test_what_cannot_be_measured_says_why() -> None:
     with pytest.raises(UnreadableImage, match="3 probabilities for 2 labels"):
         observe(captured(scene(0), [0.1, 0.1, 0.1]), MODEL)
-    with pytest.raises(UnreadableImage, match="refuses"):
+    with pytest.raises(UnreadableImage, match="rejects"):
         observe(Capture("", BEGIN, "", "", None, "", b"no image", [0.1, 0.1]), MODEL)
 
 

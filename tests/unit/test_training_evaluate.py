@@ -247,9 +247,9 @@ def test_of_a_staged_folder_the_test_split_is_taken(tmp_path: Path, drawn: Path)
     [
         ("missing", "is not a folder"),
         ("empty", r"holds no images \(.png, .jpg"),
-        ("drawn/other", "no folder is named as a label \\(bicycle, motorcycle\\); found: other"),
+        ("drawn/other", "no folder is named after a label \\(bicycle, motorcycle\\); found: other"),
         ("set=drawn,missing", "is not a folder"),
-        ("=drawn", "a name of its own"),
+        ("=drawn", "a different name"),
     ],
 )
 def test_what_is_no_set_is_refused_in_one_line(
@@ -263,7 +263,7 @@ def test_what_is_no_set_is_refused_in_one_line(
 
 
 def test_two_sets_of_one_name_are_refused(drawn: Path) -> None:
-    with pytest.raises(CommandError, match="a name of its own"):
+    with pytest.raises(CommandError, match="a different name"):
         find_sets([str(drawn), str(drawn)], LABELS)
 
 

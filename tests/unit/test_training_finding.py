@@ -279,7 +279,7 @@ def test_a_folder_of_one_class_and_a_label_called_train(tmp_path: Path) -> None:
     one = write_tree(tmp_path / "x/test/bicycle", "0.png", "2024-05/1.png")
     found = find_in_folder(one, LABELS)
     assert {(image.class_name, image.split) for image in found.images} == {("bicycle", "test")}
-    with pytest.raises(CommandError, match="named as a label, but no folder in it is"):
+    with pytest.raises(CommandError, match="named after a label, but no folder in it is"):
         find_in_folder(write_tree(tmp_path / "bicycle", "cat/0.png", "dog/0.png"), LABELS)
     assert classes(find_in_folder(write_tree(tmp_path / "a", "train/0.png", "bus/0.png"), ["bus", "train"])) == {
         "bus/0.png": "bus",
@@ -365,7 +365,7 @@ def test_the_baseline_skips_the_same_files(tmp_path: Path, capsys: pytest.Captur
     captures, _ = captures_of_images(root, REPOSITORY / "training/model/model.onnx")
     assert [capture.event_id for capture in captures] == ["bicycle/0.png", "van/0.jfif"]
     named = capsys.readouterr().err
-    assert "in/bicycle/@eaDir/" in named and "left out bicycle/1.png: " in named
+    assert "in/bicycle/@eaDir/" in named and "skipped bicycle/1.png: " in named
 
 
 def test_the_demo_sends_images_of_class_folders_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
