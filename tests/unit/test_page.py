@@ -10,7 +10,7 @@ from markupsafe import Markup
 from common.page import render_template
 
 REPOSITORY = Path(__file__).parents[2]
-ELEMENT = re.compile(r"</?(a|body|code|div|dl|figure|html|img|li|p|script|section|small|span|style|t[dhr]|table|ul)[ >]")
+ELEMENT = re.compile(r"</?(a|body|code|div|dl|figure|html|img|li|meta|p|script|section|small|span|t[dhr]|table|ul)[ >]")
 
 
 @pytest.mark.parametrize("package", ["common", "serving", "training", "monitoring", "operations"])
