@@ -49,7 +49,7 @@ function show() {
   if (image.hidden) image.removeAttribute("src");
   else if (!image.src.endsWith(item.id)) image.src = `image/${item.id}`;
   at("empty").hidden = !image.hidden;
-  at("empty").textContent = ended ? `Session ended: ${state.saved} saved. Unsaved images are back in the queue. You can close this page.`
+  at("empty").textContent = ended ? `Ended: ${state.saved} saved. Unsaved images are back in the queue. You can close this page.`
     : !item ? "Nothing to review. This page refreshes automatically."
     : !problem ? "" : `${problem[0].toUpperCase()}${problem.slice(1)}. ${item.final ? "Dismiss the message, or skip it." : "Skip it; it comes back later."}`;
   const bars = item ? probabilities(item).map(([name, value]) => {

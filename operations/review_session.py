@@ -280,7 +280,7 @@ class ReviewSession:
             code = error.response["Error"]["Code"]
             item.final = code in ("NoSuchKey", "NoSuchVersion", "NoSuchBucket")
             item.problem = (
-                "the image was deleted from S3" if item.final else f"the image cannot be read: {explain(error)}"
+                "the image is gone from S3" if item.final else f"the image cannot be read: {explain(error)}"
             )
             return
         except BotoCoreError as error:

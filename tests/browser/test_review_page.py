@@ -124,7 +124,7 @@ def test_a_key_labels_the_image_and_the_next_one_appears(desk: Desk, browser: Ch
     browser.wait_for("document.body.innerText.includes('Nothing to review')")
     assert desk.records() == {"a.png": "bicycle", "b.png": "bicycle", "c.png": "neither"}
     browser.press("q")
-    browser.wait_for("document.body.innerText.includes('Session ended: 3 saved')")
+    browser.wait_for("document.body.innerText.includes('Ended: 3 saved')")
 
 
 def test_keys_with_modifiers_and_held_keys_label_nothing(desk: Desk, browser: Chromium) -> None:
@@ -185,7 +185,7 @@ def test_an_image_that_is_gone_is_said_to_be_and_can_be_dismissed(desk: Desk, br
     desk.send("gone.png", drawing.house(64, 48))
     boto3.client("s3").delete_object(Bucket=BUCKET, Key="gone.png")
     browser.show(desk.address)
-    browser.wait_for("document.body.innerText.includes('The image was deleted from S3')")
+    browser.wait_for("document.body.innerText.includes('The image is gone from S3')")
     browser.press("1")
     browser.press("d")
     browser.wait_for("document.body.innerText.includes('Nothing to review')")

@@ -61,7 +61,7 @@ class Page:
 @contextmanager
 def reviewing(stack: Stack, *start: str, browser: str | None = None) -> Iterator[Page]:
     """Run the review as a user would, until the block ends."""
-    command = [sys.executable, *(start or ("-m", "monitoring")), "review", "--stack-name", STACK]
+    command = [sys.executable, *(start or ("-m", "operations")), "review", "--stack-name", STACK]
     process = subprocess.Popen(
         [*command, "--reviewer", "ada", *([] if browser else ["--no-browser"])],
         cwd=REPOSITORY,
