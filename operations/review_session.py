@@ -279,9 +279,7 @@ class ReviewSession:
         except ClientError as error:
             code = error.response["Error"]["Code"]
             item.final = code in ("NoSuchKey", "NoSuchVersion", "NoSuchBucket")
-            item.problem = (
-                "the image is gone from S3" if item.final else f"the image cannot be read: {explain(error)}"
-            )
+            item.problem = "the image is gone from S3" if item.final else f"the image cannot be read: {explain(error)}"
             return
         except BotoCoreError as error:
             item.problem = f"the image cannot be read: {error}"
