@@ -5,6 +5,7 @@ import re
 from html import escape
 from typing import Any
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 # Placeholders for the page's own colours, light or dark.
@@ -36,7 +37,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def to_svg(figure: Figure, title: str) -> str:
+def to_svg(figure: Figure, title: str) -> Markup:
     """Return the figure for use inside HTML: without prolog and metadata, and with ids that are unique on the page.
 
     Parameters
@@ -56,4 +57,4 @@ def to_svg(figure: Figure, title: str) -> str:
     svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {found[1]} {head}>", svg, count=1)
     for placeholder, variable in _VARIABLES.items():
         svg = svg.replace(placeholder, f"var({variable})")
-    return svg
+    return Markup(svg)

@@ -5,6 +5,7 @@ import datetime
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 from matplotlib import dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ def time_edges(seconds: Numbers) -> Numbers:
 
 def confidence_over_time(
     seconds: Numbers, confidence: Numbers, outcomes: npt.NDArray[np.str_], edges: Numbers, threshold: float, title: str
-) -> str:
+) -> Markup:
     """Draw every confidence over its time, with the median in each bar's length.
 
     The glyphs of an outcome are one path of the SVG, with the outcome's name as its ``data-outcome``.
@@ -83,17 +84,16 @@ def confidence_over_time(
             continue
         # 123.0 is written 123; equal positions are written once.
         places = "".join(dict.fromkeys(f"M{x:g} {y:g}{glyph}" for x, y in there))
-        glyphs.append(
-            f'<path class="glyph {outcome}" data-outcome="{outcome}" data-count="{len(there)}" d="{places}"/>'
-        )
+        path = Markup('<path class="glyph {0}" data-outcome="{0}" data-count="{1}" d="{2}"/>')
+        glyphs.append(path.format(outcome, len(there), places))
     # First in the SVG: the lines are drawn over the glyphs.
     head = svg.index(">") + 1
-    return svg[:head] + "".join(glyphs) + svg[head:]
+    return svg[:head] + Markup().join(glyphs) + svg[head:]
 
 
 def shares_over_time(
     seconds: Numbers, outcomes: npt.NDArray[np.str_], edges: Numbers, accepted_before: float, key: str
-) -> str:
+) -> Markup:
     """Draw the share of each outcome in bars over time, and the number of captures below.
 
     Parameters
@@ -140,7 +140,7 @@ def shares_over_time(
         return to_svg(figure, "Outcomes over time")
 
 
-def distribution(before: Numbers, now: Numbers, name: str, key: str) -> str:
+def distribution(before: Numbers, now: Numbers, name: str, key: str) -> Markup:
     """Draw how a numeric feature is distributed in the window, filled, and in the baseline, dashed.
 
     Both have the same bins, over all values except the outermost hundredth; the outermost bins hold the rest.

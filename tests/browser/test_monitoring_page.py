@@ -126,7 +126,7 @@ def test_what_is_smuggled_in_neither_runs_nor_loads(chromium: Chromium, page: Pa
     copy = tmp_path / "page.html"
     copy.write_text(page.read_text().replace("</main>", f"{smuggled}</main>"))
     chromium.show(copy.as_uri())
-    assert chromium.ask("document.title").startswith("Nothing drifted")
+    assert chromium.ask("document.title").startswith("No drift detected")
 
     def refused() -> str:
         chromium.ask("1")  # takes in what the browser has said since

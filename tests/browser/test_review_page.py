@@ -15,8 +15,9 @@ from PIL import Image
 
 from common import storage
 from demo import drawing
-from operations import review as module
-from operations.review import Review, ReviewServer
+from operations import review, review_session
+from operations.review import ReviewServer
+from operations.review_session import ReviewSession
 from tests.browser.chromium import CHROMIUM, Chromium
 
 BUCKET = "images"
@@ -36,7 +37,7 @@ class Desk:
 
     queue: str
     address: str
-    session: Review
+    session: ReviewSession
 
     def send(self, key: str, image: Image.Image, file_format: str = "PNG", **options: Any) -> None:
         """Store an image, and ask for its review as the workflow does."""
@@ -73,12 +74,12 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     if not CHROMIUM:
         pytest.skip("needs a browser: install chromium")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(review_session, "WAIT_SECONDS", 0)
     with mock_aws():
         storage._s3.cache_clear()
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         queue = boto3.client("sqs").create_queue(QueueName="review")["QueueUrl"]
-        session = Review(queue, ["bicycle", "motorcycle"], f"s3://{BUCKET}/labels", "ada")
+        session = ReviewSession(queue, ["bicycle", "motorcycle"], f"s3://{BUCKET}/labels", "ada")
         server = ReviewServer(session, 0)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -120,7 +121,7 @@ def test_a_key_labels_the_image_and_the_next_one_appears(desk: Desk, browser: Ch
     browser.press("1")
     browser.wait_for(shown("c.png"))
     browser.press("n")
-    browser.wait_for("document.body.innerText.includes('Nothing waits for review')")
+    browser.wait_for("document.body.innerText.includes('Nothing to review')")
     assert desk.records() == {"a.png": "bicycle", "b.png": "bicycle", "c.png": "neither"}
     browser.press("q")
     browser.wait_for("document.body.innerText.includes('Ended: 3 saved')")
@@ -150,7 +151,7 @@ def test_buttons_are_reached_and_pressed_by_keyboard_alone(desk: Desk, browser: 
     assert visited == ["1 bicycle", "2 motorcycle", "n neither", "s Skip", "q End"]
     browser.ask("document.querySelectorAll('#labels button')[1].focus()")
     browser.press("Enter")
-    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    browser.wait_for("document.body.innerText.includes('Nothing to review')")
     assert desk.records() == {"a.png": "motorcycle"}
 
 
@@ -187,7 +188,7 @@ def test_an_image_that_is_gone_is_said_to_be_and_can_be_dismissed(desk: Desk, br
     browser.wait_for("document.body.innerText.includes('The image is gone from S3')")
     browser.press("1")
     browser.press("d")
-    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    browser.wait_for("document.body.innerText.includes('Nothing to review')")
     assert desk.records() == {}
     listed = boto3.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]
     assert len(listed) == 1 and listed[0]["Key"].startswith("labels/dismissed/")
@@ -202,7 +203,7 @@ def test_a_failure_is_said_and_the_image_stays(desk: Desk, browser: Chromium) ->
     browser.wait_for("document.getElementById('said').innerText.includes('NoSuchBucket')")
     desk.session.labels_uri = f"s3://{BUCKET}/labels"
     browser.press("1")
-    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    browser.wait_for("document.body.innerText.includes('Nothing to review')")
     assert desk.records() == {"a.png": "bicycle"}
 
 
@@ -212,10 +213,10 @@ def test_the_file_that_opens_the_page_leads_to_it(
     desk.send("a.png", drawing.bicycle(64, 48))
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
-    module._open_browser(desk.address, str(tmp_path))
+    review._open_browser(desk.address, str(tmp_path))
     browser.send("Page.navigate", url=opened[0])
     browser.wait_for(f"location.href === '{desk.address}' && document.readyState === 'complete'")
     assert browser.wait_for(shown("a.png")) == 64
     browser.press("1")
-    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    browser.wait_for("document.body.innerText.includes('Nothing to review')")
     assert desk.records() == {"a.png": "bicycle"}

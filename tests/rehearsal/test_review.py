@@ -22,9 +22,9 @@ from tests.stack import HANG_SECONDS, REPOSITORY, STACK, Stack, wait_for
 #: The program as it is, but for how long a crash hides its message.
 QUICK = """
 import sys
-from operations import review
+from operations import review_session
 from operations.__main__ import main
-review.VISIBILITY_SECONDS, review.HEARTBEAT_SECONDS = 2, 0.5
+review_session.VISIBILITY_SECONDS, review_session.HEARTBEAT_SECONDS = 2, 0.5
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -425,5 +425,5 @@ def test_page_is_whole_and_needs_no_network(written: Path) -> None:
     assert "http:" not in html and "https:" not in html and "@import" not in html
     assert page.tags.count("svg") == 8
     assert page.tags.count("h1") == page.tags.count("main") == 1
-    for phrase in ("Advised threshold", "noise σ 0.08", "blur σ 1.2 px", "contrast ×0.3", "after preprocessing"):
+    for phrase in ("Recommended threshold", "noise σ 0.08", "blur σ 1.2 px", "contrast ×0.3", "after preprocessing"):
         assert phrase in html

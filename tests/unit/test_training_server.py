@@ -251,6 +251,13 @@ def test_the_image_holds_all_that_its_commands_import(tmp_path: Path) -> None:
             shutil.copy(REPOSITORY / source, path)
     # Most of the check is imported when it runs.
     names = ("serving.serve", "serving.server", "monitoring.__main__", "monitoring.check", "monitoring.report")
-    code = f"import {', '.join(names)}; print(serving.__file__)"
+    # A report needs its templates, of two packages.
+    code = f"""import {", ".join(names)}
+from monitoring.baseline import Baseline
+from monitoring.features import Features, Model
+from monitoring.window import Window
+beside = Baseline(Features(), Model(["bicycle"], 0.7), 0.001, 0.2, 0.95)
+assert "No captures" in monitoring.report.render(Window(), beside, monitoring.check.check(Window(), beside))
+print(serving.__file__)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.startswith(str(tmp_path)), done.stderr
