@@ -75,40 +75,40 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train on a staged folder and export ONNX (needs training/requirements.txt)",
-        description="Train a network on all training images, and one without each of several parts, whose answers on "
-        "the images left out give the calibration and the figures. Export one ONNX file; write the figures, the "
-        "risk-coverage curve and an advised threshold to metrics.json beside it. As many networks are trained at a "
-        "time as OMP_NUM_THREADS says (default: the number of cores).",
+        description="Train a network on all training images, and one without each of several folds. The predictions on "
+        "the held-out folds give the calibration and the metrics. Export one ONNX file; write the metrics, the "
+        "risk-coverage curve and a recommended threshold to metrics.json beside it. OMP_NUM_THREADS networks are "
+        "trained at a time (default: the number of cores).",
     )
     train.add_argument("--data", type=Path, default=STAGED, help="a staged folder (default: %(default)s)")
     train.add_argument("--out", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
     train.add_argument("--epochs", type=positive_int, default=Recipe.epochs, help="default: %(default)s")
-    train.add_argument("--folds", type=_folds, default=Recipe.folds, help="parts to leave out (default: %(default)s)")
+    train.add_argument("--folds", type=_folds, default=Recipe.folds, help="of cross-validation (default: %(default)s)")
     train.add_argument("--seed", type=count, default=0, help="default: %(default)s")
-    _add_advice(train)
+    _add_target(train)
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser(
         "evaluate",
         help="measure a model on image files: table, evaluation.json, report.html",
-        description="Run the endpoint's own code on images in class folders. Print accuracy, calibration, and what "
-        "passes the threshold; write OUT/evaluation.json and OUT/report.html.",
+        description="Run the endpoint's code on images in class folders. Print accuracy, calibration and coverage; "
+        "write OUT/evaluation.json and OUT/report.html.",
     )
     evaluate.add_argument("--model", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
     evaluate.add_argument(
         "--data",
         action="append",
         metavar="[NAME=]DIR[,DIR...]",
-        help="folders of class folders, which make one set of images; subfolders belong to their class, and folders "
-        "that are not named as a label count as other things. Where a folder has a folder 'test', or is staged, its "
-        "test images are taken. Several folders need a NAME. May be repeated, each set is reported for itself "
+        help="folders of class folders, which make one set of images. Subfolders belong to their class; folders that "
+        "are not named after a label are background. If a folder is staged or contains a folder 'test', only its test "
+        "images are used. Several folders need a NAME. May be repeated; each set is reported separately "
         f"(default: {STAGED})",
     )
     evaluate.add_argument("--out", type=Path, default=EVALUATION, help="folder to write (default: %(default)s)")
     evaluate.add_argument(
-        "--threshold", type=share, default=THRESHOLD, help="least confidence that passes (default: %(default)s)"
+        "--threshold", type=share, default=THRESHOLD, help="lowest confidence that passes (default: %(default)s)"
     )
-    _add_advice(evaluate)
+    _add_target(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     evaluate.set_defaults(run=_evaluate)
 
@@ -146,14 +146,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_advice(parser: argparse.ArgumentParser) -> None:
+def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--wanted",
-        type=_wanted,
+        "--target-accuracy",
+        type=_target_accuracy,
         default=0.95,
-        help="advise the lowest threshold that keeps this accuracy among what passes (default: %(default)s)",
+        help="recommend the lowest threshold at which predictions that pass reach this accuracy (default: %(default)s)",
     )
-    parser.add_argument("--confidence", type=_inner_share, default=0.95, help="of that advice (default: %(default)s)")
+    parser.add_argument(
+        "--confidence-level",
+        type=_confidence_level,
+        default=0.95,
+        help="of that recommendation (default: %(default)s)",
+    )
 
 
 def _folds(text: str) -> int:
@@ -162,13 +167,13 @@ def _folds(text: str) -> int:
     return int(text)
 
 
-def _inner_share(text: str) -> float:
+def _confidence_level(text: str) -> float:
     if not 0 < share(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return float(text)
 
 
-def _wanted(text: str) -> float:
+def _target_accuracy(text: str) -> float:
     if not 0.5 <= share(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0.5 and below 1")
     return float(text)
@@ -222,17 +227,17 @@ def _stage(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     try:
-        from training.evaluation.advice import sentence
+        from training.evaluation.threshold import sentence
         from training.fit.train import train
     except ModuleNotFoundError as error:
         raise CommandError(
             f"train needs {error.name}; use an environment with: pip install -r training/requirements.txt"
         ) from error
     recipe = replace(Recipe(), epochs=options.epochs, folds=options.folds)
-    report = train(options.data, options.out, recipe, options.seed, options.wanted, options.confidence)
+    report = train(options.data, options.out, recipe, options.seed, options.target_accuracy, options.confidence_level)
     for name in ("validation", "test"):
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))
-    print(sentence(report["advice"], options.wanted))
+    print(sentence(report["advice"], options.target_accuracy))
     print(f"wrote {options.out} ({options.out.stat().st_size:,} bytes) and {options.out.parent / 'metrics.json'}")
 
 
@@ -248,8 +253,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.data or [str(STAGED)],
         options.out,
         options.threshold,
-        options.wanted,
-        options.confidence,
+        options.target_accuracy,
+        options.confidence_level,
     )
     if options.json:
         print(json.dumps(short(evaluation), allow_nan=False))

@@ -13,7 +13,7 @@ from common.page import STYLE, THUMBNAIL, scrolling, thumbnail
 from common.progress import progress
 from src.serialize.decoder import decode
 from training.evaluation import plots
-from training.evaluation.answers import Answers
+from training.evaluation.predictions import Predictions
 from training.evaluation.robustness import CORRUPTIONS
 
 _MOST_MISTAKES = 12
@@ -34,7 +34,7 @@ _MEANINGS = {
 }
 
 
-def write_report(path: Path, evaluation: dict[str, Any], answers: dict[str, Answers]) -> None:
+def write_report(path: Path, evaluation: dict[str, Any], answers: dict[str, Predictions]) -> None:
     """Write the page.
 
     Parameters
@@ -79,7 +79,7 @@ a label, is at least {evaluation["threshold"]:g}. Every image went through the c
 """)
 
 
-def _section(key: str, name: str, answers: Answers, evaluation: dict[str, Any]) -> str:
+def _section(key: str, name: str, answers: Predictions, evaluation: dict[str, Any]) -> str:
     figures, labels, threshold = evaluation["sets"][name], evaluation["labels"], evaluation["threshold"]
     confidence = answers.probabilities.max(axis=1)
     known = answers.targets < len(labels)
@@ -176,7 +176,7 @@ def _classes(figures: dict[str, Any]) -> str:
     return f"<h3>By class folder</h3>{scrolling('By class folder', table)}"
 
 
-def _mistakes(answers: Answers, labels: list[str], threshold: float) -> str:
+def _mistakes(answers: Predictions, labels: list[str], threshold: float) -> str:
     confidence, answer = answers.probabilities.max(axis=1), answers.probabilities.argmax(axis=1)
     known = answers.targets < len(labels)
 
@@ -198,7 +198,7 @@ def _mistakes(answers: Answers, labels: list[str], threshold: float) -> str:
     return f"<h3>The most confident wrong answers</h3>{worst(known & (answer != answers.targets))}{others}"
 
 
-def _robustness(key: str, figures: dict[str, Any], answers: Answers) -> str:
+def _robustness(key: str, figures: dict[str, Any], answers: Predictions) -> str:
     columns = {
         "accuracy": "Accuracy",
         "coverage": "Coverage",
@@ -215,9 +215,9 @@ def _robustness(key: str, figures: dict[str, Any], answers: Answers) -> str:
     caption = "<caption>Selective: accuracy among what passes; others: share of other things that passes</caption>"
     table = f"{caption}<thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return f"""<h3>What does it pass when it cannot see well?</h3>
-<p>{len(answers.damaged)} images, damaged in each way. Brightness, contrast, blur and noise are applied to the network's
-input after preprocessing, so that they mean the same for pictures of every size; JPEG to the picture as the workflow
-sends it, at most {SENT_EDGE} pixels a side. σ of noise is a share of white.</p>
+<p>{len(answers.corrupted)} images, damaged in each way. Brightness, contrast, blur and noise are applied to the
+network's input after preprocessing, so that they mean the same for pictures of every size; JPEG to the picture as the
+workflow sends it, at most {SENT_EDGE} pixels a side. σ of noise is a share of white.</p>
 <p aria-hidden="true">● accuracy, solid &nbsp; ■ coverage, dotted &nbsp; ▲ selective accuracy, dashed</p>
 <div class="small">{drawn}</div>
 {scrolling("Robustness", table)}"""
