@@ -264,7 +264,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> None:
-    from training.deployment.deploy import Deployment, deploy
+    from training.deployment.deploy import deploy
+    from training.deployment.settings import Deployment
 
     _interrupt_on_sigterm()
     fields = {name: value for name, value in vars(options).items() if name != "run"}

@@ -12,7 +12,7 @@ import pytest
 from common.errors import CommandError
 from tests.stack import HANG_SECONDS
 from training.__main__ import main
-from training.deployment.deploy import Deployment
+from training.deployment.settings import Deployment
 
 REPOSITORY = Path(__file__).parents[2]
 ROLE = "arn:aws:iam::123456789012:role/serving"
@@ -113,9 +113,9 @@ def test_what_is_printed_beside_a_bar_arrives_on_stdout(tmp_path: Path, redirect
         ("endpoint_name", "Image-Classifier", "lower-case"),
         ("endpoint_name", "-x", "lower-case"),
         ("endpoint_name", "x" * 51, "at most 50"),
-        ("bucket", "s3://models", "leave s3:// and any path away"),
+        ("bucket", "s3://models", "omit s3:// and the path"),
         ("role_arn", "serving", "arn:aws:iam::123456789012:role/NAME"),
-        ("role_arn", "arn:aws:iam::123456789012:user/me", "not a role"),
+        ("role_arn", "arn:aws:iam::123456789012:user/me", "not a role ARN"),
         ("image_uri", "classifier:latest", "dkr.ecr.REGION"),
         ("image_uri", IMAGE.removesuffix(":1"), "tag or digest"),
         ("model", Path("/nonexistent.onnx"), "does not exist"),
