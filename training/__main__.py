@@ -22,8 +22,8 @@ EVALUATION = Path("build/evaluation")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 1 failed, 2 not understood (argparse)."""
-    return run(_parser(), arguments, "interrupted; the same command takes up where it can")
+    """Run one command; return its exit code: 0 success, 1 failure, 2 wrong arguments (argparse)."""
+    return run(_parser(), arguments, "interrupted; run the same command again to continue where possible")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,26 +35,26 @@ def _parser() -> argparse.ArgumentParser:
 
     stage = commands.add_parser(
         "stage",
-        help="turn images of any source into a folder to train on",
+        help="turn images of any source into a folder for training",
         description="Write images as OUT/{train,test}/{LABEL or neither}/NAME.png, with a manifest. "
-        "Images of classes that are no label become 'neither'. Prints these classes, and what was skipped: hidden and "
-        "system files, other file types, pictures under two labels. Run again, it verifies and changes nothing.",
+        "Images of all other classes become 'neither'. Prints these classes and the skipped files: hidden and "
+        "system files, other file types, images under two labels. A second run verifies and changes nothing.",
     )
     stage.add_argument(
         "--source",
         action="append",
         metavar="SOURCE",
-        help="a CIFAR-100 binary archive, or a folder or tar file of class folders, whose subfolders belong to their "
-        "class. An image below a folder named test is test data, even if that is SOURCE itself; every other one is "
-        "training data. SOURCE@test or SOURCE@train puts all of it there. A URL needs its checksum: URL#sha256=HEX. "
-        "May be repeated. Default: the CIFAR-100 binary archive from its home page",
+        help="a CIFAR-100 binary archive, or a folder or tar file of class folders; subfolders belong to their class. "
+        "Images below a folder named test, which may be SOURCE itself, are test data; all others are training data. "
+        "SOURCE@test or SOURCE@train overrides this. A URL needs its checksum: URL#sha256=HEX. May be repeated. "
+        "Default: the CIFAR-100 binary archive from its home page",
     )
     stage.add_argument(
         "--labels",
         action="append",
         metavar="LABELS",
         help=f"classes to learn (default: {LABELS}); or a folder or s3://BUCKET/PREFIX of reviewed images, which "
-        "become training data under the label that a person gave them. May be repeated",
+        "become training data under the label that a reviewer gave them. May be repeated",
     )
     stage.add_argument("--out", type=Path, default=STAGED, help="folder to write (default: %(default)s)")
     stage.add_argument(
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="keep at most N 'neither' images per split (default: all)",
     )
-    stage.add_argument("--s3", metavar="s3://BUCKET/PREFIX", help="then copy the folder there, what has changed only")
+    stage.add_argument("--s3", metavar="s3://BUCKET/PREFIX", help="also copy new and changed files there")
     stage.add_argument(
         "--cache",
         type=Path,
@@ -115,15 +115,15 @@ def _parser() -> argparse.ArgumentParser:
     deploy = commands.add_parser(
         "deploy",
         help="create or update the endpoint",
-        description="Ask ECR for the image, pack and upload the model, create what is new, create the endpoint or "
-        "update it in place, and wait. The same command again does nothing; after an interruption it goes on waiting.",
+        description="Look up the image in ECR, upload the model, create the endpoint or update it in place, and wait. "
+        "A second run of the same command does nothing; after an interruption it continues to wait.",
     )
-    deploy.add_argument("--endpoint-name", required=True, help="stays the same over all updates")
+    deploy.add_argument("--endpoint-name", required=True, help="remains the same for all updates")
     deploy.add_argument(
-        "--bucket", required=True, help="for the model and the captured data (below capture/); the stack's ModelBucket"
+        "--bucket", required=True, help="for the model and the captured data (under capture/); the stack's ModelBucket"
     )
-    deploy.add_argument("--role-arn", required=True, help="role that SageMaker runs the container as")
-    deploy.add_argument("--image-uri", required=True, help="the container's image in ECR, as make image pushes it")
+    deploy.add_argument("--role-arn", required=True, help="role of the container")
+    deploy.add_argument("--image-uri", required=True, help="the container's image in ECR, pushed by make image")
     deploy.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
     deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
     deploy.add_argument("--instance-count", type=positive_int, default=1, help="default: %(default)s")
@@ -131,15 +131,15 @@ def _parser() -> argparse.ArgumentParser:
         "--capture-percentage",
         type=int,
         default=100,
-        help="of requests to capture, 0 for none (default: %(default)s)",
+        help="percentage of requests to capture (default: %(default)s)",
     )
     deploy.set_defaults(run=_deploy)
 
     remove = commands.add_parser(
         "remove",
         help="delete the endpoint, its configurations and models",
-        description="Delete the endpoint, its configurations and its models, without asking; of an endpoint that is "
-        "being created or updated, once that has ended. Files in S3 stay.",
+        description="Delete the endpoint, its configurations and its models, without confirmation. If the endpoint is "
+        "being created or updated, wait for that first. Files in S3 stay.",
     )
     remove.add_argument("--endpoint-name", required=True)
     remove.set_defaults(run=_remove)
@@ -184,11 +184,11 @@ def _stage(options: argparse.Namespace) -> None:
     from training.dataset.reviewed import ReviewedSource
     from training.dataset.staging import stage
 
-    # A list of labels has a comma and no slash.
+    # A list of labels contains a comma and no slash.
     places = [text for text in options.labels or [] if "/" in text or ("," not in text and Path(text).is_dir())]
     lists = [text for text in options.labels or [] if text not in places] or [LABELS]
     if len(lists) > 1:
-        raise CommandError(f"the classes to learn are given twice, as {' and as '.join(lists)}; write them as one list")
+        raise CommandError(f"the classes to learn are given twice: {' and '.join(lists)}; give one list")
     labels = parse_labels(lists[0])
     if options.s3:
         from common.storage import parse_s3
@@ -203,8 +203,8 @@ def _stage(options: argparse.Namespace) -> None:
     if reviewed and manifest.reviewed:
         why = {
             "test": "are test images",
-            "duplicates": "show the same as another reviewed one",
-            "unusable": "cannot be used (named below)",
+            "duplicates": "are duplicates of another reviewed image",
+            "unusable": "are unusable (named below)",
         }
         left_out = [f"{manifest.reviewed[name]} {text}" for name, text in why.items() if manifest.reviewed[name]]
         joined = f"{manifest.reviewed['joined']} of {sum(manifest.reviewed.values())} reviewed images joined"
@@ -212,17 +212,17 @@ def _stage(options: argparse.Namespace) -> None:
     if manifest.neither_classes:
         print(f"{NEITHER} comes from {class_counts(manifest.neither_classes, labels)}")
     if manifest.duplicates:
-        print(f"left out {manifest.duplicates} images that occur twice")
+        print(f"skipped {manifest.duplicates} duplicate image{'s' * (manifest.duplicates > 1)}")
     for pair in manifest.conflicts:
-        print(f"warning: left out one picture under two labels: {pair}", file=sys.stderr)
+        print(f"warning: skipped an image under two labels: {pair}", file=sys.stderr)
     for reason in manifest.unreadable:
-        print(f"left out {reason}", file=sys.stderr)
+        print(f"skipped {reason}", file=sys.stderr)
     for line in skipped_lines(manifest.skipped or []):
         print(line, file=sys.stderr)
     print(f"staged in {options.out}")
     if options.s3:
         copied = upload(options.out, bucket, prefix)
-        print(f"copied {copied.sent} objects to {options.s3}; {copied.unchanged} were there already")
+        print(f"copied {copied.sent} objects to {options.s3}; {copied.unchanged} were unchanged")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -280,7 +280,7 @@ def _remove(options: argparse.Namespace) -> None:
 
 
 def _interrupt_on_sigterm() -> None:
-    """Let SIGTERM end the command as Ctrl-C does, with a line on what AWS goes on with."""
+    """Handle SIGTERM like Ctrl-C, which prints what continues on AWS."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
