@@ -15,7 +15,7 @@ from samtranslator.yaml_helper import yaml_parse
 from operations.replay import CORRECTED
 from src.serialize import app as serialize
 from src.serialize import decoder
-from training.deployment.deploy import Deployment, _settings
+from training.deployment.settings import Deployment, sagemaker_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -156,7 +156,7 @@ def test_captures_and_checks_expire_and_nothing_else(template: dict[str, Any], t
     (tmp_path / "model.onnx").touch()
     image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/i:1"
     wanted = Deployment("e", "models", "arn:aws:iam::123456789012:role/r", image, tmp_path / "model.onnx")
-    assert _settings(wanted, image, "s3://m")["capture"]["DestinationS3Uri"] == "s3://models/capture"
+    assert sagemaker_settings(wanted, image, "s3://m")["capture"]["DestinationS3Uri"] == "s3://models/capture"
     assert not {field.name for field in fields(Deployment)} & {"capture_prefix", "capture_uri"}
 
 

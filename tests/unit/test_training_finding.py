@@ -118,7 +118,7 @@ def test_what_was_skipped_is_printed_and_is_in_both_json_files(
     arguments = ["evaluate", "--data", str(root), "--out", str(tmp_path / "evaluation")]
     assert main(arguments) == 0
     said, named = capsys.readouterr()
-    assert "other things come from 1 class: van (1)\n" in said and "skipped 1: file type .txt" in named
+    assert "background comes from 1 class: van (1)\n" in said and "skipped 1: file type .txt" in named
     assert main([*arguments, "--json"]) == 0
     skipped = json.loads(capsys.readouterr().out)["skipped"]
     assert skipped == read_manifest(out).skipped

@@ -261,7 +261,7 @@ def test_labels_that_cannot_work(labels: str, reason: str) -> None:
 
 
 def test_cut_or_inconsistent_archives_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="no multiple of the 3074 bytes"):
+    with pytest.raises(CommandError, match="not a multiple of the 3074 bytes"):
         run(tmp_path / "out", write_cifar(tmp_path / "cut.tar.gz", b"\x00" * 100))
     with pytest.raises(CommandError, match="fine label 9, but"):
         run(tmp_path / "out", write_cifar(tmp_path / "label.tar.gz", record(9, 0)))
@@ -360,10 +360,10 @@ def test_the_command_says_which_reviewed_images_joined(tmp_path: Path, capsys: p
         assert main(command) == 0
         said, named = capsys.readouterr()
         assert (
-            "2 of 6 reviewed images joined; 1 are test images; 1 show the same as another reviewed one; "
-            "2 cannot be used (named below)\n"
+            "2 of 6 reviewed images joined; 1 are test images; 1 are duplicates of another reviewed image; "
+            "2 are unusable (named below)\n"
         ) in said
-        assert named.count("left out labels/") == 2
+        assert named.count("skipped labels/") == 2
 
 
 def test_of_two_reviews_of_the_same_picture_the_newest_counts(tmp_path: Path) -> None:
@@ -414,8 +414,8 @@ def test_reviews_that_cannot_be_trusted_are_left_out_and_named(tmp_path: Path) -
     manifest = run(tmp_path / "out", archive, reviews=reviews)
     assert manifest.counts["train"]["bicycle"] == 3
     left_out = "\n".join(manifest.unreadable)
-    assert f"{changed}.png: it is not the image that was reviewed" in left_out
-    assert f"{lost}.png: there is a review of it, but no image" in left_out
+    assert f"{changed}.png: the image has changed since the review" in left_out
+    assert f"{lost}.png: it was reviewed, but the image is missing" in left_out
     assert all(f"{name}.json" in left_out for name in (outside, "0" * 16, "1" * 16))
 
 
@@ -426,7 +426,7 @@ def test_reviews_with_a_label_that_nobody_learns_are_refused(
     write_review(reviews, "pickup_truck", png(50))
     command = ["stage", "--source", str(archive), "--out", str(tmp_path / "out"), "--labels", str(reviews)]
     assert main(command) == 1
-    assert "pickup_truck; the labels are bicycle, motorcycle, and neither" in capsys.readouterr().err
+    assert "pickup_truck; expected bicycle, motorcycle or neither" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main([*command, "--labels", "bicycle,motorcycle,pickup_truck"]) == 0
     assert "4 pickup_truck" in capsys.readouterr().out
@@ -446,7 +446,7 @@ def test_reviews_are_read_from_s3_and_left_as_they_are(tmp_path: Path, monkeypat
         manifest = run(tmp_path / "out", archive, reviews="s3://images/labels")
         run(tmp_path / "out", archive, reviews="s3://images/labels/")
         assert {i["Key"]: i["LastModified"] for i in s3.list_objects_v2(Bucket="images")["Contents"]} == before
-        with pytest.raises(CommandError, match="s3://images/nothing holds no reviews"):
+        with pytest.raises(CommandError, match="s3://images/nothing contains no reviews"):
             ReviewedSource("s3://images/nothing")
     assert manifest.counts["train"]["motorcycle"] == 23
     origins = {entry.source for entry in manifest.images if "reviewed" in entry.path}

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.plots import FAINT, FIRST, INK, SECOND, SOFT, STYLE, to_svg
-from training.evaluation.metrics import wilson
+from training.evaluation.intervals import wilson
 from training.evaluation.robustness import CORRUPTIONS, describe
 
 

@@ -12,7 +12,7 @@ from common.page import THUMBNAIL, render_template, thumbnail
 from common.progress import progress
 from src.serialize.decoder import decode
 from training.evaluation import plots
-from training.evaluation.answers import Answers
+from training.evaluation.predictions import Predictions
 from training.evaluation.robustness import CORRUPTIONS
 
 _MOST_MISTAKES = 12
@@ -28,7 +28,7 @@ _SUMMARY = (
 )
 
 
-def write_report(path: Path, evaluation: dict[str, Any], answers: dict[str, Answers]) -> None:
+def write_report(path: Path, evaluation: dict[str, Any], answers: dict[str, Predictions]) -> None:
     """Write the page.
 
     Parameters
@@ -56,7 +56,7 @@ def write_report(path: Path, evaluation: dict[str, Any], answers: dict[str, Answ
     path.write_text(page)
 
 
-def _set(key: str, name: str, answers: Answers, evaluation: dict[str, Any]) -> dict[str, Any]:
+def _set(key: str, name: str, answers: Predictions, evaluation: dict[str, Any]) -> dict[str, Any]:
     figures, labels, threshold = evaluation["sets"][name], evaluation["labels"], evaluation["threshold"]
     confidence = answers.probabilities.max(axis=1)
     known = answers.targets < len(labels)
@@ -75,12 +75,12 @@ def _set(key: str, name: str, answers: Answers, evaluation: dict[str, Any]) -> d
         },
         "wrong": _most_confident(answers, wrong, labels, threshold),
         "background": None if known.all() else _most_confident(answers, ~known, labels, threshold),
-        "corrupted": len(answers.damaged),
+        "corrupted": len(answers.corrupted),
     }
 
 
 def _most_confident(
-    answers: Answers, which: npt.NDArray[np.bool_], labels: list[str], threshold: float
+    answers: Predictions, which: npt.NDArray[np.bool_], labels: list[str], threshold: float
 ) -> list[dict[str, Any]]:
     confidence, label = answers.probabilities.max(axis=1), answers.probabilities.argmax(axis=1)
     chosen = sorted(np.flatnonzero(which), key=lambda i: -confidence[i])[:_MOST_MISTAKES]

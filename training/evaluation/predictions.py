@@ -1,4 +1,4 @@
-"""What the served model predicts for sets of images, and for damaged copies of them."""
+"""Predictions of the served model for sets of images, and for corrupted copies of them."""
 
 import hashlib
 import math
@@ -13,32 +13,45 @@ from common.progress import progress
 from serving.model import Model
 from serving.preprocess import preprocess
 from src.serialize.decoder import ImageError
-from training.evaluation.robustness import CASES, corrupted
+from training.evaluation.robustness import CASES, corrupt
 
-# Each image is damaged in 15 ways; beyond this many per class that costs minutes and tells nothing new.
-_DAMAGED_PER_CLASS = 500
+# Each image is corrupted in 15 ways; more images per class than this take minutes and add no information.
+_CORRUPTED_PER_CLASS = 500
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the model said about a set of images.
+class Predictions:
+    """Predictions for a set of images.
 
-    ``targets`` (n,) holds the index of the right label, or len(labels) for other things; ``probabilities`` is
-    (n, labels). ``damaged`` (m,) lists the images that were also damaged, and ``damaged_probabilities``
-    (cases, m, labels) what the model said then. ``conflicts`` names pictures under two labels; neither counts.
+    Attributes
+    ----------
+    images : list of ImageFile
+        The n images that count.
+    targets : numpy.ndarray
+        Shape (n,): the index of the correct label, or len(labels) for background.
+    probabilities : numpy.ndarray
+        Shape (n, labels).
+    corrupted : numpy.ndarray
+        Shape (m,): indices of the images that were also corrupted.
+    corrupted_probabilities : numpy.ndarray
+        Shape (cases, m, labels).
+    unreadable : list of str
+        Images that cannot be read, with the reason.
+    conflicts : list of str
+        Images that occur under two labels, and do not count.
     """
 
     images: list[ImageFile]
     targets: npt.NDArray[np.integer]
     probabilities: npt.NDArray[np.floating]
-    damaged: npt.NDArray[np.integer]
-    damaged_probabilities: npt.NDArray[np.floating]
+    corrupted: npt.NDArray[np.integer]
+    corrupted_probabilities: npt.NDArray[np.floating]
     unreadable: list[str]
     conflicts: list[str]
 
 
-def ask(name: str, images: list[ImageFile], model: Model) -> Answers:
-    """Show every image of a set to the model, and damaged copies of it too.
+def predict(name: str, images: list[ImageFile], model: Model) -> Predictions:
+    """Run the model on every image of a set, and on corrupted copies.
 
     Raises
     ------
@@ -47,11 +60,11 @@ def ask(name: str, images: list[ImageFile], model: Model) -> Answers:
     """
     index = {label: i for i, label in enumerate(model.labels)}
     targets = np.array([index.get(image.class_name, len(index)) for image in images])
-    damaged = set(_spread(targets))
+    chosen = set(_spread(targets))
     read: list[int] = []
     pictures: list[bytes] = []
     probabilities: dict[int, list[float]] = {}
-    worse: dict[int, list[list[float]]] = {}
+    degraded: dict[int, list[list[float]]] = {}
     unreadable = []
     with progress(f"evaluate {name}", len(images), "images") as advance:
         for i, image in enumerate(images):
@@ -59,27 +72,29 @@ def ask(name: str, images: list[ImageFile], model: Model) -> Answers:
             try:
                 content = image.path.read_bytes()
                 pixels = preprocess(content, model.input_size)
-                copies = corrupted(content, pixels, seed=i) if i in damaged else []
+                copies = corrupt(content, pixels, seed=i) if i in chosen else []
             except ImageError as error:
                 unreadable.append(f"{image.name}: {error}")
                 continue
             if copies:
-                worse[i] = [model.probabilities(copy) for copy in copies]
+                degraded[i] = [model.probabilities(copy) for copy in copies]
             read.append(i)
             pictures.append(hashlib.sha256(pixels.tobytes()).digest())
             probabilities[i] = model.probabilities(pixels)
-    conflicts, unclear = _conflicts([images[i] for i in read], targets[read], pictures)
-    read = [i for i, both in zip(read, unclear, strict=True) if not both]
+    conflicts, ambiguous = _conflicts([images[i] for i in read], targets[read], pictures)
+    read = [i for i, both in zip(read, ambiguous, strict=True) if not both]
     if not (targets[read] < len(index)).any():
         example = next(iter([*unreadable, *conflicts]), "")
-        raise CommandError(f"{name}: no image of a label can be read, for example {example}")
-    kept = [position for position, i in enumerate(read) if i in worse]
-    return Answers(
+        raise CommandError(f"{name}: no image with a label can be read, for example {example}")
+    kept = [position for position, i in enumerate(read) if i in degraded]
+    return Predictions(
         [images[i] for i in read],
         targets[read],
         np.array([probabilities[i] for i in read]),
         np.array(kept, int),
-        np.array([worse[read[position]] for position in kept]).reshape(-1, len(CASES), len(index)).transpose(1, 0, 2),
+        np.array([degraded[read[position]] for position in kept])
+        .reshape(-1, len(CASES), len(index))
+        .transpose(1, 0, 2),
         unreadable,
         conflicts,
     )
@@ -88,7 +103,7 @@ def ask(name: str, images: list[ImageFile], model: Model) -> Answers:
 def _conflicts(
     images: list[ImageFile], targets: npt.NDArray[np.integer], pictures: list[bytes]
 ) -> tuple[list[str], list[bool]]:
-    """Name images that are the same to the network and have different targets; tell which images those are."""
+    """Name images that are equal to the network and have different targets; return which images those are."""
     first: dict[bytes, dict[int, ImageFile]] = {}
     for image, target, picture in zip(images, targets, pictures, strict=True):
         first.setdefault(picture, {}).setdefault(int(target), image)
@@ -97,9 +112,9 @@ def _conflicts(
 
 
 def _spread(targets: npt.NDArray[np.integer]) -> list[int]:
-    """Choose at most `_DAMAGED_PER_CLASS` images of each class, evenly spread."""
+    """Choose at most `_CORRUPTED_PER_CLASS` images of each class, evenly spread."""
     chosen: list[int] = []
     for target in np.unique(targets):
         members = np.flatnonzero(targets == target)
-        chosen += members[:: math.ceil(len(members) / _DAMAGED_PER_CLASS)].tolist()
+        chosen += members[:: math.ceil(len(members) / _CORRUPTED_PER_CLASS)].tolist()
     return chosen
