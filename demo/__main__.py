@@ -22,8 +22,8 @@ from demo.images import ImageSetError, Sample, collect
 from demo.pictures import draw_contact_sheet, draw_workflow
 from demo.watch import LIMIT_SECONDS, WatchError, check, fetch, out_of_focus, send
 from rehearsal.environment import redirected, undisturbed
-from rehearsal.gaps import RehearsalError
 from rehearsal.lifecycle import down, up
+from rehearsal.patches import RehearsalError
 
 OUT = Path("build/demo")
 #: Its own, so that a rehearsal that somebody has running is left alone.

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from rehearsal.environment import WELL_KNOWN, credentials, redirected, without_proxy
-from rehearsal.gaps import GAPS, RehearsalError
 from rehearsal.lifecycle import LOG_FILE, Running, down, find, up
+from rehearsal.patches import GAPS, RehearsalError, load
 
 
 def main() -> int:
@@ -47,21 +47,7 @@ def _main() -> int:
 def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     if arguments.command == "gaps":
-        from rehearsal import (  # noqa: F401  (each enters its gaps)
-            endpoints,
-            executions,
-            filters,
-            functions,
-            jobs,
-            parameters,
-            queues,
-            rollback,
-            rules,
-            signals,
-            stacks,
-            storage,
-            tasks,
-        )
+        load()
 
         for entry in GAPS:
             print(f"{entry.name}\n    {entry.reason}")

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rehearsal.environment import inherited
-from rehearsal.gaps import RehearsalError
+from rehearsal.patches import RehearsalError
 
 #: For a server that hangs, and for a process that does not end although it was killed.
 START_SECONDS, END_SECONDS = 600, 60

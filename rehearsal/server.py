@@ -32,29 +32,18 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    from rehearsal import (  # noqa: F401  (each enters its gaps)
-        endpoints,
-        executions,
-        filters,
-        functions,
-        jobs,
-        parameters,
-        queues,
-        rollback,
-        rules,
-        signals,
-        stacks,
-        storage,
-        tasks,
-    )
-    from rehearsal.gaps import fill_gaps
+    from rehearsal.patches import fill_gaps, load
+
+    load()
+    from rehearsal import cloudwatch_alarms, lambda_, sagemaker_endpoints, sagemaker_jobs, scheduler
     from rehearsal.refusals import Application
 
     fill_gaps()
-    functions.start(folder / "functions")
-    endpoints.start(folder / "endpoints")
-    jobs.start(folder / "jobs")
-    signals.start()
+    lambda_.start(folder / "functions")
+    sagemaker_endpoints.start(folder / "endpoints")
+    sagemaker_jobs.start(folder / "jobs")
+    scheduler.start()
+    cloudwatch_alarms.start()
     # Containers (sam local invoke) reach this machine by another address than the loopback one.
     application = Application(create_backend_app)
     for host in {"127.0.0.1", os.environ.get("REHEARSAL_HOST", "127.0.0.1")}:

@@ -5,11 +5,32 @@ An entry can be deleted when the pinned moto closes its gap; ``python -m rehears
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
 #: The only release whose internals the entries are known to fit.
 MOTO = "5.2.5"
+#: The modules that register patches. Of two patches of the same function, the later one gets the earlier one.
+MODULES = (
+    "sagemaker_endpoints",
+    "stepfunctions_executions",
+    "stepfunctions_tasks",
+    "logs",
+    "lambda_",
+    "sagemaker_jobs",
+    "scheduler",
+    "cloudformation_parameters",
+    "sqs",
+    "cloudformation_updates",
+    "events",
+    "cloudwatch_alarms",
+    "cloudwatch_metrics",
+    "cloudformation_transform",
+    "cloudformation_resources",
+    "cloudformation_changes",
+    "s3",
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +74,12 @@ def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         name,
         classmethod(lambda _, *a, **k: replacement(*a, **k)) if hasattr(original, "__self__") else replacement,
     )
+
+
+def load() -> None:
+    """Import every module that registers patches."""
+    for name in MODULES:
+        import_module(f"rehearsal.{name}")
 
 
 def fill_gaps() -> None:

@@ -4,15 +4,12 @@
 starts here for an endpoint is the code that the container image holds, with the model that it was given.
 """
 
-import base64
-import datetime
 import hashlib
 import http.client
 import io
 import json
 import logging
 import os
-import random
 import re
 import subprocess
 import sys
@@ -20,7 +17,6 @@ import tarfile
 import threading
 import time
 import uuid
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,22 +33,32 @@ from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 
 from rehearsal.environment import REGION
-from rehearsal.gaps import RehearsalError, gap, replace
 from rehearsal.lifecycle import free_port
+from rehearsal.patches import RehearsalError, gap, replace
+from rehearsal.sagemaker_capture import Capture
 
 log = logging.getLogger("rehearsal")
 
+
 #: What the container image holds.
 PROGRAM = Path(__file__).parents[1]
+
+
 REPOSITORY = "image-classifier"
+
+
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
 #: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html#API_runtime_InvokeEndpoint_RequestBody
 MAX_BODY_BYTES = 6 * 1024 * 1024
+
+
 RESPONSE_SECONDS = 60
+
+
 #: For a server that hangs; one that ends is noticed at once.
 START_SECONDS = 600
-#: SageMaker, too, collects captured requests for a while before it writes a file.
-CAPTURE_FLUSH_SECONDS = 1.0
 
 
 class InvokeError(JsonRESTError):
@@ -162,72 +168,6 @@ class ModelServer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-
-class Capture:
-    """Data capture: obeys an endpoint's DataCaptureConfig, and writes JSON Lines to S3 as SageMaker does."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self._lock, self._flushing = threading.Lock(), threading.Lock()
-        threading.Thread(target=self._flush_for_ever, daemon=True).start()
-
-    def record(
-        self,
-        endpoint: str,
-        variant: str,
-        config: dict[str, Any],
-        request: tuple[str, bytes],
-        answer: tuple[str, bytes],
-        inference_id: str | None,
-    ) -> None:
-        """Keep one request and its answer, each as (content type, body), if the configuration asks for it."""
-        if not config.get("EnableCapture") or random.uniform(0, 100) >= config["InitialSamplingPercentage"]:
-            return
-        modes = {option["CaptureMode"] for option in config["CaptureOptions"]}
-        headers = config.get("CaptureContentTypeHeader", {})
-        data = {}
-        if modes & {"Input", "InputAndOutput"}:
-            data["endpointInput"] = self._part("INPUT", *request, headers)
-        if modes & {"Output", "InputAndOutput"}:
-            data["endpointOutput"] = self._part("OUTPUT", *answer, headers)
-        now = datetime.datetime.now(datetime.UTC)
-        metadata = {"eventId": str(uuid.uuid4()), "inferenceTime": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
-        if inference_id:
-            metadata["inferenceId"] = inference_id
-        line = {"captureData": data, "eventMetadata": metadata, "eventVersion": "0"}
-        folder = f"{config['DestinationS3Uri'].rstrip('/')}/{endpoint}/{variant}/{now:%Y/%m/%d/%H}"
-        with self._lock:
-            self._waiting[folder].append(line)
-
-    @staticmethod
-    def _part(mode: str, content_type: str, body: bytes, headers: dict[str, Any]) -> dict[str, str]:
-        part = {"observedContentType": content_type, "mode": mode}
-        if content_type in headers.get("JsonContentTypes", []):
-            return {**part, "data": body.decode(), "encoding": "JSON"}
-        if content_type in headers.get("CsvContentTypes", []):
-            return {**part, "data": body.decode(), "encoding": "CSV"}
-        return {**part, "data": base64.b64encode(body).decode(), "encoding": "BASE64"}
-
-    def _flush_for_ever(self) -> None:
-        while True:
-            time.sleep(CAPTURE_FLUSH_SECONDS)
-            self.flush()
-
-    def flush(self) -> None:
-        """Write everything that was recorded before this call."""
-        with self._flushing:
-            with self._lock:
-                waiting, self._waiting = self._waiting, defaultdict(list)
-            for folder, lines in waiting.items():
-                location = urlsplit(folder)
-                now = datetime.datetime.now(datetime.UTC)
-                key = f"{location.path.lstrip('/')}/{now:%M-%S-%f}-{uuid.uuid4()}.jsonl"
-                body = "".join(json.dumps(line) + "\n" for line in lines)
-                try:
-                    boto3.client("s3").put_object(Bucket=location.netloc, Key=key, Body=body.encode())
-                except Exception:  # capture never harms the endpoint; here it must at least be seen
-                    log.exception("Data capture to %s failed", folder)
 
 
 class Endpoints:
