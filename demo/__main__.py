@@ -102,7 +102,7 @@ def demonstrate(folder: Path) -> None:
     with step("start AWS on this machine (python -m rehearsal up)"):
         down(folder)
         running = up(folder)
-    environment = redirected(undisturbed(os.environ), running.port)
+    environment = redirected(undisturbed(os.environ), running.port, running.region)
     os.environ.clear()
     os.environ.update(environment)
     with step("sam build"):

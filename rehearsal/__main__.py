@@ -68,7 +68,9 @@ def _run(arguments: argparse.Namespace) -> int:
             if not argv:
                 raise RehearsalError("exec needs a command, as in: python -m rehearsal exec -- sam list stack-outputs")
             try:
-                return subprocess.run(argv, env=redirected(os.environ, running.port), check=False).returncode
+                return subprocess.run(
+                    argv, env=redirected(os.environ, running.port, running.region), check=False
+                ).returncode
             except OSError as error:
                 raise RehearsalError(f"cannot run {argv[0]}: {error.strerror}") from error
     return 0
@@ -83,7 +85,7 @@ def _running(folder: Path) -> Running:
 
 def _shell_commands(running: Running) -> str:
     """Return commands of bash and zsh that make a shell's environment what ``exec`` gives a command."""
-    settings = {**credentials(running.port), **without_proxy(os.environ)}
+    settings = {**credentials(running.port, running.region), **without_proxy(os.environ)}
     present = [name for name in os.environ if name.startswith("AWS_") and name.isidentifier() and name.isascii()]
     unwanted = sorted({*WELL_KNOWN, *present} - set(settings))
     return "\n".join(
@@ -92,7 +94,7 @@ def _shell_commands(running: Running) -> str:
 
 
 def _print_status(running: Running, folder: Path) -> None:
-    environment = redirected(os.environ, running.port)
+    environment = redirected(os.environ, running.port, running.region)
     os.environ.clear()
     os.environ.update(environment)
     import boto3

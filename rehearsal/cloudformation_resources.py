@@ -16,7 +16,6 @@ from rehearsal.patches import RehearsalError, gap, replace
 
 log = logging.getLogger("rehearsal")
 
-
 #: Types whose resources are only recorded: who may do what is not enforced here.
 RECORDED_TYPES = {
     "AWS::S3::BucketPolicy": "moto obeys Deny and ignores its conditions: TLS-only would lock everyone out",

@@ -16,7 +16,7 @@ SERVERLESS = "AWS::Serverless-2016-10-31"
 
 
 class _NoManagedPolicies:
-    """Stands where the transform looks up managed policies by name; this project's roles use none."""
+    """Stands where the transform looks up managed policies by name."""
 
     def load(self) -> dict[str, str]:
         raise RehearsalError("The rehearsal knows no managed policies by name; write their ARN, or the statements")

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import botocore.session
 from moto.cloudwatch.exceptions import ValidationError
 from moto.cloudwatch.models import (
     Alarm,
@@ -37,25 +38,14 @@ from rehearsal.patches import RehearsalError, gap, replace
 
 log = logging.getLogger("rehearsal")
 
-
 EVALUATION_SECONDS = 1.0
-
-
-#: How messages call the rehearsal's only region, us-east-1.
-REGION_NAME = "US East (N. Virginia)"
-
-
 STATISTICS = ("SampleCount", "Average", "Sum", "Minimum", "Maximum")
-
-
 COMPARISONS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "GreaterThanOrEqualToThreshold": ("greater than or equal to", operator.ge),
     "GreaterThanThreshold": ("greater than", operator.gt),
     "LessThanThreshold": ("less than", operator.lt),
     "LessThanOrEqualToThreshold": ("less than or equal to", operator.le),
 }
-
-
 OPERATORS: dict[type, Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -68,16 +58,12 @@ OPERATORS: dict[type, Callable[[float, float], float]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-
-
 AGGREGATES: dict[str, Callable[[list[float]], float]] = {
     "MAX": max,
     "MIN": min,
     "SUM": sum,
     "AVG": statistics.fmean,
 }
-
-
 LANGUAGE = "+ - * / ( ) < <= > >= == != FILL(m, n) IF(c, a, b) and MAX, MIN, SUM, AVG of a [list]"
 
 
@@ -239,6 +225,12 @@ def evaluate(alarm: Alarm, points: list[float | None]) -> tuple[str, str]:
     return "ALARM" if undecided and there and breaching == len(there) else "OK", reason
 
 
+def _region_name(region: str) -> str:
+    """Return how CloudWatch's messages call a Region, such as US East (N. Virginia)."""
+    partitions = botocore.session.get_session().get_data("endpoints")["partitions"]
+    return str(next((p["regions"][region]["description"] for p in partitions if region in p["regions"]), region))
+
+
 def _message(alarm: Alarm, account: str, old: str) -> dict[str, Any]:
     """Return what CloudWatch sends to a topic; its ``Trigger`` is the alarm's own part alone, without the metrics."""
     return {
@@ -248,7 +240,7 @@ def _message(alarm: Alarm, account: str, old: str) -> dict[str, Any]:
         "NewStateValue": alarm.state_value,
         "NewStateReason": alarm.state_reason,
         "StateChangeTime": f"{alarm.state_updated_timestamp.isoformat('T', 'milliseconds')}+0000",
-        "Region": REGION_NAME,
+        "Region": _region_name(alarm.alarm_arn.split(":")[3]),
         "AlarmArn": alarm.alarm_arn,
         "OldStateValue": old,
         "OKActions": alarm.ok_actions,
@@ -303,7 +295,7 @@ def alarms_change_and_tell_their_topics() -> None:
         )
         for arn in actions if alarm.actions_enabled else ():
             _, _, _, region, account, _ = arn.split(":")
-            subject = f'{state_value}: "{alarm.name}" in {REGION_NAME}'[:100]
+            subject = f'{state_value}: "{alarm.name}" in {_region_name(region)}'[:100]
             try:
                 sns_backends[account][region].publish(json.dumps(_message(alarm, account, old)), arn, subject=subject)
                 _remember(alarm, "Action", f"Successfully executed action {arn}")

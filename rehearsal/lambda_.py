@@ -1,9 +1,4 @@
-"""Lambda: each built function runs under the Runtime Interface Emulator that ships with SAM CLI.
-
-A sandbox is one emulator process with one function in it. The emulator takes one request at a time, so a
-function has a pool of them, as in Lambda itself. Errors, time-outs, the memory setting and the payload limits
-come out as they do in Lambda; ``docs/rehearsal.md`` lists what does not.
-"""
+"""Lambda: each built function runs under the Runtime Interface Emulator that ships with SAM CLI."""
 
 import base64
 import io
@@ -24,7 +19,6 @@ from rehearsal.lambda_sandboxes import Outcome, Pool, Settings, emulator, link_r
 from rehearsal.patches import gap, replace
 
 log = logging.getLogger("rehearsal")
-
 
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_REQUEST_BYTES = 6 * 1024 * 1024

@@ -30,30 +30,16 @@ log = logging.getLogger("rehearsal")
 
 #: Sandboxes per function; further requests wait, as this machine has few cores.
 MAX_SANDBOXES = 4
-
-
 #: Lambda returns this much of the end of a log to callers that ask for it.
 LOG_TAIL_BYTES = 4096
-
-
 MEMORY_POLL_SECONDS = 0.02
-
-
 #: For an emulator that hangs; one that ends is noticed at once.
 START_SECONDS = 600
-
-
 #: The last lines of the log come just after the answer, a report among them, but not after every failure.
 REPORT_SECONDS, FAILURE_REPORT_SECONDS = 60, 0.5
-
-
 #: How long the emulator may take to write what it has already answered.
 EXIT_SECONDS = 60
-
-
 FUNCTION_ERROR_KEYS = {"errorMessage", "errorType", "requestId", "stackTrace"}
-
-
 PROVIDED_BY_LAMBDA = ("awslambdaric", "boto3")
 
 

@@ -91,6 +91,6 @@ def fill_gaps() -> None:
         If another release of moto is installed.
     """
     if version("moto") != MOTO:
-        raise RehearsalError(f"The rehearsal fits moto {MOTO}, found {version('moto')}; run `make setup`")
+        raise RehearsalError(f"The patches fit moto {MOTO}, found {version('moto')}; install moto=={MOTO}")
     for entry in GAPS:
         entry.fill()

@@ -35,32 +35,24 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 from rehearsal.lifecycle import MARK
 from rehearsal.patches import gap, replace
 from rehearsal.sagemaker_endpoints import resolve_image
+from rehearsal.settings import Settings
 from rehearsal.stepfunctions_tasks import Waiting, failure, plain
 
 log = logging.getLogger("rehearsal")
 
-
-REPOSITORY = Path(__file__).parents[1]
-
-
 LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
-
-
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeProcessingJob.html
 MAX_EXIT_MESSAGE = 1024
-
-
 #: SageMaker's own limit where a job names none: one day.
 DEFAULT_RUNTIME_SECONDS = 24 * 60 * 60
-
-
 _folder: Path
+_settings: Settings
 
 
-def start(folder: Path) -> None:
+def start(folder: Path, settings: Settings) -> None:
     """Make this process able to run jobs, each in a folder of its own in ``folder``."""
-    global _folder
-    _folder = folder
+    global _folder, _settings
+    _folder, _settings = folder, settings
 
 
 class Job:
@@ -74,7 +66,7 @@ class Job:
         self._stream = f"{described.processing_job_name}/algo-1-{int(time.time())}"
         self._logs.ensure_log_group(LOG_GROUP)
         self._logs.create_log_stream(LOG_GROUP, self._stream)
-        given = {**os.environ, **described.environment, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+        given = {**os.environ, **described.environment, "PYTHONPATH": str(_settings.code), "PYTHONUNBUFFERED": "1"}
         self._process = subprocess.Popen(
             [sys.executable if argv[0] in ("python", "python3") else argv[0], *argv[1:]],
             env={**given, MARK: os.environ[MARK]},
@@ -121,7 +113,7 @@ class Job:
 
 @gap("processing jobs are completed at once, and nothing runs")
 def processing_jobs_run() -> None:
-    """Run the command in a process on this machine, if the image is the project's own."""
+    """Run the command in a process on this machine, if the project's settings have its image."""
 
     def creating(original: Any) -> Any:
         def create_processing_job(response: SageMakerResponse) -> ActionResult:
@@ -130,7 +122,7 @@ def processing_jobs_run() -> None:
             if name in backend.processing_jobs:
                 arn = backend.processing_jobs[name].arn
                 raise ResourceInUseException(f"Job name must be unique within an AWS account and region: {arn}")
-            resolve_image(application["ImageUri"])
+            resolve_image(application["ImageUri"], _settings.images)
             outputs = (response._get_param("ProcessingOutputConfig") or {}).get("Outputs")
             if outputs or response._get_param("ProcessingInputs"):
                 raise ValidationError("The rehearsal's jobs read and write S3 themselves, without inputs and outputs")

@@ -1,6 +1,6 @@
 """The process that is AWS: moto with its gaps filled, functions, and endpoints.
 
-Started by the supervisor (:mod:`rehearsal.lifecycle`) as ``python -m rehearsal.server FOLDER PORT``.
+Started by the supervisor (:mod:`rehearsal.lifecycle`) as ``python -m rehearsal.server FOLDER PORT PROJECT``.
 """
 
 import logging
@@ -13,20 +13,26 @@ from pathlib import Path
 
 from rehearsal.environment import credentials
 from rehearsal.lifecycle import READY_FILE, end
+from rehearsal.settings import read_settings
 
 PARENT_POLL_SECONDS = 0.5
 
 
 def main() -> None:
     """Serve until the supervisor ends this process, or is gone itself."""
-    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    folder, port, settings = Path(sys.argv[1]), int(sys.argv[2]), read_settings(Path(sys.argv[3]))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("rehearsal").setLevel(logging.INFO)
     for name in ("werkzeug", "samtranslator", "moto.stepfunctions"):  # requests, metrics, whole syntax trees
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message="Exception.Refusal.")  # its codes are no part of a service's model
     supervisor = os.getppid()
-    os.environ.update(credentials(port), MOTO_PORT=str(port), VALIDATE_LAMBDA_S3="true")
+    os.environ.update(
+        credentials(port, settings.region),
+        MOTO_ACCOUNT_ID=settings.account,
+        MOTO_PORT=str(port),
+        VALIDATE_LAMBDA_S3="true",
+    )
 
     # After the environment is set: moto reads parts of it when it is imported.
     from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
@@ -40,8 +46,8 @@ def main() -> None:
 
     fill_gaps()
     lambda_.start(folder / "functions")
-    sagemaker_endpoints.start(folder / "endpoints")
-    sagemaker_jobs.start(folder / "jobs")
+    sagemaker_endpoints.start(folder / "endpoints", settings)
+    sagemaker_jobs.start(folder / "jobs", settings)
     scheduler.start()
     cloudwatch_alarms.start()
     # Containers (sam local invoke) reach this machine by another address than the loopback one.
