@@ -23,8 +23,8 @@ from demo.images import ImageSetError, Sample, collect, draw
 from demo.screenshots import ScreenshotError, take_screenshots
 from demo.watch import LIMIT_SECONDS, WatchError, check, fetch, out_of_focus, send
 from rehearsal.environment import redirected, undisturbed
-from rehearsal.gaps import RehearsalError
 from rehearsal.lifecycle import down, up
+from rehearsal.patches import RehearsalError
 
 OUT = Path("build/demo")
 #: Not the default folder: a rehearsal that is already running there stays as it is.
@@ -113,7 +113,7 @@ def demonstrate(folder: Path, screenshots: Path | None) -> None:
     with step("start the rehearsal (python -m rehearsal up)"):
         down(folder)
         running = up(folder)
-    environment = redirected(undisturbed(os.environ), running.port)
+    environment = redirected(undisturbed(os.environ), running.port, running.region)
     os.environ.clear()
     os.environ.update(environment)
     with step("sam build"):

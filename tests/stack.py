@@ -33,14 +33,14 @@ class Rehearsal:
 
     def __init__(self, running: Running) -> None:
         self.running = running
-        self.environment = redirected(os.environ, running.port)
+        self.environment = redirected(os.environ, running.port, running.region)
 
     def client(self, service: str) -> Any:
         """Return a client of an AWS service."""
         return boto3.client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.running.endpoint_url,
-            region_name="us-east-1",
+            region_name=self.running.region,
             aws_access_key_id="rehearsal",
             aws_secret_access_key="rehearsal",
             config=Config(read_timeout=HANG_SECONDS, retries={"total_max_attempts": 1}, inject_host_prefix=False),

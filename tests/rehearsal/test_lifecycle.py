@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rehearsal.gaps import GAPS, RehearsalError, replace
 from rehearsal.lifecycle import Running, down, find, processes, up
+from rehearsal.patches import GAPS, RehearsalError, load, replace
 from tests.stack import REPOSITORY, Rehearsal, create_function, wait_for
 
 
@@ -132,7 +132,7 @@ def test_a_stale_state_file_is_no_rehearsal(tmp_path: Path) -> None:
 def test_every_gap_has_a_reason() -> None:
     listed = command(Path("unused"), "gaps").stdout
     assert listed.count("\n    ") >= 12
-    from rehearsal import endpoints, executions, functions, jobs, parameters, rollback, signals, stacks, storage  # noqa: F401
+    load()
 
     assert len({entry.name for entry in GAPS}) == len(GAPS)
     assert all(len(entry.reason) > 20 and entry.fill.__doc__ for entry in GAPS)

@@ -5,11 +5,32 @@ An entry can be deleted when the pinned moto closes its gap; ``python -m rehears
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
 #: The only release whose internals the entries are known to fit.
 MOTO = "5.2.5"
+#: The modules that register patches. Of two patches of the same function, the later one gets the earlier one.
+MODULES = (
+    "sagemaker_endpoints",
+    "stepfunctions_executions",
+    "stepfunctions_tasks",
+    "logs",
+    "lambda_",
+    "sagemaker_jobs",
+    "scheduler",
+    "cloudformation_parameters",
+    "sqs",
+    "cloudformation_updates",
+    "events",
+    "cloudwatch_alarms",
+    "cloudwatch_metrics",
+    "cloudformation_transform",
+    "cloudformation_resources",
+    "cloudformation_changes",
+    "s3",
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,12 @@ def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     )
 
 
+def load() -> None:
+    """Import every module that registers patches."""
+    for name in MODULES:
+        import_module(f"rehearsal.{name}")
+
+
 def fill_gaps() -> None:
     """Close every gap in this process.
 
@@ -64,6 +91,6 @@ def fill_gaps() -> None:
         If another release of moto is installed.
     """
     if version("moto") != MOTO:
-        raise RehearsalError(f"The rehearsal fits moto {MOTO}, found {version('moto')}; run `make setup`")
+        raise RehearsalError(f"The patches fit moto {MOTO}, found {version('moto')}; install moto=={MOTO}")
     for entry in GAPS:
         entry.fill()

@@ -1,18 +1,11 @@
-"""SageMaker: an endpoint is the serving container's code in a process, with data capture to S3.
+"""SageMaker: an endpoint is a process that runs the command of its image, with the model that it was given."""
 
-``python -m training deploy`` creates models, configurations and endpoints through the API as on AWS; what
-starts here for an endpoint is the code that the container image holds, with the model that it was given.
-"""
-
-import base64
-import datetime
 import hashlib
 import http.client
 import io
 import json
 import logging
 import os
-import random
 import re
 import subprocess
 import sys
@@ -20,7 +13,6 @@ import tarfile
 import threading
 import time
 import uuid
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +20,6 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.exceptions import ClientError
 from moto.core.exceptions import JsonRESTError
-from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.ecr.models import ecr_backends
@@ -36,23 +27,19 @@ from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 
-from rehearsal.environment import REGION
-from rehearsal.gaps import RehearsalError, gap, replace
 from rehearsal.lifecycle import free_port
+from rehearsal.patches import RehearsalError, gap, replace
+from rehearsal.sagemaker_capture import Capture
+from rehearsal.settings import Image, Settings
 
 log = logging.getLogger("rehearsal")
 
-#: What the container image holds.
-PROGRAM = Path(__file__).parents[1]
-REPOSITORY = "image-classifier"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 #: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html#API_runtime_InvokeEndpoint_RequestBody
 MAX_BODY_BYTES = 6 * 1024 * 1024
 RESPONSE_SECONDS = 60
 #: For a server that hangs; one that ends is noticed at once.
 START_SECONDS = 600
-#: SageMaker, too, collects captured requests for a while before it writes a file.
-CAPTURE_FLUSH_SECONDS = 1.0
 
 
 class InvokeError(JsonRESTError):
@@ -64,14 +51,13 @@ class InvokeError(JsonRESTError):
         self.description = json.dumps({"__type": error, "Message": message, "message": message, **details})
 
 
-def resolve_image(image: str) -> str:
+def resolve_image(image: str, images: dict[str, Image]) -> str:
     """Return an image in ECR by its digest, as SageMaker does.
 
     Raises
     ------
     InvokeError
-        If ECR does not have it, if SageMaker does not take its kind of manifest, or if its code is not in this
-        repository.
+        If ECR does not have it, SageMaker does not take its kind of manifest, or ``images`` has no command for it.
     """
     uri = re.fullmatch(
         r"((\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([^:@]+))(?::([\w.-]+))?(?:@(sha256:[0-9a-f]{64}))?", image
@@ -94,19 +80,21 @@ def resolve_image(image: str) -> str:
             f"Unsupported manifest media type {found['imageManifestMediaType']} for image {image}. "
             "Ensure that valid manifest media type is used for specified image.",
         )
-    if repository != REPOSITORY:
+    if repository not in images:
         raise InvokeError(
             400,
             "ValidationException",
-            f"The rehearsal runs the image {REPOSITORY}, whose code is in serving, not {repository}",
+            f"The rehearsal runs only the images in [tool.rehearsal.images] ({', '.join(images)}), not {repository}",
         )
     return f"{name}@{found['imageDigest']}"
 
 
 class ModelServer:
-    """One process of the serving container's code, with one model."""
+    """One process of a container image's command, with one model."""
 
-    def __init__(self, folder: Path, model_data: str | None, environment: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, image: Image, code: Path, model_data: str | None, environment: dict[str, str]
+    ) -> None:
         folder.mkdir(parents=True)
         if model_data:
             location = urlsplit(model_data)
@@ -114,18 +102,12 @@ class ModelServer:
             with tarfile.open(fileobj=io.BytesIO(stored["Body"].read())) as archive:
                 archive.extractall(folder, filter="data")
         self.port = free_port()
+        command, own = image.filled(self.port, folder)
         self._output = folder.with_suffix(".log")
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "serving.serve", "serve"],
-                env={
-                    **os.environ,
-                    **environment,
-                    "PYTHONPATH": str(PROGRAM),
-                    "HOST": "127.0.0.1",
-                    "PORT": str(self.port),
-                    "MODEL_DIR": str(folder),
-                },
+                [sys.executable if command[0] in ("python", "python3") else command[0], *command[1:]],
+                env={**os.environ, **environment, "PYTHONPATH": str(code), **own},
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -164,77 +146,11 @@ class ModelServer:
             self.process.wait()
 
 
-class Capture:
-    """Data capture: obeys an endpoint's DataCaptureConfig, and writes JSON Lines to S3 as SageMaker does."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self._lock, self._flushing = threading.Lock(), threading.Lock()
-        threading.Thread(target=self._flush_for_ever, daemon=True).start()
-
-    def record(
-        self,
-        endpoint: str,
-        variant: str,
-        config: dict[str, Any],
-        request: tuple[str, bytes],
-        answer: tuple[str, bytes],
-        inference_id: str | None,
-    ) -> None:
-        """Keep one request and its answer, each as (content type, body), if the configuration asks for it."""
-        if not config.get("EnableCapture") or random.uniform(0, 100) >= config["InitialSamplingPercentage"]:
-            return
-        modes = {option["CaptureMode"] for option in config["CaptureOptions"]}
-        headers = config.get("CaptureContentTypeHeader", {})
-        data = {}
-        if modes & {"Input", "InputAndOutput"}:
-            data["endpointInput"] = self._part("INPUT", *request, headers)
-        if modes & {"Output", "InputAndOutput"}:
-            data["endpointOutput"] = self._part("OUTPUT", *answer, headers)
-        now = datetime.datetime.now(datetime.UTC)
-        metadata = {"eventId": str(uuid.uuid4()), "inferenceTime": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
-        if inference_id:
-            metadata["inferenceId"] = inference_id
-        line = {"captureData": data, "eventMetadata": metadata, "eventVersion": "0"}
-        folder = f"{config['DestinationS3Uri'].rstrip('/')}/{endpoint}/{variant}/{now:%Y/%m/%d/%H}"
-        with self._lock:
-            self._waiting[folder].append(line)
-
-    @staticmethod
-    def _part(mode: str, content_type: str, body: bytes, headers: dict[str, Any]) -> dict[str, str]:
-        part = {"observedContentType": content_type, "mode": mode}
-        if content_type in headers.get("JsonContentTypes", []):
-            return {**part, "data": body.decode(), "encoding": "JSON"}
-        if content_type in headers.get("CsvContentTypes", []):
-            return {**part, "data": body.decode(), "encoding": "CSV"}
-        return {**part, "data": base64.b64encode(body).decode(), "encoding": "BASE64"}
-
-    def _flush_for_ever(self) -> None:
-        while True:
-            time.sleep(CAPTURE_FLUSH_SECONDS)
-            self.flush()
-
-    def flush(self) -> None:
-        """Write everything that was recorded before this call."""
-        with self._flushing:
-            with self._lock:
-                waiting, self._waiting = self._waiting, defaultdict(list)
-            for folder, lines in waiting.items():
-                location = urlsplit(folder)
-                now = datetime.datetime.now(datetime.UTC)
-                key = f"{location.path.lstrip('/')}/{now:%M-%S-%f}-{uuid.uuid4()}.jsonl"
-                body = "".join(json.dumps(line) + "\n" for line in lines)
-                try:
-                    boto3.client("s3").put_object(Bucket=location.netloc, Key=key, Body=body.encode())
-                except Exception:  # capture never harms the endpoint; here it must at least be seen
-                    log.exception("Data capture to %s failed", folder)
-
-
 class Endpoints:
     """All model servers, by endpoint."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self._folder, self._settings = folder, settings
         self._servers: dict[str, ModelServer] = {}
         self.capture = Capture()
 
@@ -242,10 +158,15 @@ class Endpoints:
         """Start a server for a configuration without waiting; the endpoint's status tells how that went."""
         model = backend.describe_model(config["ProductionVariants"][0]["ModelName"]).response_object
         container = model.get("PrimaryContainer") or model["Containers"][0]
-        resolved = resolve_image(container["Image"])
+        resolved = resolve_image(container["Image"], self._settings.images)
+        image = self._settings.images[resolved.partition("@")[0].split("/", 1)[1]]
         name = endpoint.endpoint_name
         server = ModelServer(
-            self._folder / uuid.uuid4().hex, container.get("ModelDataUrl"), container.get("Environment") or {}
+            self._folder / uuid.uuid4().hex,
+            image,
+            self._settings.code,
+            container.get("ModelDataUrl"),
+            container.get("Environment") or {},
         )
 
         variants = [{"VariantName": variant["VariantName"]} for variant in config["ProductionVariants"]]
@@ -267,8 +188,8 @@ class Endpoints:
                 endpoint.endpoint_config_name = config["EndpointConfigName"]
                 endpoint.data_capture_config = config.get("DataCaptureConfig") or {}
                 endpoint.production_variants = endpoint._process_production_variants(config["ProductionVariants"])
-                image = {"SpecifiedImage": container["Image"], "ResolvedImage": resolved}
-                endpoint.production_variants[0]["DeployedImages"] = [{**image, "ResolutionTime": utcnow()}]
+                images = {"SpecifiedImage": container["Image"], "ResolvedImage": resolved}
+                endpoint.production_variants[0]["DeployedImages"] = [{**images, "ResolutionTime": utcnow()}]
                 if old:
                     old.close()
             else:
@@ -294,20 +215,21 @@ class Endpoints:
 _endpoints: Endpoints
 
 
-def start(folder: Path) -> None:
-    """Make this process able to run endpoints, with their models in ``folder``, and put their image into ECR."""
+def start(folder: Path, settings: Settings) -> None:
+    """Make this process able to run endpoints, with their models in ``folder``, and put their images into ECR."""
     global _endpoints
-    _endpoints = Endpoints(folder)
-    registry = ecr_backends[DEFAULT_ACCOUNT_ID][REGION]
-    registry.create_repository(REPOSITORY, None, {}, None, "MUTABLE", [])
-    code = {"digest": f"sha256:{hashlib.sha256(REPOSITORY.encode()).hexdigest()}"}
-    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": code, "layers": [code]}
-    registry.put_image(REPOSITORY, json.dumps(manifest), "latest")
+    _endpoints = Endpoints(folder, settings)
+    registry = ecr_backends[settings.account][settings.region]
+    for repository in settings.images:
+        registry.create_repository(repository, None, {}, None, "MUTABLE", [])
+        layer = {"digest": f"sha256:{hashlib.sha256(repository.encode()).hexdigest()}"}
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": layer, "layers": [layer]}
+        registry.put_image(repository, json.dumps(manifest), "latest")
 
 
 @gap("endpoints are in service at once, with nothing behind them")
 def endpoints_have_a_server() -> None:
-    """Start the serving code for a created endpoint, and end it with the endpoint."""
+    """Start a server for a created endpoint, and end it with the endpoint."""
 
     def creating(original: Any) -> Any:
         def create_endpoint(backend: SageMakerModelBackend, endpoint_name: str, **rest: Any) -> FakeEndpoint:

@@ -10,7 +10,7 @@ from moto.sqs.exceptions import InvalidParameterValue, SQSException
 from moto.sqs.models import Queue, SQSBackend
 from moto.sqs.responses import SQSResponse
 
-from rehearsal.gaps import RehearsalError, gap
+from rehearsal.patches import RehearsalError, gap
 
 
 class ResourceNotFound(SQSException):

@@ -13,17 +13,16 @@ import re
 import statistics
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
+import botocore.session
 from moto.cloudwatch.exceptions import ValidationError
 from moto.cloudwatch.models import (
     Alarm,
     CloudWatchBackend,
     Metric,
     MetricDataQuery,
-    MetricDatum,
     MetricDatumBase,
     MetricStat,
     Statistics,
@@ -32,22 +31,14 @@ from moto.cloudwatch.models import (
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
-from moto.events.models import events_backends
-from moto.logs.models import LogsBackend
 from moto.sns.models import sns_backends
-from moto.sqs.models import SQSBackend, sqs_backends
-from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
 
-from rehearsal.gaps import RehearsalError, gap, replace
-from rehearsal.queues import age_of_oldest
+from rehearsal.cloudwatch_metrics import measure_queues
+from rehearsal.patches import RehearsalError, gap, replace
 
 log = logging.getLogger("rehearsal")
 
 EVALUATION_SECONDS = 1.0
-#: How messages call the rehearsal's only region, us-east-1.
-REGION_NAME = "US East (N. Virginia)"
-#: A queue's depth is recorded when it changes, and else as often as this.
-QUEUE_METRIC_SECONDS = 30
 STATISTICS = ("SampleCount", "Average", "Sum", "Minimum", "Maximum")
 COMPARISONS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "GreaterThanOrEqualToThreshold": ("greater than or equal to", operator.ge),
@@ -234,6 +225,12 @@ def evaluate(alarm: Alarm, points: list[float | None]) -> tuple[str, str]:
     return "ALARM" if undecided and there and breaching == len(there) else "OK", reason
 
 
+def _region_name(region: str) -> str:
+    """Return how CloudWatch's messages call a Region, such as US East (N. Virginia)."""
+    partitions = botocore.session.get_session().get_data("endpoints")["partitions"]
+    return str(next((p["regions"][region]["description"] for p in partitions if region in p["regions"]), region))
+
+
 def _message(alarm: Alarm, account: str, old: str) -> dict[str, Any]:
     """Return what CloudWatch sends to a topic; its ``Trigger`` is the alarm's own part alone, without the metrics."""
     return {
@@ -243,7 +240,7 @@ def _message(alarm: Alarm, account: str, old: str) -> dict[str, Any]:
         "NewStateValue": alarm.state_value,
         "NewStateReason": alarm.state_reason,
         "StateChangeTime": f"{alarm.state_updated_timestamp.isoformat('T', 'milliseconds')}+0000",
-        "Region": REGION_NAME,
+        "Region": _region_name(alarm.alarm_arn.split(":")[3]),
         "AlarmArn": alarm.alarm_arn,
         "OldStateValue": old,
         "OKActions": alarm.ok_actions,
@@ -298,7 +295,7 @@ def alarms_change_and_tell_their_topics() -> None:
         )
         for arn in actions if alarm.actions_enabled else ():
             _, _, _, region, account, _ = arn.split(":")
-            subject = f'{state_value}: "{alarm.name}" in {REGION_NAME}'[:100]
+            subject = f'{state_value}: "{alarm.name}" in {_region_name(region)}'[:100]
             try:
                 sns_backends[account][region].publish(json.dumps(_message(alarm, account, old)), arn, subject=subject)
                 _remember(alarm, "Action", f"Successfully executed action {arn}")
@@ -339,111 +336,6 @@ def alarms_have_a_history() -> None:
     CloudWatchResponse.describe_alarm_history = describe_alarm_history  # type: ignore[attr-defined]
 
 
-@gap("log lines in CloudWatch's embedded metric format become no metrics")
-def log_lines_become_metrics() -> None:
-    """Put the metrics that a line holds; a line that only looks like one is reported, and stays a line."""
-
-    def logging_metrics(original: Any) -> Any:
-        def put_log_events(
-            backend: LogsBackend, log_group_name: str, log_stream_name: str, log_events: list[dict[str, Any]]
-        ) -> Any:
-            answer = original(backend, log_group_name, log_stream_name, log_events)
-            for message in (event["message"] for event in log_events):
-                if message.startswith("{") and '"CloudWatchMetrics"' in message:
-                    try:
-                        _put_embedded(cloudwatch_backends[backend.account_id][backend.region_name], json.loads(message))
-                    except (ValueError, KeyError, TypeError, AttributeError):
-                        log.exception("%s has a line with metrics that cannot be read: %s", log_group_name, message)
-            return answer
-
-        return put_log_events
-
-    replace(LogsBackend, "put_log_events", logging_metrics)
-
-
-def _put_embedded(backend: CloudWatchBackend, line: dict[str, Any]) -> None:
-    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-    taken = datetime.datetime.fromtimestamp(line["_aws"]["Timestamp"] / 1000, datetime.UTC).replace(tzinfo=None)
-    for directive in line["_aws"]["CloudWatchMetrics"]:
-        for names in directive.get("Dimensions") or [[]]:
-            dimensions = [{"Name": name, "Value": str(line[name])} for name in names]
-            for metric in directive["Metrics"]:
-                value = line[metric["Name"]]
-                values = [float(item) for item in (value if isinstance(value, list) else [value])]
-                datum = {"MetricName": metric["Name"], "Values": values, "Timestamp": taken}
-                datum |= {"Unit": metric.get("Unit", "None"), "Dimensions": dimensions}
-                backend.put_metric_data(directive["Namespace"], [datum])
-
-
-@gap("queues and workflows count nothing, so that alarms on AWS's own metrics never hear of them")
-def queues_and_workflows_count() -> None:
-    """Record each message sent, and how each execution ended."""
-
-    def sending(original: Any) -> Any:
-        def send_message(backend: SQSBackend, queue_name: str, *rest: Any, **more: Any) -> Any:
-            sent = original(backend, queue_name, *rest, **more)
-            _count(backend, "AWS/SQS", "NumberOfMessagesSent", {"Name": "QueueName", "Value": queue_name})
-            return sent
-
-        return send_message
-
-    def ending(original: Any) -> Any:
-        def terminated(communication: BaseExecutionWorkerCommunication) -> None:
-            original(communication)
-            execution: Any = communication.execution
-            name = f"Executions{execution.exec_status.name.title().replace('_', '')}"
-            dimension = {"Name": "StateMachineArn", "Value": execution.state_machine.arn}
-            _count(execution, "AWS/States", name, dimension)
-
-        return terminated
-
-    replace(SQSBackend, "send_message", sending)
-    replace(BaseExecutionWorkerCommunication, "terminated", ending)
-
-
-def _count(of: Any, namespace: str, name: str, dimension: dict[str, str]) -> None:
-    """Record that something happened once in the account and region of ``of``."""
-    backend = cloudwatch_backends[of.account_id][of.region_name]
-    backend.metric_data.append(MetricDatum(namespace, name, 1, [dimension], None, "Count"))
-
-
-@gap("executions tell nobody when they end")
-def executions_announce_their_end() -> None:
-    """Send Step Functions' event to the rules of the default bus."""
-
-    def ending(original: Any) -> Any:
-        def terminated(communication: BaseExecutionWorkerCommunication) -> None:
-            original(communication)
-            execution: Any = communication.execution
-            try:
-                _announce(execution)
-            except Exception:  # the execution has ended all the same
-                log.exception("The end of %s could not be announced", execution.exec_arn)
-
-        return terminated
-
-    replace(BaseExecutionWorkerCommunication, "terminated", ending)
-
-
-def _announce(execution: Any) -> None:
-    # As DescribeExecution has it: https://docs.aws.amazon.com/step-functions/latest/dg/eventbridge-integration.html
-    described = json.loads(json.dumps(execution.to_describe_output(), default=lambda at: int(at.timestamp() * 1000)))
-    event: Any = {
-        "version": "0",
-        "id": str(uuid.uuid4()),
-        "detail-type": "Step Functions Execution Status Change",
-        "source": "aws.states",
-        "account": execution.account_id,
-        "region": execution.region_name,
-        "time": time.time(),
-        "ingestion-time": time.time(),
-        "resources": [execution.exec_arn],
-        "detail": {"output": None, "error": None, "cause": None, **described},
-    }
-    for rule in [*events_backends[execution.account_id][execution.region_name].event_buses["default"].rules.values()]:
-        rule.send_to_targets(event)
-
-
 def start() -> None:
     """Evaluate every alarm of this process from now on, about once a second."""
     threading.Thread(target=_watch, daemon=True).start()
@@ -454,7 +346,7 @@ def _watch() -> None:
     while True:
         time.sleep(EVALUATION_SECONDS)
         for backend in [backend for regions in [*cloudwatch_backends.values()] for backend in [*regions.values()]]:
-            _measure_queues(backend, depths)
+            measure_queues(backend, depths)
             now, data = utcnow(), backend.get_all_metrics()
             for alarm in [*backend.alarms.values()]:
                 try:
@@ -465,15 +357,3 @@ def _watch() -> None:
                         alarm.update_state(reason, json.dumps(facts), state)
                 except Exception:  # the other alarms go on
                     log.exception("Alarm %s could not be evaluated", alarm.name)
-
-
-def _measure_queues(backend: CloudWatchBackend, depths: dict[str, tuple[int, float]]) -> None:
-    """Record how many messages wait in each queue, and for how long, which moto does not; alarms on queues need it."""
-    for queue in [*sqs_backends[backend.account_id][backend.region_name].queues.values()]:
-        depth, (known, then) = queue.approximate_number_of_messages, depths.get(queue.queue_arn, (-1, 0.0))
-        if depth != known or time.monotonic() - then > QUEUE_METRIC_SECONDS:
-            depths[queue.queue_arn] = depth, time.monotonic()
-            dimensions = [{"Name": "QueueName", "Value": queue.name}]
-            name, age = "ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"
-            backend.metric_data.append(MetricDatum("AWS/SQS", name, depth, dimensions, None, "Count"))
-            backend.metric_data.append(MetricDatum("AWS/SQS", age, age_of_oldest(queue), dimensions, None, "Seconds"))

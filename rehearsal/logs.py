@@ -15,7 +15,7 @@ from moto.logs import models
 from moto.logs.exceptions import InvalidParameterException
 from moto.logs.models import LogsBackend
 
-from rehearsal.gaps import gap, replace
+from rehearsal.patches import gap, replace
 
 Matches = Callable[[str], bool]
 #: A quoted phrase, a regular expression, or a word; the mark before it makes it optional or excludes it.

@@ -20,7 +20,7 @@ from moto.s3.models import FakeBucket, S3Backend
 from moto.s3.notifications import S3NotificationEvent
 from moto.s3.responses import S3Response
 
-from rehearsal.gaps import gap, replace
+from rehearsal.patches import gap, replace
 
 log = logging.getLogger("rehearsal")
 

@@ -1,11 +1,9 @@
 """SageMaker processing jobs as processes, the workflow states that wait for them, and the schedules that start them."""
 
 import contextlib
-import datetime
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,60 +11,48 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import boto3
 from botocore.exceptions import ClientError
-from botocore.response import StreamingBody
-from jsonpath_ng.ext.parser import parse
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
-from moto.events.models import EventsBackend
 from moto.logs.models import logs_backends
 from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
 from moto.sagemaker.models import SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
-from moto.scheduler.exceptions import ValidationException
-from moto.scheduler.models import EventBridgeSchedulerBackend, Schedule, scheduler_backends
 from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import (
     FailureEvent,
     FailureEventException,
 )
 from moto.stepfunctions.parser.asl.component.state.exec.state_task import state_task_factory
-from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_aws_sdk
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import ResourceCondition
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
     StateTaskServiceCallback,
 )
-from moto.stepfunctions.parser.asl.utils import json_path
-from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
-from rehearsal.endpoints import resolve_image
-from rehearsal.gaps import gap, replace
 from rehearsal.lifecycle import MARK
-from rehearsal.tasks import Waiting, failure
+from rehearsal.patches import gap, replace
+from rehearsal.sagemaker_endpoints import resolve_image
+from rehearsal.settings import Settings
+from rehearsal.stepfunctions_tasks import Waiting, failure, plain
 
 log = logging.getLogger("rehearsal")
 
-REPOSITORY = Path(__file__).parents[1]
 LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeProcessingJob.html
 MAX_EXIT_MESSAGE = 1024
 #: SageMaker's own limit where a job names none: one day.
 DEFAULT_RUNTIME_SECONDS = 24 * 60 * 60
-SCHEDULE_SECONDS = 1.0
-
 _folder: Path
+_settings: Settings
 
 
-def start(folder: Path) -> None:
-    """Make this process able to run jobs, each in a folder of its own in ``folder``, and start what is scheduled."""
-    global _folder
-    _folder = folder
-    threading.Thread(target=_fire_for_ever, daemon=True).start()
+def start(folder: Path, settings: Settings) -> None:
+    """Make this process able to run jobs, each in a folder of its own in ``folder``."""
+    global _folder, _settings
+    _folder, _settings = folder, settings
 
 
 class Job:
@@ -80,7 +66,7 @@ class Job:
         self._stream = f"{described.processing_job_name}/algo-1-{int(time.time())}"
         self._logs.ensure_log_group(LOG_GROUP)
         self._logs.create_log_stream(LOG_GROUP, self._stream)
-        given = {**os.environ, **described.environment, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+        given = {**os.environ, **described.environment, "PYTHONPATH": str(_settings.code), "PYTHONUNBUFFERED": "1"}
         self._process = subprocess.Popen(
             [sys.executable if argv[0] in ("python", "python3") else argv[0], *argv[1:]],
             env={**given, MARK: os.environ[MARK]},
@@ -127,7 +113,7 @@ class Job:
 
 @gap("processing jobs are completed at once, and nothing runs")
 def processing_jobs_run() -> None:
-    """Run the command in a process on this machine, if the image is the project's own."""
+    """Run the command in a process on this machine, if the project's settings have its image."""
 
     def creating(original: Any) -> Any:
         def create_processing_job(response: SageMakerResponse) -> ActionResult:
@@ -136,7 +122,7 @@ def processing_jobs_run() -> None:
             if name in backend.processing_jobs:
                 arn = backend.processing_jobs[name].arn
                 raise ResourceInUseException(f"Job name must be unique within an AWS account and region: {arn}")
-            resolve_image(application["ImageUri"])
+            resolve_image(application["ImageUri"], _settings.images)
             outputs = (response._get_param("ProcessingOutputConfig") or {}).get("Outputs")
             if outputs or response._get_param("ProcessingInputs"):
                 raise ValidationError("The rehearsal's jobs read and write S3 themselves, without inputs and outputs")
@@ -212,23 +198,12 @@ class SageMakerTask(StateTaskServiceCallback):
                 return None
             job.pop("ResponseMetadata")
             # This integration gives times in milliseconds, unlike those of the SDK.
-            result: dict[str, Any] = _plain(job, lambda moment: int(moment.timestamp() * 1000))
+            result: dict[str, Any] = plain(job, lambda moment: int(moment.timestamp() * 1000))
             if job["ProcessingJobStatus"] != "Completed":
                 raise FailureEventException(failure(self, env, "States.TaskFailed", json.dumps(result)))
             return result
 
         return Waiting(look, lambda: client.stop_processing_job(ProcessingJobName=name))
-
-
-def _plain(value: Any, write: Callable[[datetime.datetime], Any]) -> Any:
-    """Return an API's answer as JSON has it."""
-    if isinstance(value, dict):
-        return {name: _plain(item, write) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item, write) for item in value]
-    if isinstance(value, StreamingBody):
-        return value.read().decode()
-    return write(value) if isinstance(value, datetime.datetime) else value
 
 
 @gap("workflows know no SageMaker tasks")
@@ -239,135 +214,3 @@ def workflows_wait_for_jobs() -> None:
         return lambda service_name: SageMakerTask() if service_name == "sagemaker" else original(service_name)
 
     replace(state_task_factory, "state_task_service_for", choosing)
-
-
-@gap("a task that waits for its job times out at once when it is retried")
-def retried_tasks_wait_again() -> None:
-    """Let the next attempt wait: the end of the one before has interrupted the state's only callback endpoint."""
-
-    def waiting(original: Any) -> Any:
-        def _eval_integration_pattern(task: Any, env: Any, *rest: Any, **more: Any) -> None:
-            token = env.states.context_object.context_object_data["Task"]["Token"]
-            endpoint = env.callback_pool_manager.get(token)
-            if endpoint.get_outcome() is None:
-                endpoint._notify_event.clear()
-            original(task, env, *rest, **more)
-
-        return _eval_integration_pattern
-
-    replace(StateTaskServiceCallback, "_eval_integration_pattern", waiting)
-
-
-@gap("a workflow's aws-sdk tasks fail later on where a result holds a date, and their errors have lower-case names")
-def results_of_the_sdk_are_json() -> None:
-    """Write dates in ISO 8601 and bodies as text."""
-    task = state_task_service_aws_sdk.StateTaskServiceAwsSdk
-    state_task_service_aws_sdk._SERVICE_ERROR_NAMES.update(s3="S3", sagemaker="SageMaker")
-
-    def writing(original: Any) -> Any:
-        def _eval_service_task(self: Any, env: Any, *rest: Any, **more: Any) -> None:
-            original(self, env, *rest, **more)
-            env.stack.append(_plain(env.stack.pop(), lambda m: f"{m.astimezone(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"))
-
-        return _eval_service_task
-
-    replace(task, "_eval_service_task", writing)
-
-
-@gap("a workflow's path such as $.a[0].b gives a list of the one value, where AWS gives the value")
-def definite_paths_give_one_value() -> None:
-    """Unpack what a path can find only once: one without wildcards, slices, unions, filters and descents."""
-    original = json_path.extract_json
-
-    def extract_json(path: str, data: Any) -> Any:
-        found = original(path, data)
-        definite = not re.search(r"\.\.|\.\*|\[[^'\"\]]*[*?:,]", path)
-        return parse(path).find(data)[0].value if definite and re.search(r"\[\d+\]", path) else found
-
-    for module in [*sys.modules.values()]:  # each has imported it by name
-        if getattr(module, "extract_json", None) is original:
-            replace(module, "extract_json", lambda _: extract_json)
-
-
-@gap("schedules never start anything")
-def schedules_fire() -> None:
-    """Start executions of state machines, at a rate or at a time; refuse what would not fire."""
-
-    def setting(original: Any) -> Any:
-        def set_schedule(backend: EventBridgeSchedulerBackend, **properties: Any) -> Schedule:
-            due = _first_run(properties)
-            if ":stateMachine:" not in properties["target"]["Arn"]:
-                raise ValidationException("The rehearsal's schedules start state machines only")
-            schedule: Schedule = original(backend, **properties)
-            schedule.due = due  # type: ignore[attr-defined]
-            return schedule
-
-        return set_schedule
-
-    def ruling(original: Any) -> Any:
-        def put_rule(backend: EventsBackend, *names: Any, **properties: Any) -> Any:
-            if properties.get("scheduled_expression"):
-                raise ValidationException("The rehearsal's rules match events; use an EventBridge Scheduler schedule")
-            return original(backend, *names, **properties)
-
-        return put_rule
-
-    replace(EventsBackend, "put_rule", ruling)
-    replace(EventBridgeSchedulerBackend, "create_schedule", setting)
-    replace(EventBridgeSchedulerBackend, "update_schedule", setting)
-
-
-def _interval(expression: str) -> datetime.timedelta | None:
-    found = re.fullmatch(r"rate\(([1-9]\d*) (minute|hour|day)s?\)", expression)
-    return datetime.timedelta(**{f"{found[2]}s": int(found[1])}) if found else None
-
-
-def _first_run(properties: dict[str, Any]) -> datetime.datetime:
-    # https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html: without a start date, a rate begins
-    # at once.
-    now = datetime.datetime.now(datetime.UTC)
-    expression = properties["schedule_expression"]
-    if _interval(expression):
-        given = properties.get("start_date")
-        return max(now, datetime.datetime.fromtimestamp(float(given), datetime.UTC)) if given else now
-    found = re.fullmatch(r"at\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\)", expression)
-    if not found:
-        raise ValidationException(f"The rehearsal's schedules are rate(...) and at(...), not {expression}")
-    zone = ZoneInfo(properties.get("schedule_expression_timezone") or "UTC")
-    return datetime.datetime.fromisoformat(found[1]).replace(tzinfo=zone)
-
-
-def _fire_for_ever() -> None:
-    while True:
-        time.sleep(SCHEDULE_SECONDS)
-        now = datetime.datetime.now(datetime.UTC)
-        for backend in [backend for regions in [*scheduler_backends.values()] for backend in [*regions.values()]]:
-            for group in [*backend.schedule_groups.values()]:
-                for schedule in [*group.schedules.values()]:
-                    due, end = schedule.due, schedule.end_date  # type: ignore[attr-defined]
-                    if due is None or due > now or (end and float(end) < now.timestamp()):
-                        continue
-                    interval = _interval(schedule.schedule_expression)
-                    schedule.due = due + ((now - due) // interval + 1) * interval if interval else None  # type: ignore[attr-defined]
-                    if schedule.state == "ENABLED":
-                        _fire(backend, schedule, due)
-                    if not interval and schedule.action_after_completion == "DELETE":
-                        group.schedules.pop(schedule.name, None)
-
-
-def _fire(backend: EventBridgeSchedulerBackend, schedule: Schedule, due: datetime.datetime) -> None:
-    execution, target = str(uuid.uuid4()), schedule.target["Arn"]
-    text = schedule.target.get("Input", "{}")
-    # https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-schedule-context-attributes.html
-    for name, value in {
-        "schedule-arn": schedule.arn,
-        "scheduled-time": f"{due.astimezone(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "execution-id": execution,
-        "attempt-number": "1",
-    }.items():
-        text = text.replace(f"<aws.scheduler.{name}>", value)
-    try:
-        states = stepfunctions_parser_backends[backend.account_id][backend.region_name]
-        states.start_execution(target, execution, text)
-    except Exception:
-        log.exception("Schedule %s could not start %s with %s", schedule.name, target, text)

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError, UnknownServiceError
 from botocore.model import OperationNotFoundError
+from botocore.response import StreamingBody
+from jsonpath_ng.ext.parser import parse
 from moto.core.utils import get_service_model
 from moto.stepfunctions.parser.api import HistoryEventType, TaskFailedEventDetails
 from moto.stepfunctions.parser.asl.component.common.error_name.error_name import ErrorName
@@ -35,8 +38,9 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 )
 from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackOutcomeTimedOut, HeartbeatTimedOut
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
+from moto.stepfunctions.parser.asl.utils import json_path
 
-from rehearsal.gaps import gap, replace
+from rehearsal.patches import gap, replace
 
 
 @dataclass(frozen=True)
@@ -240,3 +244,62 @@ def errors_of_queues_and_buses_have_names() -> None:
     replace(StateTaskServiceSqs, "_from_error", naming("AmazonSQS", queues, "SQS.AmazonSQSException"))
     other = "EventBridge.AmazonEventBridgeException"
     replace(StateTaskServiceEvents, "_from_error", naming("AmazonEventBridge", buses, other))
+
+
+def plain(value: Any, write: Callable[[datetime.datetime], Any]) -> Any:
+    """Return an API's answer as JSON has it."""
+    if isinstance(value, dict):
+        return {name: plain(item, write) for name, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item, write) for item in value]
+    if isinstance(value, StreamingBody):
+        return value.read().decode()
+    return write(value) if isinstance(value, datetime.datetime) else value
+
+
+@gap("a task that waits for its job times out at once when it is retried")
+def retried_tasks_wait_again() -> None:
+    """Let the next attempt wait: the end of the one before has interrupted the state's only callback endpoint."""
+
+    def waiting(original: Any) -> Any:
+        def _eval_integration_pattern(task: Any, env: Any, *rest: Any, **more: Any) -> None:
+            token = env.states.context_object.context_object_data["Task"]["Token"]
+            endpoint = env.callback_pool_manager.get(token)
+            if endpoint.get_outcome() is None:
+                endpoint._notify_event.clear()
+            original(task, env, *rest, **more)
+
+        return _eval_integration_pattern
+
+    replace(StateTaskServiceCallback, "_eval_integration_pattern", waiting)
+
+
+@gap("a workflow's aws-sdk tasks fail later on where a result holds a date, and their errors have lower-case names")
+def results_of_the_sdk_are_json() -> None:
+    """Write dates in ISO 8601 and bodies as text."""
+    task = state_task_service_aws_sdk.StateTaskServiceAwsSdk
+    state_task_service_aws_sdk._SERVICE_ERROR_NAMES.update(s3="S3", sagemaker="SageMaker")
+
+    def writing(original: Any) -> Any:
+        def _eval_service_task(self: Any, env: Any, *rest: Any, **more: Any) -> None:
+            original(self, env, *rest, **more)
+            env.stack.append(plain(env.stack.pop(), lambda m: f"{m.astimezone(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"))
+
+        return _eval_service_task
+
+    replace(task, "_eval_service_task", writing)
+
+
+@gap("a workflow's path such as $.a[0].b gives a list of the one value, where AWS gives the value")
+def definite_paths_give_one_value() -> None:
+    """Unpack what a path can find only once: one without wildcards, slices, unions, filters and descents."""
+    original = json_path.extract_json
+
+    def extract_json(path: str, data: Any) -> Any:
+        found = original(path, data)
+        definite = not re.search(r"\.\.|\.\*|\[[^'\"\]]*[*?:,]", path)
+        return parse(path).find(data)[0].value if definite and re.search(r"\[\d+\]", path) else found
+
+    for module in [*sys.modules.values()]:  # each has imported it by name
+        if getattr(module, "extract_json", None) is original:
+            replace(module, "extract_json", lambda _: extract_json)

@@ -16,8 +16,8 @@ from moto.events.responses import EventsHandler
 from moto.sqs.models import sqs_backends
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
-from rehearsal.filters import select, steps_of
-from rehearsal.gaps import RehearsalError, gap, replace
+from rehearsal.logs import select, steps_of
+from rehearsal.patches import RehearsalError, gap, replace
 
 log = logging.getLogger("rehearsal")
 

@@ -15,7 +15,7 @@ from moto.cloudformation.models import CloudFormationBackend, Event, Stack, clou
 from moto.cloudformation.parsing import OutputMap, ResourceMap
 from moto.s3.models import FakeBucket
 
-from rehearsal.gaps import RehearsalError, gap, replace
+from rehearsal.patches import RehearsalError, gap, replace
 
 log = logging.getLogger("rehearsal")
 
