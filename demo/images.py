@@ -79,7 +79,7 @@ def _drawn() -> list[Sample]:
     for name, draw in makers.items():
         for seed, size in ((0, (320, 240)), (4, (240, 240)), (5, (32, 32))):
             what = name if name == "neither" else f"a {name}"
-            samples.append(Sample(f"incoming/{name}-{seed}.png", what, _encoded(draw(*size, seed), "PNG")))
+            samples.append(Sample(f"incoming/{name}-{seed}.png", what, drawing.encoded(draw(*size, seed))))
     return [*samples, *_of_any(drawing.blurred(320, 240), drawing.motorcycle(*LARGE))]
 
 
@@ -87,9 +87,9 @@ def _of_any(blurred: Image.Image, large: Image.Image) -> list[Sample]:
     """Return what every set holds: unsure, large and turned, damaged, no image, nothing at all."""
     turned = Image.Exif()
     turned[0x0112] = 6  # the camera was held upright: turn clockwise to see it as it was
-    upright = _encoded(large.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=turned)
+    upright = drawing.encoded(large.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=turned)
     return [
-        Sample("incoming/out-of-focus.jpg", "out of focus", _encoded(blurred, "JPEG")),
+        Sample("incoming/out-of-focus.jpg", "out of focus", drawing.encoded(blurred, "JPEG")),
         Sample("incoming/12-megapixels.jpg", "12 megapixels, turned", upright),
         Sample("incoming/damaged.jpg", "half a file", upright[: len(upright) // 2]),
         Sample(
@@ -97,9 +97,3 @@ def _of_any(blurred: Image.Image, large: Image.Image) -> list[Sample]:
         ),
         Sample("incoming/never-uploaded.png", "missing", None),
     ]
-
-
-def _encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()

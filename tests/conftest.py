@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import io
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 from xdist.scheduler import LoadFileScheduling
 
+from demo.drawing import encoded
 from rehearsal.environment import undisturbed
 from rehearsal.lifecycle import down, up
 from tests.stack import Rehearsal
@@ -90,10 +90,8 @@ def png() -> Callable[..., bytes]:
     """Return a maker of PNG files with a gradient, in any mode and size."""
 
     def make(width: int = 32, height: int = 24, mode: str = "RGB", **options: object) -> bytes:
-        image = Image.merge("RGB", [Image.linear_gradient("L").resize((width, height))] * 3).convert(mode)
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG", **options)
-        return buffer.getvalue()
+        grey = Image.linear_gradient("L").resize((width, height))
+        return encoded(Image.merge("RGB", [grey] * 3).convert(mode), "PNG", **options)
 
     return make
 

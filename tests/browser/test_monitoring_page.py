@@ -1,13 +1,12 @@
 """The report of captures in a real browser: it fits, its filters work by keyboard, and nothing is fetched."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from demo.drawing import bicycle, motorcycle
+from demo.drawing import bicycle, encoded, motorcycle
 from monitoring.__main__ import main
 from tests.captures import write_captures
 
@@ -24,10 +23,9 @@ def report(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     captured = []
     for i in range(CAPTURES):
-        file = io.BytesIO()
         edge = 160 if i % 2 else 32
-        (motorcycle if i % len(ANSWERS) == 1 else bicycle)(edge, edge, i % 20).save(file, "PNG")
-        captured.append((file.getvalue(), ANSWERS[i % len(ANSWERS)]))
+        image = (motorcycle if i % len(ANSWERS) == 1 else bicycle)(edge, edge, i % 20)
+        captured.append((encoded(image), ANSWERS[i % len(ANSWERS)]))
     write_captures(folder / "captures", captured, seconds=90)
     write_captures(folder / "usual", captured[:100])
     usual, captures, baseline = str(folder / "usual"), str(folder / "captures"), str(folder / "baseline")

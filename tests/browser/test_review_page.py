@@ -1,6 +1,5 @@
 """The review page in a real browser: keys, buttons and focus do what they say, on a phone and on a laptop."""
 
-import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -40,10 +39,9 @@ class Desk:
 
     def send(self, key: str, image: Image.Image, file_format: str = "PNG", **options: Any) -> None:
         """Store an image, and ask for its review as the workflow does."""
-        file = io.BytesIO()
-        image.save(file, file_format, **options)
-        stored = boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
-        source = {"format": file_format, "width": image.width, "height": image.height, "bytes": file.tell()}
+        content = drawing.encoded(image, file_format, **options)
+        stored = boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
+        source = {"format": file_format, "width": image.width, "height": image.height, "bytes": len(content)}
         body = {
             "s3_bucket": BUCKET,
             "s3_key": key,
