@@ -7,7 +7,6 @@ the rounds are printed.
 """
 
 import argparse
-import io
 import os
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.command import positive_int
-from demo.drawing import bicycle, motorcycle
+from demo.drawing import bicycle, encoded, motorcycle
 from monitoring.capture import CaptureReader
 from monitoring.check import write_baseline
 from monitoring.features import Model, decode
@@ -47,9 +46,7 @@ def make(number: int, edge: int, form: str, options: dict[str, int]) -> Iterator
     for seed in range(min(DRAWN, number)):
         picture = np.asarray((bicycle if seed % 2 else motorcycle)(edge, edge, seed))
         noisy = (picture + random.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8)
-        file = io.BytesIO()
-        Image.fromarray(noisy).save(file, form, **options)
-        drawn.append(file.getvalue())
+        drawn.append(encoded(Image.fromarray(noisy), form, **options))
     for i in range(number):
         probabilities = random.dirichlet((1.5, 0.1, 0.1))
         yield drawn[i % len(drawn)], [float(each) for each in np.roll(probabilities[:2], i % 2)]

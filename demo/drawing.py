@@ -1,5 +1,6 @@
 """Drawings of vehicles and houses, for when there are no photos."""
 
+import io
 import math
 import random
 
@@ -75,6 +76,18 @@ class Canvas:
         image = self.image.resize(self.size, Image.Resampling.LANCZOS)
         noise = Image.frombytes("L", self.size, self.random.randbytes(self.size[0] * self.size[1])).convert("RGB")
         return Image.blend(image, noise, 0.02).filter(ImageFilter.GaussianBlur(0.3))
+
+
+def encoded(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
+    """Return a picture as a file's content; options are those of :meth:`PIL.Image.Image.save`."""
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Draw random pixels."""
+    return Image.frombytes("RGB", (width, height), random.Random(seed).randbytes(3 * width * height))
 
 
 def bicycle(width: int, height: int, seed: int = 0) -> Image.Image:

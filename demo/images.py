@@ -80,7 +80,7 @@ def draw() -> tuple[str, list[Sample]]:
     for name, maker in makers.items():
         for seed, size in ((0, (320, 240)), (4, (240, 240)), (5, (32, 32))):
             what = name if name == "neither" else f"a {name}"
-            samples.append(Sample(f"incoming/{name}-{seed}.png", what, _encoded(maker(*size, seed), "PNG")))
+            samples.append(Sample(f"incoming/{name}-{seed}.png", what, drawing.encoded(maker(*size, seed))))
     return "drawings", [*samples, *_of_any(drawing.blurred(320, 240), drawing.motorcycle(*LARGE))]
 
 
@@ -88,17 +88,11 @@ def _of_any(blurred: Image.Image, large: Image.Image) -> list[Sample]:
     """Return the samples that every set has: blurred, large and rotated, damaged, not an image, missing."""
     turned = Image.Exif()
     turned[0x0112] = 6  # a camera held upright: rotate clockwise to display it
-    upright = _encoded(large.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=turned)
+    upright = drawing.encoded(large.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=turned)
     return [
-        Sample("incoming/out-of-focus.jpg", "out of focus", _encoded(blurred, "JPEG")),
+        Sample("incoming/out-of-focus.jpg", "out of focus", drawing.encoded(blurred, "JPEG")),
         Sample("incoming/12-megapixels.jpg", "12 megapixels, rotated", upright),
         Sample("incoming/damaged.jpg", "half a file", upright[: len(upright) // 2]),
         Sample("incoming/notes.png", "not an image", b"A text file with the name of an image.\n"),
         Sample("incoming/never-uploaded.png", "missing", None),
     ]
-
-
-def _encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()

@@ -1,6 +1,5 @@
 """Traffic for the drift check of the demo, and the results of the check."""
 
-import io
 import json
 import time
 from collections.abc import Callable
@@ -47,9 +46,8 @@ def send(endpoint: str, bucket: str, seeds: range, change: Callable[[Image.Image
     for seed in seeds:
         draw = drawing.bicycle if seed % 2 else drawing.motorcycle
         image = draw(64, 48, seed)
-        buffer = io.BytesIO()
-        (change(image) if change else image).save(buffer, "PNG")
-        runtime.invoke_endpoint(EndpointName=endpoint, Body=buffer.getvalue(), ContentType="image/png")
+        body = drawing.encoded(change(image) if change else image)
+        runtime.invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="image/png")
     deadline = time.monotonic() + LIMIT_SECONDS
     while _captured(bucket) < wanted:
         if time.monotonic() > deadline:

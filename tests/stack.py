@@ -16,6 +16,7 @@ import boto3
 from botocore.config import Config
 from PIL import Image
 
+from demo.drawing import encoded
 from rehearsal.environment import redirected
 from rehearsal.lifecycle import Running
 
@@ -78,10 +79,8 @@ class Stack:
         return self.outputs["ImageBucketName"]
 
     def put(self, key: str, image: Image.Image | bytes, file_format: str = "PNG") -> dict[str, str]:
-        buffer = io.BytesIO(image if isinstance(image, bytes) else b"")
-        if isinstance(image, Image.Image):
-            image.save(buffer, file_format)
-        self.rehearsal.client("s3").put_object(Bucket=self.bucket, Key=key, Body=buffer.getvalue())
+        content = image if isinstance(image, bytes) else encoded(image, file_format)
+        self.rehearsal.client("s3").put_object(Bucket=self.bucket, Key=key, Body=content)
         return {"s3_bucket": self.bucket, "s3_key": key}
 
     def classify(self, event: Any) -> dict[str, Any]:

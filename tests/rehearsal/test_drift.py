@@ -1,6 +1,5 @@
 """The drift check as it runs in production: started by the stack, on the endpoint's image, heard by operators."""
 
-import io
 import json
 import re
 import sys
@@ -22,9 +21,8 @@ def send(stack: Stack, seeds: range, change: Callable[[Image.Image], Image.Image
     before = captured(stack)
     for seed in seeds:
         draw = drawing.bicycle if seed % 2 else drawing.motorcycle
-        buffer = io.BytesIO()
-        change(draw(64, 48, seed)).save(buffer, "PNG")
-        runtime.invoke_endpoint(EndpointName="image-classifier", Body=buffer.getvalue(), ContentType="image/png")
+        body = drawing.encoded(change(draw(64, 48, seed)))
+        runtime.invoke_endpoint(EndpointName="image-classifier", Body=body, ContentType="image/png")
     wait_for(lambda: captured(stack) >= before + len(seeds))
 
 

@@ -1,7 +1,6 @@
 """From an unsure answer to the next training set: review, labels, staging; and the ways back: replay and trace."""
 
 import http.client
-import io
 import json
 import re
 import signal
@@ -258,9 +257,7 @@ def test_an_upload_is_traced_by_the_inference_id_of_its_captured_record(stack: S
 
 
 def test_a_trace_tells_the_whole_story(stack: Stack) -> None:
-    buffer = io.BytesIO()
-    drawing.bicycle(48, 48, 9).save(buffer, "PNG")
-    outcome = stack.classify(stack.put("a/traced.png", buffer.getvalue()))
+    outcome = stack.classify(stack.put("a/traced.png", drawing.bicycle(48, 48, 9)))
     # What arrives late is waited for here: a command takes seconds to start where others compute.
     captured(stack, lambda name: name == outcome["name"])
     logs = stack.rehearsal.client("logs")

@@ -1,7 +1,6 @@
 """The decoder against pictures that are computed here, damage that must be seen, and damage that must not matter."""
 
 import base64
-import io
 import re
 import struct
 import zlib
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from demo.drawing import encoded
 from serving.preprocess import preprocess
 from src.serialize import encoder
 from src.serialize.decoder import FORMATS, ImageError, ImageTooLarge, UnsupportedImage, decode
@@ -46,9 +46,7 @@ def decoded(data: bytes) -> Pixels:
 
 
 def saved(pixels: npt.NDArray[Any] | Image.Image, form: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(file, form, **options)
-    return file.getvalue()
+    return encoded(pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels), form, **options)
 
 
 def over_white(pixels: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:

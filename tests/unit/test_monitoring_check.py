@@ -1,7 +1,6 @@
 """Baselines and checks on files, as the command line runs them."""
 
 import datetime
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,9 +35,7 @@ def made(folder: Path, images: list[Image.Image], first: int = 0) -> None:
     def items() -> Any:
         for number, image in enumerate(images, first):
             sure = 0.65 if number % 10 == 0 else 0.9 + number % 7 / 100
-            file = io.BytesIO()
-            image.save(file, "PNG")
-            yield file.getvalue(), [sure, 1 - sure] if number % 2 else [1 - sure, sure]
+            yield drawing.encoded(image), [sure, 1 - sure] if number % 2 else [1 - sure, sure]
 
     write_captures(folder, items())
 

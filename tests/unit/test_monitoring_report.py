@@ -1,7 +1,6 @@
 """What the report page says of known windows."""
 
 import datetime
-import io
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from demo.drawing import encoded
 from monitoring.baseline import Baseline
 from monitoring.check import check
 from monitoring.features import NEITHER, NUMERIC, PASSES, UNSURE, Features, Model, Observation
@@ -68,15 +68,14 @@ def baseline(model: Model | None = None) -> Baseline:
 
 
 def window(measured: Features, label: str = "bicycle", name: str | None = "execution") -> Window:
-    file = io.BytesIO()
-    Image.new("RGB", (32, 32), "red").save(file, "PNG")
+    content = encoded(Image.new("RGB", (32, 32), "red"))
     columns = zip(measured.numeric["confidence"], measured.categorical["outcome"], strict=True)
     records = [
         Record(name and f"{name}-{i}", BEGIN + i * datetime.timedelta(minutes=7), "endpoint", "variant",
                label, label, outcome, confidence)
         for i, (confidence, outcome) in enumerate(columns)
     ]  # fmt: skip
-    pictures = [Picture(record, file.getvalue(), [record.confidence, 0.0]) for record in records[:24]]
+    pictures = [Picture(record, content, [record.confidence, 0.0]) for record in records[:24]]
     return Window(measured, Counter(measured.unreadable), records, pictures, pictures[:3])
 
 

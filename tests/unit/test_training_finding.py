@@ -19,6 +19,7 @@ from common.image_sets import find_sets
 from common.labels import parse_labels
 from common.manifest import Manifest, read_manifest
 from demo import images as demo_images
+from demo.drawing import encoded, noise
 from monitoring.check import captures_of_images
 from tests.unit.test_training_staging import write_review
 from training.__main__ import main
@@ -31,10 +32,7 @@ LABELS = ["bicycle", "motorcycle"]
 
 
 def picture(seed: int, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)
-    Image.fromarray(pixels).save(file, kind, **options)
-    return file.getvalue()
+    return encoded(noise(40, 40, seed), kind, **options)
 
 
 def write_tree(root: Path, *names: str | bytes) -> Path:

@@ -17,6 +17,7 @@ from PIL import Image
 from common.errors import CommandError
 from common.labels import parse_labels
 from common.manifest import Manifest, read_manifest
+from demo.drawing import encoded, noise
 from training.__main__ import main
 from training.dataset.reviewed import ReviewedSource
 from training.dataset.sources import open_source
@@ -52,10 +53,7 @@ def write_cifar(path: Path, extra: bytes = b"") -> Path:
 
 
 def png(seed: int, size: tuple[int, int] = (32, 32)) -> bytes:
-    file = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    return encoded(noise(*size, seed))
 
 
 def write_folder(root: Path, files: dict[str, bytes]) -> Path:
@@ -348,9 +346,8 @@ def test_a_review_wins_over_the_source_but_never_over_the_test_split(tmp_path: P
 def test_the_command_says_which_reviewed_images_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {"train/bicycle/a.png": png(2), "train/motorcycle/b.png": png(3), "test/bicycle/held-back.png": png(4)}
     source, reviews = write_folder(tmp_path / "in", files), tmp_path / "labels"
-    same = io.BytesIO()
-    Image.open(io.BytesIO(png(50))).save(same, "WEBP", lossless=True)
-    for content, suffix in ((png(2), "png"), (png(4), "png"), (png(50), "png"), (same.getvalue(), "webp")):
+    same = encoded(noise(32, 32, 50), "WEBP", lossless=True)
+    for content, suffix in ((png(2), "png"), (png(4), "png"), (png(50), "png"), (same, "webp")):
         write_review(reviews, "bicycle", content, suffix)
     write_review(reviews, "bicycle", b"no image")
     (reviews / f"{write_review(reviews, 'bicycle', png(51))}.png").unlink()
@@ -368,11 +365,10 @@ def test_the_command_says_which_reviewed_images_joined(tmp_path: Path, capsys: p
 
 def test_of_two_reviews_of_the_same_picture_the_newest_counts(tmp_path: Path) -> None:
     archive, reviews = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
-    old, new = png(50), io.BytesIO()
-    Image.open(io.BytesIO(old)).save(new, "WEBP", lossless=True)
+    old, new = png(50), encoded(noise(32, 32, 50), "WEBP", lossless=True)
     write_review(reviews, "bicycle", old, reviewed_at="2026-11-23T09:00:00+00:00")
     # By the clock on the wall it looks the older one.
-    write_review(reviews, "motorcycle", new.getvalue(), "webp", reviewed_at="2026-11-23T08:30:00-05:00")
+    write_review(reviews, "motorcycle", new, "webp", reviewed_at="2026-11-23T08:30:00-05:00")
     counts = run(tmp_path / "out", archive, reviews=reviews).counts["train"]
     assert (counts["bicycle"], counts["motorcycle"]) == (3, 4)
 
@@ -380,9 +376,7 @@ def test_of_two_reviews_of_the_same_picture_the_newest_counts(tmp_path: Path) ->
 def test_every_format_that_the_workflow_reads_can_be_staged(tmp_path: Path) -> None:
     archive, reviews = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
     for seed, (suffix, name) in enumerate({"jpg": "JPEG", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF"}.items()):
-        file = io.BytesIO()
-        Image.open(io.BytesIO(png(60 + seed))).save(file, name)
-        write_review(reviews, "bicycle", file.getvalue(), suffix)
+        write_review(reviews, "bicycle", encoded(noise(32, 32, 60 + seed), name), suffix)
     manifest = run(tmp_path / "out", archive, reviews=reviews)
     assert manifest.counts["train"]["bicycle"] == 7 and manifest.unreadable == []
     # train.py knows by the origin's ending which images carry the marks of compression.
