@@ -248,7 +248,7 @@ class Sandbox:
         if status != 200 and not body:  # the function has ended while it was loaded; only the emulator's log says how
             self._failed.wait(EXIT_SECONDS)
             self._log(f"{self._exit}\nRuntime.ExitError")
-            return self._outcome({"errorType": "Runtime.ExitError", "errorMessage": self._exit})
+            return self._outcome({"errorType": "Runtime.ExitError", "errorMessage": self._exit}, FAILURE_REPORT_SECONDS)
         if status != 200:
             return self._outcome(json.loads(body), FAILURE_REPORT_SECONDS)
         return Outcome(body, _is_function_error(body), self._tail())

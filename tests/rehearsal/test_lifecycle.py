@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,14 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_another_process_under_a_remembered_id_is_left_alone(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "3600"]) as other:
-        (tmp_path / "state.json").write_text(json.dumps({"port": 1, "supervisor": other.pid}))
-        assert find(tmp_path) is None
-        assert down(tmp_path)
-        assert other.poll() is None
-        other.kill()
+        try:
+            remembered = asdict(Running(port=1, supervisor=other.pid, region="us-east-1"))
+            (tmp_path / "state.json").write_text(json.dumps(remembered))
+            assert find(tmp_path) is None
+            assert down(tmp_path)
+            assert other.poll() is None
+        finally:
+            other.kill()
 
 
 def test_a_rehearsal_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
