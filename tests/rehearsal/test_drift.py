@@ -149,7 +149,7 @@ def test_drift_is_told_once_when_it_begins_with_its_report(stack: Stack, mail: M
 
     (message,) = wait_for(begun)
     assert "sharpness" in report(stack, message)
-    assert "Nothing drifted" not in report(stack, message)
+    assert "No drift detected" not in report(stack, message)
 
 
 def test_an_endpoint_that_captures_nothing_is_a_fault(stack: Stack) -> None:
@@ -184,5 +184,5 @@ def test_drift_is_told_once_more_when_it_ends(stack: Stack, mail: Mail, drifted:
     wait_for(lambda: mail.of("DriftAlarm")[-1]["NewStateValue"] == "OK")
     states = [message["NewStateValue"] for message in mail.of("DriftAlarm")]
     assert states in (["ALARM", "OK"], ["OK", "ALARM", "OK"]), "OK may come first: the alarm's first data"
-    assert "Nothing drifted" in report(stack, mail.of("DriftAlarm")[-1])
+    assert "No drift detected" in report(stack, mail.of("DriftAlarm")[-1])
     assert all("AlarmName" in message for message in mail.messages), "the workflow sends nothing beside the alarm"

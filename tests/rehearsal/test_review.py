@@ -284,7 +284,7 @@ def test_a_trace_tells_the_whole_story(stack: Stack) -> None:
         "Accepted",
     ]
     assert all(state["seconds"] is not None and not state["failures"] for state in told["states"])
-    assert told["missing"] == ["review: none was asked"]
+    assert told["missing"] == ["review: not requested"]
     shown = stack.rehearsal.run(
         sys.executable, "-m", "operations", "trace", outcome["name"], "--stack-name", STACK
     ).stdout
