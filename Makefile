@@ -11,18 +11,18 @@ export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format lock test-docker test-training image mutation clean
+.PHONY: help setup demo test test-fast coverage lint format lock test-docker test-training test-aws image mutation clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/.installed  ## set up the Python environment
 
-$(VENV)/.installed: requirements/dev.txt
+$(VENV)/.installed: requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.13 is needed; install it, or say where it is: make PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@echo "Installing the tools into $(VENV) (about a minute, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --requirement requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
 demo: setup  ## show the whole system at work on this machine, without AWS or Docker
@@ -36,6 +36,14 @@ test: setup  ## run all tests that need neither AWS nor Docker
 
 test-fast: setup  ## run the tests that start no other service: unit and property
 	@$(PARALLEL) $(BIN)/python -m pytest tests/unit tests/property
+
+coverage: setup  ## run the tests of make test, and write to build/coverage which lines they reached
+	@$(PARALLEL) $(BIN)/python -m pytest --ignore=tests/docker --cov --cov-report=html
+	@echo "Lines reached: $$($(BIN)/coverage report --format=total)%"
+
+test-aws: setup  ## deploy to your AWS account, send the sample events, and remove it all: make test-aws IMAGE=…
+	@test -n "$(IMAGE)" || { echo "IMAGE must name the image that make image pushed: make test-aws IMAGE=ACCOUNT.dkr.ecr.REGION.amazonaws.com/image-classifier:1" >&2; exit 1; }
+	@TEST_AWS_IMAGE="$(IMAGE)" $(BIN)/python -m pytest --noconftest tests/aws
 
 test-docker: setup  ## run the sample events with sam local invoke, where a Docker engine answers
 	@$(BIN)/python -m pytest tests/docker
@@ -65,13 +73,8 @@ image:  ## build the endpoint's image and push it: make image IMAGE=ACCOUNT.dkr.
 
 # Names of files in tests/mutation; two run at once.
 MUTATE ?= filter classify serialize drift deploy
-mutation: setup .venv-mutation/.installed  ## change the code in small ways, and see which changes no test notices (hours)
+mutation: setup  ## change the code in small ways, and see which changes no test notices (hours)
 	@printf '%s\n' $(MUTATE) | xargs -P 2 -n 1 tests/mutation/run
-
-.venv-mutation/.installed: requirements/mutation.txt
-	@$(PYTHON) -m venv .venv-mutation
-	@.venv-mutation/bin/python -m pip install --quiet --requirement requirements/mutation.txt
-	@touch $@
 
 lint: setup  ## check style, types and templates
 	@$(BIN)/ruff check .
@@ -84,12 +87,18 @@ format: setup  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# What the other lists have in common with dev.txt has its version there: the tests run on what the functions ship.
-LOCK := $(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --universal --python-version 3.13
-lock: setup  ## write the lock files from the lists of direct dependencies
-	@$(LOCK) requirements/dev.in --output-file requirements/dev.txt
-	@for list in requirements/bench requirements/mutation src/serialize/requirements src/classify/requirements src/filter/requirements; do \
-		$(LOCK) --constraint requirements/dev.txt $$list.in --output-file $$list.txt; done
+# Versions stay as they are but for new dependencies; UPGRADE=--upgrade takes the newest. All lists have the versions of
+# requirements.txt, so that the tests run on what ships, and what ships has hashes. Of training, only the direct
+# dependencies are listed: what torch needs differs between its builds.
+UPGRADE :=
+COMPILE := $(BIN)/uv pip compile --quiet --custom-compile-command "make lock" --no-annotate --universal --no-python-downloads
+lock: setup  ## write the lists of requirements from the groups of pyproject.toml
+	@$(COMPILE) $(UPGRADE) --python-version 3.13 --group dev --group bench --group mutation --output-file requirements.txt
+	@for folder in src/filter src/classify src/serialize serving; do \
+		$(COMPILE) --python-version 3.13 --generate-hashes --constraint requirements.txt \
+			--group $${folder##*/} --output-file $$folder/requirements.txt || exit 1; done
+	@$(COMPILE) $(UPGRADE) --python-version 3.11 --no-deps --constraint requirements.txt \
+		--group training --output-file training/requirements.txt
 
 clean:  ## end the rehearsal and remove everything that was made here, but for the environment
 	@$(PYTHON) -m rehearsal down

@@ -2,7 +2,7 @@
 
 Every file in the folders is decoded by both. Where both give a picture, it must have the same size, and the same
 pixels within a tolerance; where one of them refuses a file, the reason must be among the known ones below. Ends with 1
-if anything else happens. It needs ``pip install -r requirements/bench.txt``.
+if anything else happens.
 
 libvips because it shares no code with Pillow above the codecs: orientation, transparency, 16 bits and palettes are its
 own work, it reads all formats of the decoder except BMP, and it can be told to fail on damage. OpenCV has neither

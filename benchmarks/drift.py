@@ -20,9 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from common.command import positive_int
 from common.errors import CommandError
 from common.image_sets import ImageFile, find_sets
 from common.progress import progress
+from demo.drawing import encoded
 from monitoring.capture import Capture
 from monitoring.drift import SIGNIFICANCE, compare
 from monitoring.features import Features, Model, Observation, observe
@@ -71,9 +73,7 @@ def damage(image: Image.Image, name: str, strength: float, random: np.random.Gen
     if name == "blur":
         return image.filter(ImageFilter.GaussianBlur(strength))
     if name == "JPEG":
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=int(strength))
-        return Image.open(file).convert("RGB")
+        return Image.open(io.BytesIO(encoded(image, "JPEG", quality=int(strength)))).convert("RGB")
     pixels = np.asarray(image) / 255
     if name == "noise":
         pixels = pixels + random.normal(0, strength, pixels.shape)
@@ -98,10 +98,9 @@ def look(images: list[ImageFile], network: Network) -> dict[str, list[Observatio
                 for strength in each.strengths:
                     states[each.named(strength)] = damage(picture, each.name, strength, random)
             for name, state in states.items():
-                file = io.BytesIO()
-                state.save(file, "PNG")
-                answer = network.probabilities(preprocess(file.getvalue(), network.input_size))
-                capture = Capture("", datetime.datetime.min, "", "", None, "image/png", file.getvalue(), answer)
+                content = encoded(state)
+                answer = network.probabilities(preprocess(content, network.input_size))
+                capture = Capture("", datetime.datetime.min, "", "", None, "image/png", content, answer)
                 observed.setdefault(name, []).append(observe(capture, model))
             advance(1)
     return observed
@@ -174,8 +173,8 @@ def main() -> int:
     parser.add_argument(
         "--model", type=Path, default=ROOT / "training/model/model.onnx", help="default: the committed one"
     )
-    parser.add_argument("--size", type=int, default=100, help="images in a window (default: %(default)s)")
-    parser.add_argument("--windows", type=int, default=100, help="windows of each kind (default: %(default)s)")
+    parser.add_argument("--size", type=positive_int, default=100, help="images in a window (default: %(default)s)")
+    parser.add_argument("--windows", type=positive_int, default=100, help="windows of each kind (default: %(default)s)")
     options = parser.parse_args()
     try:
         network, _ = load_model(options.model)

@@ -1,7 +1,7 @@
 """How fast the endpoint's server answers: ``python -m benchmarks.endpoint``, under the load of wrk.
 
 One worker of ``python -m serving.serve``, a handler that does nothing behind the same server, and the same
-model behind Flask and gunicorn (``requirements/bench.txt``) take turns in short rounds, so that a noisy machine is
+model behind Flask and gunicorn take turns in short rounds, so that a noisy machine is
 noisy to all of them. Figures are medians over the rounds; comparisons are made within a round, and then the median is
 taken. Servers share one CPU, the client has another.
 """
@@ -9,7 +9,6 @@ taken. Servers share one CPU, the client has another.
 import argparse
 import contextlib
 import http.client
-import importlib.util
 import io
 import json
 import os
@@ -28,6 +27,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from common.command import positive_int
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -407,15 +408,13 @@ def main() -> int:
     """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "training/model/model.onnx", help="default: the committed")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=2, help="of each run (default: 2)")
+    parser.add_argument("--rounds", type=positive_int, default=7)
+    parser.add_argument("--seconds", type=positive_int, default=2, help="of each run (default: 2)")
     parser.add_argument("--no-pin", action="store_true", help="let servers and client run on any CPU")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if not options.model.is_file():
         parser.error(f"{options.model} does not exist")
-    if importlib.util.find_spec("gunicorn") is None:
-        parser.error("gunicorn is missing: .venv/bin/pip install -r requirements/bench.txt")
     if shutil.which("wrk") is None:
         parser.error("wrk is missing: apt-get install wrk (or another system's package of that name)")
     with tempfile.TemporaryDirectory() as folder:

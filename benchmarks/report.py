@@ -7,7 +7,6 @@ the rounds are printed.
 """
 
 import argparse
-import io
 import os
 import subprocess
 import sys
@@ -21,7 +20,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from demo.drawing import bicycle, motorcycle
+from common.command import positive_int
+from demo.drawing import bicycle, encoded, motorcycle
 from monitoring.capture import CaptureReader
 from monitoring.check import write_baseline
 from monitoring.features import Model, decode
@@ -46,9 +46,7 @@ def make(number: int, edge: int, form: str, options: dict[str, int]) -> Iterator
     for seed in range(min(DRAWN, number)):
         picture = np.asarray((bicycle if seed % 2 else motorcycle)(edge, edge, seed))
         noisy = (picture + random.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8)
-        file = io.BytesIO()
-        Image.fromarray(noisy).save(file, form, **options)
-        drawn.append(file.getvalue())
+        drawn.append(encoded(Image.fromarray(noisy), form, **options))
     for i in range(number):
         probabilities = random.dirichlet((1.5, 0.1, 0.1))
         yield drawn[i % len(drawn)], [float(each) for each in np.roll(probabilities[:2], i % 2)]
@@ -76,8 +74,8 @@ def report(captures: Path, baseline: Path, page: Path, hours: float) -> float:
 def main() -> None:
     """Make captures, time both, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--captures", type=int, default=10_000, help="how many (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--captures", type=positive_int, default=10_000, help="how many (default: %(default)s)")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="default: %(default)s")
     chosen = parser.parse_args()
     number = chosen.captures
     hours = number * APART / 3600 + 1

@@ -1,1 +1,1 @@
-"""What the packages share: errors, command lines, progress, storage, and the address of a deployed stack."""
+"""Shared by all packages: errors, command lines, progress, storage, and deployed stacks."""

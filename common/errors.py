@@ -1,5 +1,5 @@
-"""The error that the command line shows as one line."""
+"""The error that the command line prints as one line."""
 
 
 class CommandError(Exception):
-    """What the user asked for cannot be done; the message says what was wrong and what would be right."""
+    """A command cannot be carried out; the message names the cause and, where there is one, a remedy."""

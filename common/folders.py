@@ -1,6 +1,6 @@
 """Find labelled images: which files of a folder or an archive are images, and which class each belongs to.
 
-The one place that knows about class folders. Staging, evaluation, the drift baseline and the demo all use it.
+Staging, evaluation, the drift baseline and the demo all find class folders with it.
 """
 
 import difflib
@@ -23,8 +23,7 @@ SUFFIXES = (".png", *JPEG_SUFFIXES, ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 _EXAMPLES = 3
 _MOST_CLASSES = 12
-#: Made by operating systems, file servers and tools, beside everything whose name begins with a dot; compared in
-#: lower case.
+#: Names that operating systems, file servers and tools create, in lower case; skipped, as are names with a leading dot.
 _SYSTEM = {
     "__macosx",
     "__pycache__",
@@ -68,7 +67,7 @@ class Skipped:
         self._names: dict[str, set[str]] = {}
 
     def add(self, reason: str, name: str) -> None:
-        """Note a file or folder; the same one counts once."""
+        """Record a file or folder; the same one counts once."""
         self._names.setdefault(reason, set()).add(name)
 
     def update(self, other: "Skipped", place: str = "") -> None:
@@ -86,7 +85,7 @@ class Skipped:
 
 
 def skipped_lines(skips: Iterable[Skip]) -> Iterator[str]:
-    """Write one line per reason, for people."""
+    """Yield one readable line per reason."""
     for skip in skips:
         examples = ", ".join(printable(name, 100) for name in skip["examples"])
         more = ", …" if skip["count"] > len(skip["examples"]) else ""
@@ -94,7 +93,7 @@ def skipped_lines(skips: Iterable[Skip]) -> Iterator[str]:
 
 
 def class_counts(counts: Mapping[str, int], labels: Sequence[str]) -> str:
-    """List classes that are no label with their numbers of images: first what resembles a label, then the largest."""
+    """List classes that are not labels with their image counts: first those that resemble a label, then the largest."""
     close = {name for label in labels for name in difflib.get_close_matches(label.lower(), counts, 3, 0.75)}
     order = sorted(counts, key=lambda name: (name not in close, -counts[name], name))
     shown = ", ".join(f"{printable(name, 60)} ({counts[name]})" for name in order[:_MOST_CLASSES])
@@ -103,19 +102,19 @@ def class_counts(counts: Mapping[str, int], labels: Sequence[str]) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    """Tell by its extension whether a file should be an image."""
+    """Return whether a file has the extension of an image."""
     return name.lower().endswith(SUFFIXES)
 
 
 @dataclass
 class Scan:
-    """The names of image files, ``/`` between folders, in the order in which they are read; and what is no image."""
+    """The names of image files, with ``/`` between folders, in reading order; and the files that are not images."""
 
     names: list[str] = field(default_factory=list)
     skipped: Skipped = field(default_factory=Skipped)
 
     def add(self, name: str) -> None:
-        """Note a file by its name."""
+        """Add a file by its name."""
         parts = _parts(name)
         for i, part in enumerate(parts):
             if _is_system(part):
@@ -133,7 +132,7 @@ class Scan:
             self.skipped.add("file name without the extension of an image", name)
 
     def add_empty(self, folders: Iterable[str]) -> None:
-        """Note which of all `folders` hold no images; of nested ones the outermost."""
+        """Record which of all `folders` hold no images; of nested ones the outermost."""
         direct = {_parts(name)[:-1] for name in self.names}
         used = {parts[:i] for parts in direct for i in range(len(parts) + 1)} | {()}
         for folder in sorted(folders):
@@ -205,7 +204,7 @@ def find_in_folder(root: Path, labels: Sequence[str]) -> Found:
     ----------
     root : pathlib.Path
         A folder of class folders, or a class folder: its own name counts if images lie directly in it and no folder in
-        it is named as a label, and if it is called ``train`` or ``test``.
+        it is named after a label, and if it is called ``train`` or ``test``.
     labels : sequence of str
         As for `find`.
 
@@ -220,19 +219,19 @@ def find_in_folder(root: Path, labels: Sequence[str]) -> Found:
 def find(scan: Scan, labels: Sequence[str], source: str, root: Path | None = None) -> Found:
     """Decide the class and the split of every image.
 
-    Images at any depth below a folder that is named as a label belong to that label. The class of any other image is
+    Images at any depth below a folder that is named after a label belong to that label. The class of any other image is
     the folder at the level of the label folders or, where there are none, the outermost one.
 
     Parameters
     ----------
     scan : Scan
-        What the folder or archive holds.
+        The files of the folder or archive.
     labels : sequence of str
         The classes that count.
     source : str
         The source's name, for messages.
     root : pathlib.Path or None
-        The folder, see `find_in_folder`; None for an archive, of which a folder around everything does not count.
+        The folder, see `find_in_folder`; None for an archive, in which a folder around everything does not count.
 
     Raises
     ------
@@ -258,9 +257,9 @@ def find(scan: Scan, labels: Sequence[str], source: str, root: Path | None = Non
 
 
 def check_spelling(names: Iterable[str], labels: Sequence[str], source: str) -> None:
-    """Refuse class names that differ from a label only in capitals, spaces around them or invisible characters.
+    """Reject class names that differ from a label only in case, surrounding spaces or invisible characters.
 
-    Taking their images for the label's would be a guess, and so would taking them for other things.
+    Counting their images as the label's would be a guess, and so would counting them as background.
 
     Parameters
     ----------
@@ -280,14 +279,14 @@ def check_spelling(names: Iterable[str], labels: Sequence[str], source: str) -> 
     if near := {name: keys[_key(name)] for name in names if name not in labels and _key(name) in keys}:
         listed = " and ".join(f"{name!r} for {label!r}" for name, label in sorted(near.items()))
         raise CommandError(
-            f"{source} has {listed}, which differ only in capitals, spaces or invisible characters; rename the class "
-            "so that it equals the label, or quite differently if it is another class"
+            f"{source} has {listed}, which differ only in case, spaces or invisible characters; give the class the "
+            "label's name, or a clearly different one if it is another class"
         )
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an image lies: the folders around it that may be classes, and the split that others name."""
+    """An image's place: the folders around it that may be classes, and the split that other folders name."""
 
     name: str
     folders: tuple[str, ...]
@@ -319,15 +318,15 @@ def _with_own_name(places: list[_Place], labels: Sequence[str], root: Path, sour
     """Let the name of the folder itself count as a split or a class."""
     absolute = Path(os.path.abspath(root))
     own = absolute.parent if _is_split(absolute.name) else absolute
-    # As it was typed, and where a link leads.
+    # The name that was given, and the target of a link.
     above = [absolute.name, absolute.resolve().name]
     direct = sum(not place.folders for place in places)
     if not any(name in labels for place in places for name in place.folders):
         is_label = _key(own.name) in {_key(label) for label in labels}
         if is_label and places and not direct:
             raise CommandError(
-                f"{source} is named as a label, but no folder in it is. If all its images belong to that label, give "
-                "the folder around it; otherwise rename it"
+                f"{source} is named after a label, but no folder in it is. If all its images belong to that label, "
+                "give the folder around it; otherwise rename it"
             )
         if direct and (is_label or direct == len(places)):
             places = [replace(place, folders=(own.name, *place.folders)) for place in places]
@@ -389,6 +388,6 @@ def _is(check: Callable[[], bool]) -> bool:
 
 
 def _key(name: str) -> str:
-    """Make names equal that look alike."""
+    """Map names that look alike to the same key."""
     visible = (char for char in unicodedata.normalize("NFKC", name) if unicodedata.category(char)[0] != "C")
     return "".join(visible).strip().casefold()

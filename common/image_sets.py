@@ -1,4 +1,4 @@
-"""Sets of labelled image files that a user names on the command line."""
+"""Sets of labelled image files, given on the command line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from common.manifest import MANIFEST, read_manifest
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file, and the class that the folder around it is named after."""
+    """An image file and its class, the name of the folder around it."""
 
     path: Path
     class_name: str
 
     @property
     def name(self) -> str:
-        """Class and file name, for people."""
+        """Class and file name, for display."""
         return f"{self.class_name}/{printable(self.path.name)}"
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images of a set, and what was skipped in its folders."""
+    """The images of a set, and the files skipped in its folders."""
 
     images: list[ImageFile]
     skipped: list[Skip]
@@ -40,20 +40,20 @@ def find_sets(data: Sequence[str], labels: Sequence[str]) -> dict[str, ImageSet]
     Parameters
     ----------
     data : sequence of str
-        What the user typed.
+        Values of the command line.
     labels : sequence of str
-        The model's labels; every other class is "other".
+        The model's labels; every other class is background.
 
     Returns
     -------
     dict
-        By the set's name, images in an order that does not change between runs.
+        Each set by name; its images have the same order in every run.
 
     Raises
     ------
     CommandError
-        A folder is missing or holds no images, a set has no folder named as a label, two sets have one name, or as
-        `common.folders.find`.
+        A folder is missing or holds no images, a set has no folder named after a label, two sets have the same name,
+        or as `common.folders.find`.
     """
     sets: dict[str, ImageSet] = {}
     for text in data:
@@ -63,7 +63,7 @@ def find_sets(data: Sequence[str], labels: Sequence[str]) -> dict[str, ImageSet]
         name = printable(name)
         if not name or name in sets:
             raise CommandError(
-                f"--data {printable(text)}: give each set a name of its own, as NAME={printable(str(paths[0]))}"
+                f"--data {printable(text)}: give each set a different name, as NAME={printable(str(paths[0]))}"
             )
         images: list[ImageFile] = []
         skipped = Skipped()
@@ -73,7 +73,7 @@ def find_sets(data: Sequence[str], labels: Sequence[str]) -> dict[str, ImageSet]
         if not set(found) & set(labels):
             shown = ", ".join(found[:10]) + (", …" if len(found) > 10 else "")
             raise CommandError(
-                f"{printable(text)}: no folder is named as a label ({', '.join(labels)}); found: {shown}"
+                f"{printable(text)}: no folder is named after a label ({', '.join(labels)}); found: {shown}"
                 + "".join(f"; {line}" for line in skipped_lines(skipped.summary()))
             )
         sets[name] = ImageSet(images, skipped.summary())
@@ -83,7 +83,7 @@ def find_sets(data: Sequence[str], labels: Sequence[str]) -> dict[str, ImageSet]
 def _find_images(folder: Path, labels: Sequence[str], skipped: Skipped) -> list[ImageFile]:
     shown = printable(str(folder))
     if not folder.is_dir():
-        raise CommandError(f"{shown} is not a folder; stage one with: python -m training stage, or name another one")
+        raise CommandError(f"{shown} is not a folder; create a staged folder with: python -m training stage")
     if (folder / MANIFEST).is_file():
         entries = [entry for entry in read_manifest(folder).images if entry.split == "test"]
         if not entries:

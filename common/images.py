@@ -1,19 +1,19 @@
-"""Images as the workflow sends them to the endpoint, by the code of the serialize function."""
+"""Images as the workflow sends them to the endpoint, made by the code of the serialize function."""
 
 from src.serialize.decoder import decode
 from src.serialize.encoder import encode
 
-#: Longest side in pixels: the default of the stack's parameter MaxEdge.
+#: Longest side in pixels; the default of the stack's parameter MaxEdge.
 SENT_EDGE = 224
 
 
 def as_sent(content: bytes) -> bytes:
-    """Shrink and encode an image file as the workflow does before the endpoint sees it.
+    """Shrink and encode an image file as the workflow does for the endpoint.
 
     Parameters
     ----------
     content : bytes
-        The image file, of any format that the workflow accepts.
+        The image file, in any format that the workflow accepts.
 
     Returns
     -------

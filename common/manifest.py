@@ -27,12 +27,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a staged folder holds, and what it was made from.
+    """The contents of a staged folder, and its sources.
 
-    `neither_classes` counts the images of each class that is no label, before `neither_limit`. `skipped` is what was
-    not taken for an image of a class; `conflicts` names pictures that sources have under two labels, which are left
-    out. `reviewed` counts the images that people have labelled: those that ``joined`` the training split, and those
-    left out as ``test`` images, ``duplicates`` of another reviewed one, or ``unusable`` (named in `unreadable`).
+    `neither_classes` counts the images of each class that is not a label, before `neither_limit`. `skipped` lists the
+    files that are not images of a class; `conflicts` names images that sources have under two labels, which are
+    skipped. `reviewed` counts the images that people have labelled: those that ``joined`` the training split, and those
+    skipped as ``test`` images, ``duplicates`` of another reviewed one, or ``unusable`` (named in `unreadable`).
     """
 
     labels: list[str]
@@ -60,7 +60,7 @@ def read_manifest(folder: Path) -> Manifest:
         fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
         manifest = Manifest(**{**fields, "images": [Entry(**entry) for entry in fields["images"]]})
     except FileNotFoundError as error:
-        raise CommandError(f"{folder} holds no {MANIFEST}; make it with: python -m training stage") from error
+        raise CommandError(f"{folder} holds no {MANIFEST}; create it with: python -m training stage") from error
     except (ValueError, TypeError, KeyError) as error:
         raise CommandError(f"{folder / MANIFEST} is not a manifest of this version; stage again") from error
     for entry in manifest.images:

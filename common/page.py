@@ -1,29 +1,60 @@
-"""What the report pages share: style, scrolling tables and thumbnails."""
+"""Pages from Jinja2 templates, which lie beside the modules that fill them, and thumbnails for them."""
 
 import base64
+import hashlib
 import io
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 #: Longest side of a thumbnail, in pixels.
 THUMBNAIL = 192
-#: The pages' style sheet, with the colours that `common.plots` uses.
-STYLE = Path(__file__).with_suffix(".css").read_text()
 
 
-def scrolling(label: str, table: str) -> str:
-    """Wrap a table so that a narrow screen scrolls it, by keyboard too, and not the page."""
-    return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table>{table}</table></div>'
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def thumbnail(picture: Image.Image) -> tuple[str, str]:
-    """Return a data URI, and whether the picture is ``fine`` or of ``coarse`` pixels that should stay squares.
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parents[1]),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+# A script's hash, for a content security policy.
+_TEMPLATES.filters["sha256"] = _sha256
+
+
+class Thumbnail(NamedTuple):
+    """A data URI; ``kind`` is ``fine``, or ``coarse`` for an image whose pixels should stay squares when enlarged."""
+
+    uri: str
+    kind: str
+
+
+def render_template(name: str, **values: Any) -> str:
+    """Return a page. Every value is escaped unless it is a `markupsafe.Markup`.
+
+    Parameters
+    ----------
+    name : str
+        Path of the template in the repository, such as ``monitoring/report.html``.
+    values
+        Variables of the template.
+    """
+    return _TEMPLATES.get_template(name).render(values)
+
+
+def thumbnail(picture: Image.Image) -> Thumbnail:
+    """Shrink an image in place, and return it for use in a page.
 
     Parameters
     ----------
     picture : PIL.Image.Image
-        Mode RGB; it is shrunk in place.
+        Mode RGB.
     """
     kind = "fine" if max(picture.size) >= THUMBNAIL // 2 else "coarse"
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -33,4 +64,4 @@ def thumbnail(picture: Image.Image) -> tuple[str, str]:
     else:
         picture.save(file, "PNG")
     form = Image.open(file).get_format_mimetype()
-    return f"data:{form};base64,{base64.b64encode(file.getvalue()).decode()}", kind
+    return Thumbnail(f"data:{form};base64,{base64.b64encode(file.getvalue()).decode()}", kind)

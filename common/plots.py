@@ -5,9 +5,10 @@ import re
 from html import escape
 from typing import Any
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
-# Stand-ins, which become the page's own colours, light or dark.
+# Placeholders for the page's own colours, light or dark.
 INK, SOFT, FAINT, FIRST, SECOND, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 _VARIABLES = {
     INK: "--ink",
@@ -17,7 +18,7 @@ _VARIABLES = {
     SECOND: "--second",
     PAPER: "--paper",
 }
-#: For `matplotlib.rc_context`, with a salt of its own for every figure of a page.
+#: For `matplotlib.rc_context`, with a different salt for every figure of a page.
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
@@ -36,15 +37,15 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def to_svg(figure: Figure, title: str) -> str:
-    """Return the figure for use inside HTML: no prolog, no metadata, no ids that another figure has too.
+def to_svg(figure: Figure, title: str) -> Markup:
+    """Return the figure for use inside HTML: without prolog and metadata, and with ids that are unique on the page.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
         Drawn in the colours above, within `STYLE`.
     title : str
-        Plain text, which a screen reader says in place of the picture.
+        Plain text, which a screen reader reads in place of the figure.
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -54,6 +55,6 @@ def to_svg(figure: Figure, title: str) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     head = f'role="img" aria-label="{escape(title)}"'
     svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {found[1]} {head}>", svg, count=1)
-    for stand_in, variable in _VARIABLES.items():
-        svg = svg.replace(stand_in, f"var({variable})")
-    return svg
+    for placeholder, variable in _VARIABLES.items():
+        svg = svg.replace(placeholder, f"var({variable})")
+    return Markup(svg)

@@ -1,4 +1,4 @@
-"""Progress of what takes longer than two seconds."""
+"""Progress of jobs that take longer than two seconds."""
 
 import sys
 import time
@@ -10,22 +10,22 @@ LINE_SECONDS = 2.0
 
 
 @contextmanager
-def progress(what: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], None]]:
-    """Show how far a job is: a bar on a terminal, a plain line now and then elsewhere.
+def progress(task: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], None]]:
+    """Show the progress of a job: a bar on a terminal, otherwise a plain line every few seconds.
 
     Parameters
     ----------
-    what : str
-        Name of the job, as the user reads it.
+    task : str
+        Name of the job, for display.
     total : int or None
-        Size of the whole job, in `unit`; None when it is not known beforehand.
+        Size of the whole job, in `unit`; None if it is not known.
     unit : str
-        What is counted; ``"bytes"`` is shown in decimal multiples.
+        Unit of the counts; ``"bytes"`` is shown in decimal multiples.
 
     Yields
     ------
     callable
-        Call it with the amount that has been done since the last call.
+        Takes the amount of work done since the last call.
     """
     if sys.stderr.isatty():
         import rich
@@ -40,15 +40,14 @@ def progress(what: str, total: int | None, unit: str = "") -> Iterator[Callable[
         )
 
         count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-        # A file's name may look like rich's markup.
+        # A file name may look like rich's markup.
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), count, TimeRemainingColumn())
-        # Only what is printed on the bar's own console, or sent there by rich, does not run into the bar; and what goes
-        # to a file or another program must go there.
+        # Output that does not share the bar's console is printed into the bar; redirected output must stay redirected.
         on_stdout = sys.stdout.isatty()
         console = rich.get_console() if on_stdout else Console(stderr=True)
         with Progress(*columns, console=console, redirect_stdout=on_stdout) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda amount: bar.update(task, advance=amount)
+            number = bar.add_task(task, total=total)
+            yield lambda amount: bar.update(number, advance=amount)
         return
 
     done, started = 0, time.monotonic()
@@ -60,7 +59,7 @@ def progress(what: str, total: int | None, unit: str = "") -> Iterator[Callable[
         now = time.monotonic()
         if now - last >= LINE_SECONDS:
             last = now
-            share = f" of {total:,} ({done / total:.0%})" if total else ""
-            print(f"{what}: {done:,}{share} {unit}, {now - started:.0f} s", file=sys.stderr, flush=True)
+            of_total = f" of {total:,} ({done / total:.0%})" if total else ""
+            print(f"{task}: {done:,}{of_total} {unit}, {now - started:.0f} s", file=sys.stderr, flush=True)
 
     yield advance

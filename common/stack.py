@@ -1,4 +1,4 @@
-"""What a deployed stack says of itself, which execution a user means, and how to repeat what they say."""
+"""A deployed stack and its executions: outputs, parameters, and places that follow from them."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from common.progress import progress
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
 
-#: As in classify, which makes the inference id of the execution's name; a name may be longer, up to 80 characters, and
-#: those that EventBridge's rules give are.
+#: As in classify, which derives the inference id from the execution's name. A name may be longer, up to 80 characters;
+#: the names that EventBridge gives are.
 MAX_INFERENCE_ID = 64
 
 
@@ -33,33 +33,50 @@ class Stack:
         Raises
         ------
         CommandError
-            The stack has none of this name: it is another one, or older than this program.
+            The stack has no output of this name: it is another stack, or older than this program.
         """
+        return self._get(self.outputs, "output", name)
+
+    def parameter(self, name: str) -> str:
+        """Return a parameter's value.
+
+        Raises
+        ------
+        CommandError
+            As `output`.
+        """
+        return self._get(self.parameters, "parameter", name)
+
+    def _get(self, values: dict[str, str], kind: str, name: str) -> str:
         try:
-            return self.outputs[name]
+            return values[name]
         except KeyError as error:
             raise CommandError(
-                f"stack {self.name} has no output {name}; deploy this version of the application, or name another stack"
+                f"stack {self.name} has no {kind} {name}; deploy this version of the application, or name another stack"
             ) from error
 
     @property
     def labels(self) -> list[str]:
         """The labels in the order of the model's probabilities."""
-        return self.parameters["Labels"].split(",")
+        return self.parameter("Labels").split(",")
 
     @property
     def labels_uri(self) -> str:
-        """Where reviewed images lie, beside the captured ones."""
+        """Folder of the reviewed images, beside the captured ones."""
         return f"s3://{self.output('ModelBucketName')}/labels"
+
+    def baseline_uri(self, endpoint: str) -> str:
+        """Return the folder in which the scheduled drift check looks for an endpoint's baseline."""
+        return f"s3://{self.output('ModelBucketName')}/monitoring/baseline/{endpoint}"
 
 
 def find_stack(name: str) -> Stack:
-    """Look a stack up.
+    """Describe a stack.
 
     Raises
     ------
     CommandError
-        There is none of this name.
+        There is no stack of this name.
     """
     try:
         (stack,) = boto3.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
@@ -74,16 +91,37 @@ def find_stack(name: str) -> Stack:
     )
 
 
-def find_execution(stack: Stack, execution: str) -> "DescribeExecutionOutputTypeDef":
-    """Describe an execution of the stack's workflow by its ARN, its name, or its inference id.
-
-    An inference id, which data capture and the drift report have, may be but the end of a name. Then the newest
-    execution whose name ends in it is meant, for which all of them may have to be listed.
+def data_capture(endpoint: str) -> dict[str, Any]:
+    """Describe an endpoint's data capture.
 
     Raises
     ------
     CommandError
-        The workflow has no such execution; Step Functions forgets them after 90 days.
+        There is no such endpoint, or it captures no data.
+    """
+    try:
+        config = boto3.client("sagemaker").describe_endpoint(EndpointName=endpoint).get("DataCaptureConfig")
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationException":
+            raise
+        raise CommandError(
+            f"endpoint {endpoint} does not exist; create it with: python -m training deploy --endpoint-name {endpoint}"
+        ) from error
+    if not config or not config["EnableCapture"]:
+        raise CommandError(f"endpoint {endpoint} captures no data; deploy it with a --capture-percentage above 0")
+    return dict(config)
+
+
+def find_execution(stack: Stack, execution: str) -> "DescribeExecutionOutputTypeDef":
+    """Describe an execution of the stack's workflow by its ARN, its name, or its inference id.
+
+    An inference id, as data capture and the drift report contain it, may be only the end of a name. It stands for the
+    newest execution whose name ends in it; finding that one may take a listing of all executions.
+
+    Raises
+    ------
+    CommandError
+        The workflow has no such execution; Step Functions deletes them after 90 days.
     """
     workflow = stack.output("WorkflowArn")
     arn = execution
@@ -109,24 +147,24 @@ def find_execution(stack: Stack, execution: str) -> "DescribeExecutionOutputType
 
 
 def inference_id(name: str) -> str:
-    """Return the id under which data capture records an execution's request, as classify makes it of the name."""
+    """Return the id of an execution's request in the captured data, as classify derives it from the name."""
     return re.sub(r"[^!-~]", "_", name)[-MAX_INFERENCE_ID:]
 
 
-def _find_by_inference_id(workflow: str, wanted: str) -> str | None:
-    """Return the ARN of the newest execution that has an inference id."""
+def _find_by_inference_id(workflow: str, searched: str) -> str | None:
+    """Return the ARN of the newest execution with an inference id."""
     pages = boto3.client("stepfunctions").get_paginator("list_executions")
-    with progress("look through the executions", None, "executions") as advance:
+    with progress("search executions", None, "executions") as advance:
         for page in pages.paginate(stateMachineArn=workflow, PaginationConfig={"PageSize": 1000}):
             for execution in page["executions"]:
-                if inference_id(execution["name"]) == wanted:
+                if inference_id(execution["name"]) == searched:
                     return execution["executionArn"]
             advance(len(page["executions"]))
     return None
 
 
 def parse_object(text: str | None) -> dict[str, Any]:
-    """Parse a JSON object; an empty one stands for everything else."""
+    """Parse a JSON object; return an empty one for any other text."""
     try:
         parsed = json.loads(text or "")
     except ValueError:
@@ -135,24 +173,13 @@ def parse_object(text: str | None) -> dict[str, Any]:
 
 
 def reason(cause: str | None) -> str:
-    """Return what a failed execution's cause says: the message inside a function's JSON, else the text itself."""
+    """Return the message of a failed execution's cause: the one inside a function's JSON, or else the text itself."""
     return str(parse_object(cause).get("errorMessage") or cause or "")
 
 
 def explain(error: ClientError) -> str:
-    """Return what S3 said of an object that could not be read, and what a denial may mean."""
+    """Return S3's error for an object that could not be read, with the likely reasons for a denial."""
     # HEAD has no body: its code is the status.
     if error.response["Error"]["Code"] not in ("AccessDenied", "403"):
         return str(error)
-    return (
-        f"{error}; you may lack s3:GetObject, or s3:ListBucket, without which S3 denies an object that is gone as well"
-    )
-
-
-def printable(text: str) -> str:
-    """Return a text that a terminal shows as it is: keys, logs and causes hold what an uploader chose.
-
-    White space becomes spaces; U+FFFD takes the place of anything else that is not printed, such as the escapes that
-    command a terminal, or marks that reverse a line.
-    """
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
+    return f"{error}; you may lack s3:GetObject, or s3:ListBucket (without it, S3 denies access to missing objects too)"

@@ -1,4 +1,4 @@
-"""Files in a folder or below ``s3://bucket/prefix``: captures, baselines and reports may lie in either."""
+"""Files in a folder or below ``s3://bucket/prefix``; captures, baselines and reports may be in either."""
 
 import re
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from common.errors import CommandError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: Of a file that is read in pieces, in bytes.
-_PIECE = 1 << 20
+#: Bytes to read at a time from a file in S3.
+_CHUNK = 1 << 20
 
 
 def parse_s3(text: str) -> tuple[str, str]:
@@ -69,7 +69,7 @@ def folders(base: str) -> list[str]:
 def files(base: str, after: str = "", until: str = "\uffff") -> Iterator[str]:
     """Yield the names of all files below ``base`` with ``after < name < until``, sorted as text.
 
-    In S3 only names in that range are listed, so that a window costs what it holds, however much lies beside it.
+    In S3 only names in that range are listed: the cost depends on the window, not on everything beside it.
     """
     if not _is_s3(base):
         root = Path(base)
@@ -84,18 +84,18 @@ def files(base: str, after: str = "", until: str = "\uffff") -> Iterator[str]:
             name = item["Key"].removeprefix(start)
             if name >= until:
                 return
-            if not name.endswith("/"):  # what the console makes when somebody clicks "create folder"
+            if not name.endswith("/"):  # the console's "Create folder" makes such an object
                 yield name
 
 
 def lines(address: str) -> Iterator[bytes]:
-    """Yield the lines of a file without holding all of it."""
+    """Yield the lines of a file without loading all of it."""
     if not _is_s3(address):
         with Path(address).open("rb") as file:
             yield from file
         return
     bucket, key = parse_s3(address)
-    yield from _s3().get_object(Bucket=bucket, Key=key)["Body"].iter_lines(_PIECE)
+    yield from _s3().get_object(Bucket=bucket, Key=key)["Body"].iter_lines(_CHUNK)
 
 
 def read(address: str) -> bytes:
@@ -120,7 +120,7 @@ def read(address: str) -> bytes:
 
 
 def write(address: str, content: bytes, content_type: str) -> None:
-    """Write a file, and the folders above it; ``content_type`` is kept in S3."""
+    """Write a file, and create the folders above it; ``content_type`` is stored in S3."""
     if not _is_s3(address):
         Path(address).parent.mkdir(parents=True, exist_ok=True)
         Path(address).write_bytes(content)

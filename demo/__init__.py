@@ -1,1 +1,1 @@
-"""The main job in rehearsal: build, deploy and run the workflow on a mixed set of images."""
+"""The demo: build, deploy and run the workflow on a mixed set of images, in the rehearsal."""

@@ -1,4 +1,4 @@
-"""``python -m demo``: the main job from build to captured data, on this machine, through the real commands."""
+"""``python -m demo``: build, deploy, classify and detect drift on this machine, with the real commands."""
 
 import argparse
 import io
@@ -18,15 +18,16 @@ import boto3
 from rich.console import Console
 from rich.table import Table
 
-from demo.images import ImageSetError, Sample, collect
-from demo.pictures import draw_contact_sheet, draw_workflow
+from demo.contact_sheet import draw_contact_sheet
+from demo.images import ImageSetError, Sample, collect, draw
+from demo.screenshots import ScreenshotError, take_screenshots
 from demo.watch import LIMIT_SECONDS, WatchError, check, fetch, out_of_focus, send
 from rehearsal.environment import redirected, undisturbed
-from rehearsal.gaps import RehearsalError
 from rehearsal.lifecycle import down, up
+from rehearsal.patches import RehearsalError
 
 OUT = Path("build/demo")
-#: Its own, so that a rehearsal that somebody has running is left alone.
+#: Not the default folder: a rehearsal that is already running there stays as it is.
 FOLDER = OUT / "rehearsal"
 STACK = "image-classifier-rehearsal"
 ACCOUNT = "123456789012"
@@ -35,20 +36,20 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 class DemoError(Exception):
-    """A step failed; the message is what it said."""
+    """A step failed; the message is its output."""
 
 
 @contextmanager
-def step(what: str) -> Iterator[None]:
-    """Show what is being done, and then how long it took."""
+def step(description: str) -> Iterator[None]:
+    """Print a step, and how long it took."""
     started = time.monotonic()
     if sys.stdout.isatty():
-        with console.status(what):
+        with console.status(description):
             yield
     else:
-        console.print(f"  … {what}")
+        console.print(f"  … {description}")
         yield
-    console.print(f"  ✓ {what} ({time.monotonic() - started:.1f} s)")
+    console.print(f"  ✓ {description} ({time.monotonic() - started:.1f} s)")
 
 
 def run(*command: str) -> None:
@@ -57,7 +58,7 @@ def run(*command: str) -> None:
     Raises
     ------
     DemoError
-        If it fails, with the end of what it said.
+        If it fails, with the end of its output.
     """
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False
@@ -70,19 +71,27 @@ def run(*command: str) -> None:
 
 def main() -> int:
     """Run the demonstration; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m demo", description="The whole system at work on this machine.")
-    parser.add_argument("--keep", action="store_true", help="leave the rehearsal up afterwards")
+    parser = argparse.ArgumentParser(
+        prog="python -m demo", description="Build, deploy, classify and detect drift on this machine."
+    )
+    parser.add_argument("--keep", action="store_true", help="leave everything running so that you can experiment")
+    parser.add_argument(
+        "--screenshots",
+        type=Path,
+        metavar="DIR",
+        help="write the README's screenshots, from drawings (needs Chromium)",
+    )
     arguments = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack the signs that are printed
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some of the characters
         sys.stdout.reconfigure(errors="replace")
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "commands.log").unlink(missing_ok=True)
-    # Ended from outside, it still takes everything down.
+    # Clean up if the process is terminated.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        demonstrate(FOLDER)
-    except (DemoError, ImageSetError, RehearsalError, WatchError) as error:
-        console.print(f"[red]The demonstration failed:[/red] {error}", soft_wrap=True)
+        demonstrate(FOLDER, arguments.screenshots)
+    except (DemoError, ImageSetError, RehearsalError, ScreenshotError, WatchError) as error:
+        console.print(f"[red]The demo failed:[/red] {error}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -91,18 +100,20 @@ def main() -> int:
             down(FOLDER)
     if arguments.keep:
         command = f"python -m rehearsal --folder {FOLDER}"
-        console.print(f'\nIt stays up. To use it: eval "$({command} env)". To end it: {command} down', soft_wrap=True)
+        console.print(
+            f'\nStill running. To use it: eval "$({command} env)". To stop it: {command} down', soft_wrap=True
+        )
     return 0
 
 
-def demonstrate(folder: Path) -> None:
-    """Build, deploy, run, and show what came out."""
-    source, samples = collect()
+def demonstrate(folder: Path, screenshots: Path | None) -> None:
+    """Build, deploy, classify, check for drift, and print the results."""
+    source, samples = draw() if screenshots else collect()
     console.rule("[bold]Build and deploy")
-    with step("start AWS on this machine (python -m rehearsal up)"):
+    with step("start the rehearsal (python -m rehearsal up)"):
         down(folder)
         running = up(folder)
-    environment = redirected(undisturbed(os.environ), running.port)
+    environment = redirected(undisturbed(os.environ), running.port, running.region)
     os.environ.clear()
     os.environ.update(environment)
     with step("sam build"):
@@ -126,23 +137,26 @@ def demonstrate(folder: Path) -> None:
     show_capture(outputs["ImageBucketName"])
     console.rule("[bold]Watch")
     watch(outputs)
-    console.rule("[bold]Pictures and next steps")
-    draw_pictures(rows)
+    console.rule("[bold]Contact sheet and next steps")
+    draw_sheet(rows)
+    if screenshots:
+        take_screenshots(STACK, OUT, screenshots)
+        console.print(f"{screenshots}: the screenshots\n")
     console.print("Three commands to try next:")
     console.print("  make test                             run all tests")
-    console.print("  .venv/bin/python -m demo --keep       leave it up, to play with sam logs and sam remote invoke")
-    console.print("  .venv/bin/python -m training --help   stage images, train and deploy a model of your own")
+    console.print("  .venv/bin/python -m demo --keep       leave it running, to try sam logs and sam remote invoke")
+    console.print("  .venv/bin/python -m training --help   stage images, train and deploy your own model")
 
 
 def classify(samples: list[Sample], outputs: dict[str, str]) -> list[dict[str, Any]]:
-    """Upload each sample, and wait for the execution that its upload starts by itself.
+    """Upload each sample, and wait for the execution that the upload starts.
 
-    A sample without data cannot start one, so that execution is started by hand.
+    For a sample without data it starts the execution itself.
     """
     s3, states = boto3.client("s3"), boto3.client("stepfunctions")
     workflow, bucket = outputs["WorkflowArn"], outputs["ImageBucketName"]
     rows = []
-    with step(f"{len(samples)} images, one after the other; the first one meets cold functions"):
+    with step(f"{len(samples)} images, one after the other; the first includes cold starts"):
         for sample in samples:
             if sample.data is None:
                 event = {"s3_bucket": bucket, "s3_key": sample.key}
@@ -154,7 +168,7 @@ def classify(samples: list[Sample], outputs: dict[str, str]) -> list[dict[str, A
 
 
 def wait_for_end(workflow: str, key: str) -> dict[str, Any]:
-    """Return the ended execution for an S3 key.
+    """Return the execution for an S3 key, once it has ended.
 
     Raises
     ------
@@ -167,7 +181,7 @@ def wait_for_end(workflow: str, key: str) -> dict[str, Any]:
         for listed in states.list_executions(stateMachineArn=workflow, maxResults=5)["executions"]:
             execution = dict(states.describe_execution(executionArn=listed["executionArn"]))
             started = json.loads(str(execution["input"]))
-            # An upload's own event, or the address that was sent.
+            # S3's event, or an address.
             keys = (started.get("object", {}).get("key"), started.get("s3_key"))
             if key in keys and execution["status"] != "RUNNING":
                 return execution
@@ -176,7 +190,7 @@ def wait_for_end(workflow: str, key: str) -> dict[str, Any]:
 
 
 def result(execution: dict[str, Any]) -> dict[str, Any]:
-    """Summarise an execution: its kind of outcome, its last event, its path and its duration in seconds."""
+    """Summarize an execution: its kind of outcome, its last event and its duration in seconds."""
     history = boto3.client("stepfunctions").get_execution_history(
         executionArn=execution["executionArn"], maxResults=1000
     )
@@ -184,20 +198,19 @@ def result(execution: dict[str, Any]) -> dict[str, Any]:
     inputs = [json.loads(state["input"]) for state in entered]
     error = execution.get("error")
     return {
-        "kind": "accepted" if error is None else "unsure" if error == "ThresholdNotMet" else "refused",
+        "kind": "accepted" if error is None else "unsure" if error == "ThresholdNotMet" else "rejected",
         "outcome": error or "accepted",
         "event": next((event for event in reversed(inputs) if "label" in event), {}),
-        "path": [state["name"] for state in entered],
         "seconds": (execution["stopDate"] - execution["startDate"]).total_seconds(),
     }
 
 
 def show_table(rows: list[dict[str, Any]]) -> None:
-    """Print one row an image."""
+    """Print one row per image."""
     table = Table(box=None, pad_edge=False)
     for heading in ("image", "what it is", "outcome", "label", "confidence", "time"):
         table.add_column(heading, justify="right" if heading in ("confidence", "time") else "left", no_wrap=True)
-    styles = {"accepted": "green", "unsure": "yellow", "refused": "red"}
+    styles = {"accepted": "green", "unsure": "yellow", "rejected": "red"}
     for row in rows:
         event = row["event"]
         confidence = f"{event['confidence']:.3f}" if event else ""
@@ -213,8 +226,8 @@ def show_table(rows: list[dict[str, Any]]) -> None:
     console.print(table)
     counts = Counter(row["kind"] for row in rows)
     console.print(
-        f"\n{counts['accepted']} accepted and published, {counts['unsure']} stopped for review, "
-        f"{counts['refused']} refused by name\n"
+        f"\n{counts['accepted']} accepted and published, {counts['unsure']} queued for review, "
+        f"{counts['rejected']} rejected, each with a named error\n"
     )
 
 
@@ -225,7 +238,7 @@ def show_review_message(queue: str) -> None:
     if received:
         console.print_json(received[0]["Body"])
     else:
-        console.print("none: the model is sure of all these images")
+        console.print("none: all predictions were confident")
 
 
 def show_capture(bucket: str) -> None:
@@ -245,22 +258,14 @@ def show_capture(bucket: str) -> None:
 
 
 def watch(outputs: dict[str, str]) -> None:
-    """Say what is normal, and check traffic that is, and traffic that is not."""
+    """Create the drift baseline, and check normal and blurred images against it."""
     bucket = outputs["ModelBucketName"]
-    address = f"s3://{bucket}"
-    with step("120 more images, and what is normal of them (python -m monitoring baseline)"):
+    with step("120 more images, and the drift baseline (python -m monitoring baseline)"):
         send(ENDPOINT, bucket, range(120))
-        baseline = (
-            "baseline",
-            "--captures",
-            f"{address}/capture",
-            "--output",
-            f"{address}/monitoring/baseline/{ENDPOINT}",
-        )
-        run(sys.executable, "-m", "monitoring", *baseline)
+        run(sys.executable, "-m", "monitoring", "baseline", "--stack-name", STACK)
     checked = {}
     for what, seeds, change in (("as before", range(120, 180), None), ("out of focus", range(180, 330), out_of_focus)):
-        with step(f"{len(seeds)} images {what}, and the scheduled check for drift"):
+        with step(f"{len(seeds)} images, {what}, and the scheduled drift check"):
             send(ENDPOINT, bucket, seeds, change)
             checked[what] = check(outputs, STACK)
     table = Table(box=None, pad_edge=False)
@@ -271,21 +276,17 @@ def watch(outputs: dict[str, str]) -> None:
         table.add_row(what, f"[{style}]{found.alarm}[/]", ", ".join(found.violations) or "nothing")
     console.print(table)
     fetch(bucket, found.report, OUT / "drift.html")
-    console.print(f"\n{OUT / 'drift.html'}: the report that operators get\n")
+    console.print(f"\n{OUT / 'drift.html'}: the drift report\n")
 
 
-def draw_pictures(rows: list[dict[str, Any]]) -> None:
-    """Write the picture of the workflow and the contact sheet."""
-    definition = json.loads(Path("statemachine/classify.asl.json").read_text())
-    entered = Counter(state for row in rows for state in row["path"])
-    draw_workflow(definition, entered, OUT / "workflow.png")
-    sheet = []
+def draw_sheet(rows: list[dict[str, Any]]) -> None:
+    """Write the contact sheet."""
+    tiles = []
     for row in rows:
         event = row["event"]
-        said = f"{event['label']} {event['confidence']:.2f}" if event else row["sample"].what
-        sheet.append({"data": row["sample"].data, "kind": row["kind"], "title": row["outcome"], "subtitle": said})
-    draw_contact_sheet(sheet, OUT / "contact-sheet.png")
-    console.print(f"{OUT / 'workflow.png'}: the workflow, with how many images went where")
+        subtitle = f"{event['label']} {event['confidence']:.2f}" if event else row["sample"].what
+        tiles.append({"data": row["sample"].data, "kind": row["kind"], "title": row["outcome"], "subtitle": subtitle})
+    draw_contact_sheet(tiles, OUT / "contact-sheet.png")
     console.print(f"{OUT / 'contact-sheet.png'}: every image with its outcome\n")
 
 

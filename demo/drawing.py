@@ -1,11 +1,12 @@
-"""Pictures that the repository draws itself, for where no photographs are at hand."""
+"""Drawings of vehicles and houses, for when there are no photos."""
 
+import io
 import math
 import random
 
 from PIL import Image, ImageDraw, ImageFilter
 
-#: Drawn at this multiple and shrunk, so that edges are smooth.
+#: Drawn at this multiple and shrunk, for smooth edges.
 OVERSAMPLING = 4
 
 Point = tuple[float, float]
@@ -41,7 +42,7 @@ class Canvas:
         return point[0] * self._large[0], point[1] * self._large[1]
 
     def line(self, points: list[Point], colour: Colour, width: float) -> None:
-        """Draw a line with round joints; its width is a share of the shorter side."""
+        """Draw a line with round joints; its width is a fraction of the shorter side."""
         thickness = max(1, round(width * min(self._large)))
         placed = [self._at(point) for point in points]
         self._draw.line(placed, fill=colour, width=thickness, joint="curve")
@@ -54,7 +55,7 @@ class Canvas:
         self._draw.polygon([self._at(point) for point in points], fill=colour)
 
     def wheel(self, centre: Point, radius: float, colour: Colour, width: float, spokes: int = 0) -> None:
-        """Draw a ring, with spokes; lengths are shares of the shorter side."""
+        """Draw a ring, with spokes; lengths are fractions of the shorter side."""
         x, y = self._at(centre)
         length = radius * min(self._large)
         thickness = max(1, round(width * min(self._large)))
@@ -65,16 +66,28 @@ class Canvas:
             self._draw.line([(x, y), end], fill=colour, width=max(1, thickness // 6))
 
     def disc(self, centre: Point, radius: float, colour: Colour) -> None:
-        """Fill a circle; its radius is a share of the shorter side."""
+        """Fill a circle; its radius is a fraction of the shorter side."""
         x, y = self._at(centre)
         length = radius * min(self._large)
         self._draw.ellipse((x - length, y - length, x + length, y + length), fill=colour)
 
     def finish(self) -> Image.Image:
-        """Return the picture at its size, with a little noise as a camera leaves."""
+        """Return the image at its final size, with a little noise like a camera's."""
         image = self.image.resize(self.size, Image.Resampling.LANCZOS)
         noise = Image.frombytes("L", self.size, self.random.randbytes(self.size[0] * self.size[1])).convert("RGB")
         return Image.blend(image, noise, 0.02).filter(ImageFilter.GaussianBlur(0.3))
+
+
+def encoded(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
+    """Return a picture as a file's content; options are those of :meth:`PIL.Image.Image.save`."""
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Draw random pixels."""
+    return Image.frombytes("RGB", (width, height), random.Random(seed).randbytes(3 * width * height))
 
 
 def bicycle(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -130,7 +143,7 @@ def motorcycle(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def house(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Draw a house, which is neither; parameters as in :func:`bicycle`."""
+    """Draw a house, which has neither label; parameters as in :func:`bicycle`."""
     canvas = Canvas(width, height, seed)
     wall: Colour = canvas.random.choice([(200, 180, 150), (170, 90, 70), (220, 220, 210)])
     canvas.polygon([(0.22, 0.45), (0.78, 0.45), (0.78, 0.80), (0.22, 0.80)], wall)
@@ -142,5 +155,5 @@ def house(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def blurred(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Draw a bicycle so far out of focus that nobody can tell; parameters as in :func:`bicycle`."""
+    """Draw a bicycle too blurred to recognize; parameters as in :func:`bicycle`."""
     return bicycle(width, height, seed).filter(ImageFilter.GaussianBlur(min(width, height) / 10))

@@ -1,4 +1,4 @@
-"""The mixed set of images that the demonstration sends through the workflow."""
+"""The mixed set of images that the demo sends through the workflow."""
 
 import io
 import os
@@ -17,13 +17,13 @@ STAGED = Path("build/staged")
 #: Where ``python -m training stage`` keeps what it has downloaded.
 CACHE = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "image-classifier"
 ARCHIVE = CACHE / "cifar-100-binary.tar.gz"
-#: Twelve megapixels, as many telephones take them.
+#: Twelve megapixels, a common size of phone photos.
 LARGE = (4000, 3000)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One object to upload; ``data`` is None for a key that is left empty."""
+    """One object to upload; ``data`` is None for a key without an object."""
 
     key: str
     what: str
@@ -31,33 +31,33 @@ class Sample:
 
 
 class ImageSetError(Exception):
-    """The images that were asked for are not there."""
+    """The requested images do not exist."""
 
 
 def collect() -> tuple[str, list[Sample]]:
-    """Return where the images come from, and the set.
+    """Return where the images come from, and the images.
 
-    Photographs of ``IMAGE_DATA_DIR`` if it is set; else what ``python -m training stage`` left in
-    ``build/staged`` (staged first, if only its archive has been downloaded); else pictures that this repository draws.
+    Photos in ``IMAGE_DATA_DIR`` if it is set; otherwise the staged images in ``build/staged`` (staged first, if
+    only the archive has been downloaded); otherwise drawings.
 
     Raises
     ------
     ImageSetError
-        If ``IMAGE_DATA_DIR`` has no class folders, or some that are nearly a label's.
+        If ``IMAGE_DATA_DIR`` has no class folders, or some whose names are almost a label.
     """
     if folder := os.environ.get("IMAGE_DATA_DIR"):
         photos = Path(folder) / "photos"
         if not (photos / "bicycle").is_dir():
             raise ImageSetError(f"IMAGE_DATA_DIR={folder} must hold photos/bicycle, photos/motorcycle and photos/other")
         try:
-            return f"photographs in {photos}", _of_files(photos)
+            return f"photos in {photos}", _of_files(photos)
         except CommandError as error:
             raise ImageSetError(f"IMAGE_DATA_DIR={folder}: {error}") from error
     if ARCHIVE.is_file() and not STAGED.is_dir():
         subprocess.run([sys.executable, "-m", "training", "stage", "--source", str(ARCHIVE)], check=True)
     if (STAGED / "test").is_dir():
         return f"the archive's test images in {STAGED / 'test'}", _of_files(STAGED / "test")
-    return "pictures that the repository draws", _drawn()
+    return draw()
 
 
 def _of_files(root: Path) -> list[Sample]:
@@ -73,33 +73,26 @@ def _of_files(root: Path) -> list[Sample]:
     return [*samples, *_of_any(blurred, first.resize(LARGE, Image.Resampling.BICUBIC))]
 
 
-def _drawn() -> list[Sample]:
+def draw() -> tuple[str, list[Sample]]:
+    """Return the set of drawings, and a name for it."""
     makers = {"bicycle": drawing.bicycle, "motorcycle": drawing.motorcycle, "neither": drawing.house}
     samples = []
-    for name, draw in makers.items():
+    for name, maker in makers.items():
         for seed, size in ((0, (320, 240)), (4, (240, 240)), (5, (32, 32))):
             what = name if name == "neither" else f"a {name}"
-            samples.append(Sample(f"incoming/{name}-{seed}.png", what, _encoded(draw(*size, seed), "PNG")))
-    return [*samples, *_of_any(drawing.blurred(320, 240), drawing.motorcycle(*LARGE))]
+            samples.append(Sample(f"incoming/{name}-{seed}.png", what, drawing.encoded(maker(*size, seed))))
+    return "drawings", [*samples, *_of_any(drawing.blurred(320, 240), drawing.motorcycle(*LARGE))]
 
 
 def _of_any(blurred: Image.Image, large: Image.Image) -> list[Sample]:
-    """Return what every set holds: unsure, large and turned, damaged, no image, nothing at all."""
+    """Return the samples that every set has: blurred, large and rotated, damaged, not an image, missing."""
     turned = Image.Exif()
-    turned[0x0112] = 6  # the camera was held upright: turn clockwise to see it as it was
-    upright = _encoded(large.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=turned)
+    turned[0x0112] = 6  # a camera held upright: rotate clockwise to display it
+    upright = drawing.encoded(large.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=turned)
     return [
-        Sample("incoming/out-of-focus.jpg", "out of focus", _encoded(blurred, "JPEG")),
-        Sample("incoming/12-megapixels.jpg", "12 megapixels, turned", upright),
+        Sample("incoming/out-of-focus.jpg", "out of focus", drawing.encoded(blurred, "JPEG")),
+        Sample("incoming/12-megapixels.jpg", "12 megapixels, rotated", upright),
         Sample("incoming/damaged.jpg", "half a file", upright[: len(upright) // 2]),
-        Sample(
-            "incoming/notes.png", "not an image", b"A text file that somebody uploaded under the name of an image.\n"
-        ),
+        Sample("incoming/notes.png", "not an image", b"A text file with the name of an image.\n"),
         Sample("incoming/never-uploaded.png", "missing", None),
     ]
-
-
-def _encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()

@@ -1,6 +1,5 @@
-"""Traffic for the drift check of the demonstration, and what the check makes of it."""
+"""Traffic for the drift check of the demo, and the results of the check."""
 
-import io
 import json
 import time
 from collections.abc import Callable
@@ -12,13 +11,13 @@ from PIL import Image, ImageFilter
 
 from demo import drawing
 
-#: For what hangs.
+#: Only a hang takes this long.
 LIMIT_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What one check found: the drifted features, the alarm's state, and the report's address."""
+    """The results of one check: the drifted features, the alarm's state, and the report's address."""
 
     violations: list[str]
     alarm: str
@@ -26,30 +25,29 @@ class Checked:
 
 
 class WatchError(Exception):
-    """A check did not run to its end; the message says why."""
+    """A check did not finish; the message says why."""
 
 
 def out_of_focus(image: Image.Image) -> Image.Image:
-    """Return the picture as a lens sees it that nobody focused."""
+    """Return the picture blurred, as by a lens out of focus."""
     return image.filter(ImageFilter.GaussianBlur(1.2))
 
 
 def send(endpoint: str, bucket: str, seeds: range, change: Callable[[Image.Image], Image.Image] | None = None) -> None:
-    """Ask the endpoint about drawn vehicles, and wait until all of it is captured.
+    """Send drawn vehicles to the endpoint, and wait until all are captured.
 
     Raises
     ------
     WatchError
-        If some of it never is.
+        If some are never captured.
     """
     runtime = boto3.client("sagemaker-runtime")
     wanted = _captured(bucket) + len(seeds)
     for seed in seeds:
         draw = drawing.bicycle if seed % 2 else drawing.motorcycle
         image = draw(64, 48, seed)
-        buffer = io.BytesIO()
-        (change(image) if change else image).save(buffer, "PNG")
-        runtime.invoke_endpoint(EndpointName=endpoint, Body=buffer.getvalue(), ContentType="image/png")
+        body = drawing.encoded(change(image) if change else image)
+        runtime.invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="image/png")
     deadline = time.monotonic() + LIMIT_SECONDS
     while _captured(bucket) < wanted:
         if time.monotonic() > deadline:
@@ -64,7 +62,7 @@ def _captured(bucket: str) -> int:
 
 
 def check(outputs: dict[str, str], stack: str) -> Checked:
-    """Start the drift check as its schedule does, and wait for its end, and for the alarm to follow.
+    """Start the drift check as its schedule does, and wait for its end and for the alarm.
 
     Raises
     ------

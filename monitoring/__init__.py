@@ -1,1 +1,1 @@
-"""Watch what the endpoint sees and says, and let people correct it."""
+"""Monitor the endpoint's requests and predictions: captured data, drift, reports."""

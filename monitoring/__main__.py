@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.command import moment, positive, positive_int, run, share
+from common.command import fraction, only_with, positive_float, positive_int, run, time
 from common.errors import CommandError
 
 if TYPE_CHECKING:
@@ -17,68 +17,73 @@ if TYPE_CHECKING:
 
 MODEL = Path("training/model/model.onnx")
 LABELS = "bicycle,motorcycle"
+THRESHOLD = 0.70
 BASELINE = "build/baseline"
 CHECK = "build/check"
-#: Exit codes of a check, beside 0 (compared, nothing found), 1 (failed) and 2 (not understood).
+#: Exit codes of a check, beside 0 (no violations), 1 (failure) and 2 (wrong arguments).
 VIOLATED, NOT_COMPARED = 3, 4
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 1 failed, 2 not understood, or what the command's help says."""
+    """Run one command; return its exit code: 0 success, 1 failure, 2 wrong arguments, or as its help lists."""
     return run(_parser(), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m monitoring",
-        description="Find drift and degraded performance before users do. An ADDRESS is a folder or s3://BUCKET/PREFIX.",
+        description="Detect drift and degraded performance of a deployed stack (--stack-name), or in files. An ADDRESS "
+        "is a folder or s3://BUCKET/PREFIX.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     baseline = commands.add_parser(
         "baseline",
-        help="say what is normal",
-        description="Measure captures of a good time, or images that the model has not learned from, and write "
-        "statistics.json and constraints.json.",
+        help="create the drift baseline",
+        description="Measure captures of a period without problems, or images that the model was not trained on, and "
+        "write statistics.json and constraints.json.",
     )
-    source = baseline.add_mutually_exclusive_group(required=True)
-    source.add_argument("--captures", metavar="ADDRESS", help="captured data of a time that was good")
-    source.add_argument(
-        "--images", type=Path, metavar="DIR", help="class folders; of a staged folder the test images are taken"
-    )
-    baseline.add_argument("--model", type=Path, help=f"what answers to --images (default: {MODEL})")
-    baseline.add_argument("--labels", help=f"of the model behind --captures, in order (default: {LABELS})")
-    baseline.add_argument("--threshold", type=share, default=0.70, help="the stack's Threshold (default: %(default)s)")
-    baseline.add_argument("--output", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
+    _add_stack(baseline)
+    source = baseline.add_mutually_exclusive_group()
+    source.add_argument("--captures", metavar="ADDRESS", help="captured data (default: the stack's)")
+    source.add_argument("--images", type=Path, metavar="DIR", help="class folders; of a staged folder, its test images")
     _add_range(baseline)
+    baseline.add_argument("--model", type=Path, help=f"ONNX file that classifies --images (default: {MODEL})")
+    baseline.add_argument("--labels", help=f"the captured model's labels, in order (default: the stack's, or {LABELS})")
+    baseline.add_argument("--threshold", type=fraction, help=f"default: the stack's, or {THRESHOLD}")
+    baseline.add_argument(
+        "--output", dest="baseline", metavar="ADDRESS", help=f"default: the stack's baseline, or {BASELINE}"
+    )
     baseline.set_defaults(run=_baseline)
 
     check = commands.add_parser(
         "check",
-        help="compare a time range with the baseline; exit code 3 if it violates it",
+        help="compare a time range with the baseline; exit code 3 if there are violations",
         description="Compare captures with the baseline; write statistics.json, constraint_violations.json and "
-        "report.html. Exit code: 0 compared and nothing found, 3 violations found, 4 too few captures to compare or "
-        "none at all, 1 failed.",
+        "report.html. Exit code: 0 no violations, 3 violations, 4 too few captures to compare or none at all, "
+        "1 failure.",
     )
+    _add_window(check)
     check.add_argument(
         "--output", action="append", metavar="ADDRESS", help=f"for the results; may be repeated (default: {CHECK})"
     )
-    check.add_argument("--namespace", help="put CloudWatch metrics into this namespace (needs --endpoint-name)")
-    check.add_argument("--exit-zero", action="store_true", help="end with 0 instead of 3 and 4")
-    _add_window(check)
+    check.add_argument("--namespace", help="put CloudWatch metrics of the endpoint into this namespace")
+    check.add_argument("--exit-zero", action="store_true", help="exit with 0 instead of 3 and 4")
     check.set_defaults(run=_check)
 
     model_monitor = commands.add_parser(
         "model-monitor",
-        help="let SageMaker's own Model Monitor watch the answers, in accounts that have it",
-        description="Create an hourly Model Monitor schedule for the model's answers. Model Monitor takes no new "
-        "customers, and cannot see pictures: the stack's own check is what everybody has.",
+        help="schedule SageMaker Model Monitor for the predictions, in accounts that have it",
+        description="Create an hourly Model Monitor schedule for the model's predictions. Model Monitor accepts no new "
+        "customers and does not analyse images; the stack's own check does, in every account.",
     )
-    model_monitor.add_argument("--endpoint-name", required=True)
+    _add_stack(model_monitor)
     model_monitor.add_argument("--role-arn", required=True, help="role of its jobs")
-    model_monitor.add_argument("--baseline", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
+    _add_baseline(model_monitor)
     model_monitor.add_argument(
-        "--output", required=True, metavar="s3://BUCKET/PREFIX", help="for its scripts and reports"
+        "--output",
+        metavar="s3://BUCKET/PREFIX",
+        help="for its scripts and reports (default: model-monitor/ in the stack's ModelBucket)",
     )
     model_monitor.add_argument(
         "--analyzer-image", help="Model Monitor's image in your region (default: sagemaker-core's)"
@@ -87,35 +92,69 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser(
         "report",
-        help="make one page of a time range: pictures, outcomes, drift",
+        help="write an HTML report of a time range: images, outcomes, drift",
         description="Write one HTML file that needs no network.",
     )
+    _add_window(report)
     report.add_argument(
         "--output",
         default="build/monitoring.html",
         metavar="FILE",
         help="FILE.html, or s3://BUCKET/KEY.html (default: %(default)s)",
     )
-    _add_window(report)
     report.set_defaults(run=_report)
     return parser
 
 
+def _add_stack(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--stack-name", help="use this stack's settings, except those given here")
+    command.add_argument("--endpoint-name", help="default: the stack's, or the only one that has captures")
+    command.set_defaults(reject=command.error)
+
+
 def _add_window(command: argparse.ArgumentParser) -> None:
-    """Add the options that choose captures and what they are compared with."""
-    command.add_argument("--captures", required=True, metavar="ADDRESS", help="captured data")
-    command.add_argument("--baseline", default=BASELINE, metavar="ADDRESS", help="default: %(default)s")
+    """Add the options that select captures and their baseline."""
+    _add_stack(command)
+    command.add_argument("--captures", metavar="ADDRESS", help="captured data (default: the stack's)")
     _add_range(command)
+    _add_baseline(command)
 
 
 def _add_range(command: argparse.ArgumentParser) -> None:
-    """Add the options that choose captures."""
-    command.add_argument("--endpoint-name", help="whose captures (default: the only endpoint's)")
-    command.add_argument("--hours", type=positive, help="length of the time range (default: everything)")
-    command.add_argument("--newest", type=positive_int, help="of these, take so many newest captures (default: all)")
+    command.add_argument("--hours", type=positive_float, help="length of the time range (default: everything)")
+    command.add_argument("--newest", type=positive_int, metavar="N", help="use the newest N captures (default: all)")
     command.add_argument(
-        "--end", type=moment, metavar="TIME", help="end of the range, as 2026-11-23T12:00:00+00:00 (default: now)"
+        "--end", type=time, metavar="TIME", help="end of the range, as 2026-11-23T12:00:00+00:00 (default: now)"
     )
+
+
+def _add_baseline(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--baseline", metavar="ADDRESS", help=f"default: the stack's, or {BASELINE}")
+
+
+def _complete(options: argparse.Namespace, *required: str) -> None:
+    """Take options that were not given from the stack, or from the defaults without one."""
+    found = {"baseline": BASELINE, "labels": LABELS, "threshold": THRESHOLD}
+    if options.stack_name:
+        from common.stack import data_capture, find_stack
+
+        stack = find_stack(options.stack_name)
+        endpoint = options.endpoint_name or stack.output("EndpointName")
+        found = {
+            "endpoint_name": endpoint,
+            "baseline": stack.baseline_uri(endpoint),
+            "labels": ",".join(stack.labels),
+            "threshold": float(stack.parameter("Threshold")),
+        }
+        if "captures" in required and not options.captures:
+            found["captures"] = data_capture(endpoint)["DestinationS3Uri"]
+        if "output" in required:
+            found["output"] = f"s3://{stack.output('ModelBucketName')}/model-monitor"
+    for name, value in found.items():
+        if getattr(options, name, None) is None:
+            setattr(options, name, value)
+    if missing := [f"--{name.replace('_', '-')}" for name in required if not getattr(options, name)]:
+        options.reject(f"the following arguments are required without --stack-name: {', '.join(missing)}")
 
 
 def _baseline(options: argparse.Namespace) -> None:
@@ -124,20 +163,21 @@ def _baseline(options: argparse.Namespace) -> None:
     from monitoring.features import Model
     from monitoring.window import read_window
 
-    of_captures = ("labels", "hours", "newest", "end", "endpoint_name")
-    unused = [name for name in of_captures if getattr(options, name)] if options.images else []
-    if unused or (options.captures and options.model):
-        option = unused[0].replace("_", "-") if unused else "model"
-        raise CommandError(f"--{option} goes with --{'captures' if unused else 'images'} only")
     if options.images:
+        only_with(options, "--captures", "--labels", "--hours", "--newest", "--end")
+        only_with(options, "--stack-name", "--endpoint-name")
+        _complete(options)
         captures, labels = captures_of_images(options.images, options.model or MODEL)
         window = read_window(captures, model := Model(labels, options.threshold))
     else:
-        window = _window(options, model := Model(parse_labels(options.labels or LABELS), options.threshold))
-    write_baseline(window.features, model, options.output)
-    # Whoever named the labels in another order can see it here, and nowhere else.
-    answers = ", ".join(f"{count} {name}" for name, count in Counter(window.features.categorical["answer"]).items())
-    print(f"baseline of {len(window.features)} captures ({answers}; threshold {model.threshold:g}) in {options.output}")
+        only_with(options, "--images", "--model")
+        _complete(options, "captures")
+        window = _window(options, model := Model(parse_labels(options.labels), options.threshold))
+    write_baseline(window.features, model, options.baseline)
+    # Labels that were given in the wrong order can be noticed here, and nowhere else.
+    predictions = ", ".join(f"{count} {name}" for name, count in Counter(window.features.categorical["answer"]).items())
+    print(f"baseline of {len(window.features)} captures ({predictions}; threshold {model.threshold:g})")
+    print(f"wrote {options.baseline.rstrip('/')}/statistics.json and constraints.json")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -145,8 +185,8 @@ def _check(options: argparse.Namespace) -> int:
     from monitoring.check import check, put_metrics, write_check
     from monitoring.report import render
 
-    if options.namespace and not options.endpoint_name:
-        raise CommandError("--namespace needs --endpoint-name: metrics are kept by endpoint")
+    _complete(options, "captures")
+    only_with(options, "--endpoint-name", "--namespace")
     baseline = load_baseline(options.baseline)
     window = _window(options, baseline.model)
     result = check(window, baseline)
@@ -154,7 +194,7 @@ def _check(options: argparse.Namespace) -> int:
     outputs = options.output or [CHECK]
     for output in outputs:
         write_check(result, window, page, output)
-    # Last, as the alarm that it may raise says where the page is.
+    # Last: the message of the alarm that this may raise contains the page's address.
     if options.namespace:
         put_metrics(result, options.namespace, options.endpoint_name)
     _print(result, window)
@@ -168,6 +208,7 @@ def _check(options: argparse.Namespace) -> int:
 def _model_monitor(options: argparse.Namespace) -> None:
     from monitoring.model_monitor import create_schedule
 
+    _complete(options, "endpoint_name", "output")
     print(
         create_schedule(
             options.endpoint_name, options.role_arn, options.baseline, options.output, options.analyzer_image
@@ -183,8 +224,9 @@ def _report(options: argparse.Namespace) -> None:
 
     if not options.output.endswith(".html"):
         raise CommandError(
-            f"--output {options.output}: name the page itself, as in {options.output.rstrip('/')}/report.html"
+            f"--output {options.output}: give the page's own name, as in {options.output.rstrip('/')}/report.html"
         )
+    _complete(options, "captures")
     baseline = load_baseline(options.baseline)
     window = _window(options, baseline.model)
     page = render(window, baseline, check(window, baseline))
@@ -193,7 +235,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _window(options: argparse.Namespace, model: "Model") -> "Window":
-    # Not at the top: what boto3 takes to be imported is long enough for an impatient Ctrl-C.
+    # Not at the top: importing boto3 takes so long that Ctrl-C may come during it.
     from monitoring.capture import CaptureReader
     from monitoring.window import read_window
 
@@ -201,19 +243,12 @@ def _window(options: argparse.Namespace, model: "Model") -> "Window":
     if options.hours:
         end = end or datetime.datetime.now(datetime.UTC)
         start = end - datetime.timedelta(hours=options.hours)
-    reader = CaptureReader(options.captures, start, end, options.endpoint_name)
-    window = read_window(reader.newest(options.newest) if options.newest else reader, model)
-    window.unreadable += reader.unreadable
-    window.completeness = min(window.completeness, reader.completeness)
-    _say_unreadable(window)
-    if reader.nothing:
-        print(reader.nothing, file=sys.stderr)
-    return window
-
-
-def _say_unreadable(window: "Window") -> None:
+    window = read_window(CaptureReader(options.captures, start, end, options.endpoint_name, options.newest), model)
     for reason, count in window.unreadable.most_common():
-        print(f"left out {count}: {reason}", file=sys.stderr)
+        print(f"skipped {count}: {reason}", file=sys.stderr)
+    if window.nothing:
+        print(window.nothing, file=sys.stderr)
+    return window
 
 
 def _print(result: "Check", window: "Window") -> None:
@@ -223,7 +258,7 @@ def _print(result: "Check", window: "Window") -> None:
     from monitoring.drift import LEAST_CAPTURES
 
     if not result.findings:
-        print(f"{result.captures} captures are too few to compare; at least {LEAST_CAPTURES} are needed")
+        print(f"Too few captures to compare: need at least {LEAST_CAPTURES}, got {result.captures}")
     else:
         table = Table("feature", "test", box=None, pad_edge=False)
         for heading in ("statistic", "p", "PSI"):
@@ -237,7 +272,7 @@ def _print(result: "Check", window: "Window") -> None:
         print(f"violation ({violation['constraint_check_type']}): {violation['description']}")
     if result.findings and not result.violations:
         span = f"{window.records[0].time:%Y-%m-%d %H:%M} to {window.records[-1].time:%Y-%m-%d %H:%M} UTC"
-        print(f"no violation in {result.captures} captures, {span}")
+        print(f"no violations in {result.captures} captures, {span}")
 
 
 if __name__ == "__main__":

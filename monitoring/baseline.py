@@ -1,4 +1,4 @@
-"""What is normal: features as ``statistics.json`` and ``constraints.json``, in Model Monitor's format, and back.
+"""The drift baseline: features as ``statistics.json`` and ``constraints.json``, in Model Monitor's format, and back.
 
 Formats: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-byoc-statistics.html and
 https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-byoc-constraints.html
@@ -17,18 +17,19 @@ from monitoring.drift import LEAST_PSI, SIGNIFICANCE
 from monitoring.features import CATEGORICAL, NEITHER, NUMERIC, PASSES, UNSURE, Features, Model
 
 STATISTICS, CONSTRAINTS, VIOLATIONS = "statistics.json", "constraints.json", "constraint_violations.json"
-#: Least share of the captures of a window that must be readable.
+#: Least fraction of a window's captures that must be readable.
 COMPLETENESS = 0.95
-#: What the format calls a sketch holds as many values as they are, before it halves them.
+#: The format's sketch holds up to this many values, before it halves them.
 _SKETCH_SIZE = 2048
 _BUCKETS = 10
-# Not what the format knows of, so at a place of its own.
+# For additions to the format.
 _OWN = "image_classifier"
+_CREATE = "python -m monitoring baseline --stack-name STACK, or: --captures ADDRESS --output ADDRESS"
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a window is compared with, and how strictly."""
+    """The features that a window is compared with, and the limits of the comparison."""
 
     features: Features
     model: Model
@@ -42,7 +43,7 @@ def statistics(features: Features) -> dict[str, Any]:
     missing = features.unreadable.total()
     common = {"num_present": len(features), "num_missing": missing}
     described: list[dict[str, Any]] = []
-    if not len(features):  # a mean of nothing is no number
+    if not len(features):  # a mean of nothing is not a number
         return {"version": 0.0, "dataset": {"item_count": missing}, "features": described}
     for name, column in features.numeric.items():
         values = np.array(column)
@@ -84,23 +85,21 @@ def statistics(features: Features) -> dict[str, Any]:
 
 
 def _sketch(values: np.ndarray[Any, Any]) -> list[list[float]]:
-    """Return the values, sorted, as a KLL sketch: those at level n of it stand for 2**n each.
-
-    Karnin, Lang and Liberty 2016 (https://arxiv.org/abs/1603.05346); with all values at hand, whole levels are
-    halved at once, by leaving out every other value in their order.
-    """
+    """Return the values, sorted, as a KLL sketch: each value at level n stands for 2**n."""
+    # Karnin, Lang and Liberty 2016 (https://arxiv.org/abs/1603.05346). All values are in memory, so a whole level is
+    # halved at once: every other value in sorted order is dropped.
     kept, level = np.sort(values), 0
     while len(kept) > _SKETCH_SIZE:
         kept, level = kept[level % 2 :: 2], level + 1
-    # Not a digit is rounded away: of values that are all the same, none would equal the window's any more.
+    # Values are not rounded: a constant feature must stay equal to the window's.
     return [*([] for _ in range(level)), kept.tolist()]
 
 
 def constraints(model: Model, significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI) -> dict[str, Any]:
-    """Say what a window must keep to, in the format of ``constraints.json``.
+    """Describe the constraints on a window, in the format of ``constraints.json``.
 
-    ``comparison_threshold`` is the least population stability index of what counts as drift. Significance, labels
-    and the threshold are additions to the format.
+    ``comparison_threshold`` is the least population stability index that counts as drift. Significance, labels and the
+    threshold are additions to the format.
     """
     domains = {"answer": [*model.labels, NEITHER], "outcome": [PASSES, UNSURE]}
     features: list[dict[str, Any]] = [
@@ -145,43 +144,41 @@ def load_baseline(address: str) -> Baseline:
     Raises
     ------
     CommandError
-        A file is missing or is not one that ``python -m monitoring baseline`` wrote.
+        A file is missing or is not valid.
     """
     try:
         described = json.loads(storage.read(storage.join(address, STATISTICS)))
-        kept = json.loads(storage.read(storage.join(address, CONSTRAINTS)))
+        limits = json.loads(storage.read(storage.join(address, CONSTRAINTS)))
     except CommandError as error:
-        raise CommandError(f"{error}; make a baseline with: python -m monitoring baseline") from error
+        raise CommandError(f"{error}; create the drift baseline with: {_CREATE}") from error
     except ValueError as error:
         raise CommandError(f"the baseline in {address} is not JSON: {error}") from error
     try:
-        own = kept[_OWN]
+        own = limits[_OWN]
         features = Features()
         for each in described["features"]:
             _restore(features, each)
         missing = [name for name, column in (features.numeric | features.categorical).items() if not column]
         if missing:
             raise KeyError(f"features {', '.join(missing)}")
-        limits = kept["monitoring_config"]["distribution_constraints"]
+        least_psi = float(limits["monitoring_config"]["distribution_constraints"]["comparison_threshold"])
         return Baseline(
             features,
-            Model([str(label) for label in own["labels"]], _share(own, "threshold")),
-            _share(own, "significance"),
-            float(limits["comparison_threshold"]),
-            min(_share(each, "completeness") for each in kept["features"]),
+            Model([str(label) for label in own["labels"]], _fraction(own, "threshold")),
+            _fraction(own, "significance"),
+            least_psi,
+            min(_fraction(each, "completeness") for each in limits["features"]),
         )
     except KeyError as error:
-        raise CommandError(
-            f"the baseline in {address} lacks {error}; make it again with: python -m monitoring baseline"
-        ) from error
+        raise CommandError(f"the baseline in {address} lacks {error}; create it again with: {_CREATE}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise CommandError(
-            f"the baseline in {address} is not what python -m monitoring baseline wrote: {error}"
+            f"the baseline in {address} is not valid ({error}); create it again with: {_CREATE}"
         ) from error
 
 
-def _share(part: dict[str, Any], name: str) -> float:
-    """Return a number from 0 to 1, which people may have changed."""
+def _fraction(part: dict[str, Any], name: str) -> float:
+    """Return a number from 0 to 1; people may have edited it."""
     value = float(part[name])
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number from 0 to 1, got {value:g}")

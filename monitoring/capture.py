@@ -1,4 +1,4 @@
-"""Read what SageMaker's data capture wrote: JSON Lines by endpoint, variant and hour."""
+"""Read SageMaker's captured data: JSON Lines by endpoint, variant and hour."""
 
 import base64
 import datetime
@@ -24,9 +24,9 @@ _FOLDER = (
 
 @dataclass(frozen=True)
 class Capture:
-    """One request to the endpoint and its answer.
+    """One request to the endpoint and its response.
 
-    ``time`` is aware and in UTC. ``inference_id`` is the workflow execution's name, where the request came from it.
+    ``time`` is aware and in UTC. ``inference_id`` is the name of the workflow execution that sent the request.
     ``probabilities`` are in label order, and sum to at most one.
     """
 
@@ -41,7 +41,7 @@ class Capture:
 
 
 class UnreadableRecord(Exception):
-    """A line is no complete record of an image and its probabilities; the message says what is missing."""
+    """A line is not a complete record of an image and its probabilities; the message names the missing part."""
 
 
 class CaptureReader:
@@ -55,20 +55,22 @@ class CaptureReader:
         Aware times; captures with ``start <= time < end`` are read. None is no limit.
     endpoint : str or None
         None reads the only one that there is.
+    newest : int or None
+        Read only so many newest captures of the time range; they come in order of time.
 
     Attributes
     ----------
     read : int
-        How many records were read; of those before and after the time range some are among them.
+        How many records were read, including some from before and after the time range.
     unreadable : collections.Counter
-        How many records could not be read, by reason. A line that was cut off is one of them.
+        How many records could not be read, by reason. A truncated line is one of them.
     nothing : str
-        After iterating: why there was no file to read, or empty.
+        After iterating: the reason why there was no file to read, or empty.
 
     Raises
     ------
     CommandError
-        While iterating: if ``source`` is not a folder of endpoints, or holds several of which none was chosen.
+        While iterating: if ``source`` is not a folder of endpoints, or holds several and none was chosen.
     """
 
     def __init__(
@@ -77,24 +79,28 @@ class CaptureReader:
         start: datetime.datetime | None = None,
         end: datetime.datetime | None = None,
         endpoint: str | None = None,
+        newest: int | None = None,
     ) -> None:
-        self._source, self._start, self._end, self._endpoint = source, start, end, endpoint
+        self._source, self._start, self._end, self._endpoint, self._newest = source, start, end, endpoint, newest
         self.read = 0
         self.unreadable: Counter[str] = Counter()
         self.nothing = ""
 
     def __iter__(self) -> Iterator[Capture]:
+        if self._newest:
+            yield from self._read_newest(self._newest)
+            return
         for endpoint, variant, base, names in self._variants():
             for name in names:
                 yield from self._read(storage.join(base, name), endpoint, variant)
 
-    def newest(self, count: int) -> list[Capture]:
-        """Return so many newest captures of the time range, reading backwards no further than they reach."""
+    def _read_newest(self, count: int) -> list[Capture]:
+        """Return the newest captures, reading backwards no further than necessary."""
         kept: list[tuple[datetime.datetime, int, Capture]] = []
         numbers = itertools.count()
         for endpoint, variant, base, names in self._variants():
             for name in reversed(list(names)):
-                # An hour's folder holds that hour and late ones of the hour before, so nothing newer comes any more.
+                # A folder holds captures of its hour, and late ones of the hour before: older folders hold older ones.
                 if len(kept) == count and name[: len("yyyy/mm/dd/hh")] < f"{kept[0][0]:%Y/%m/%d/%H}":
                     break
                 for capture in self._read(storage.join(base, name), endpoint, variant):
@@ -104,29 +110,29 @@ class CaptureReader:
 
     @property
     def completeness(self) -> float:
-        """Return the share of records that could be read, 0 to 1."""
+        """Return the fraction of records that could be read."""
         return self.read / (self.read + self.unreadable.total()) if self.unreadable else 1.0
 
     def _variants(self) -> Iterator[tuple[str, str, str, Iterator[str]]]:
         """Yield each endpoint and variant with its address and the names of its files, the oldest first."""
         found = storage.folders(self._source)
-        wanted = [name for name in found if self._endpoint in (None, name)]
-        if not wanted:
+        chosen = [name for name in found if self._endpoint in (None, name)]
+        if not chosen:
             if self._too_deep(found):
                 raise CommandError(f"{self._source} lies within an endpoint's folder: {_FOLDER}")
             missing = f"captures of endpoint {self._endpoint}" if self._endpoint else "captures"
             there = f"; there are {', '.join(found)}" if found else ""
             self.nothing = f"{self._source} holds no {missing}{there}. Is data capture on?"
             return
-        if len(wanted) > 1:
+        if len(chosen) > 1:
             raise CommandError(
-                f"{self._source} holds several endpoints, whose captures must not be mixed: choose one of "
-                f"{', '.join(wanted)} with --endpoint-name, or give the folder above them (in S3: s3://BUCKET/capture)"
+                f"{self._source} holds captures of several endpoints: choose one of "
+                f"{', '.join(chosen)} with --endpoint-name, or give the folder above them (in S3: s3://BUCKET/capture)"
             )
-        # A request belongs to the hour in which it was answered, its file perhaps to the next one.
+        # A request belongs to the hour of its response; its file may belong to the next hour.
         after = f"{self._start.astimezone(datetime.UTC) - _HOUR:%Y/%m/%d/%H}" if self._start else ""
         until = f"{self._end.astimezone(datetime.UTC) + 2 * _HOUR:%Y/%m/%d/%H}" if self._end else "\uffff"
-        (endpoint,) = wanted
+        (endpoint,) = chosen
         for variant in storage.folders(storage.join(self._source, endpoint)):
             base = storage.join(self._source, f"{endpoint}/{variant}")
             below = storage.folders(base)
@@ -136,7 +142,8 @@ class CaptureReader:
             yield endpoint, variant, base, names
 
     def _too_deep(self, found: list[str]) -> bool:
-        """Return whether these are parts of an endpoint's folder; the drift check's role may not look into others."""
+        """Return whether these are parts of an endpoint's folder."""
+        # By names alone: the drift check's role may not read other folders.
         if not found:
             return next(storage.files(self._source), "").endswith(".jsonl")
         return self._source.rstrip("/").split("/")[-1] == self._endpoint or all(map(_DATE.fullmatch, found))
@@ -168,7 +175,7 @@ def parse_record(line: bytes, endpoint: str, variant: str) -> Capture:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # a wrong encoding is a ValueError
-        raise UnreadableRecord("not JSON, perhaps cut off") from error
+        raise UnreadableRecord("not JSON, perhaps truncated") from error
     try:
         data, metadata = record["captureData"], record["eventMetadata"]
         event_id, inference_id = str(metadata["eventId"]), metadata.get("inferenceId")
@@ -179,14 +186,14 @@ def parse_record(line: bytes, endpoint: str, variant: str) -> Capture:
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise UnreadableRecord("no captured data, event id or time") from error
     if not isinstance(inference_id, str | None):
-        raise UnreadableRecord("an inference id that is no text")
+        raise UnreadableRecord("an inference id that is not a string")
     image = _body(data, "endpointInput")
     try:
         probabilities = json.loads(_body(data, "endpointOutput"))
     except (ValueError, RecursionError) as error:
-        raise UnreadableRecord("an answer that is not JSON") from error
+        raise UnreadableRecord("predictions that are not JSON") from error
     if not isinstance(probabilities, list) or not all(_is_probability(value) for value in probabilities):
-        raise UnreadableRecord("an answer that is not a list of probabilities")
+        raise UnreadableRecord("predictions that are not a list of probabilities")
     return Capture(
         event_id,
         time,
@@ -200,7 +207,7 @@ def parse_record(line: bytes, endpoint: str, variant: str) -> Capture:
 
 
 def _is_probability(value: Any) -> bool:
-    # A comparison with NaN is false, and JSON's true would pass for 1.
+    # A comparison with NaN is false; bool is a subclass of int.
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
@@ -211,5 +218,5 @@ def _body(data: Any, part: str) -> bytes:
         return base64.b64decode(text, validate=True) if encoding == "BASE64" else text.encode()
     except (KeyError, TypeError, AttributeError) as error:
         raise UnreadableRecord(f"no {part}") from error
-    except ValueError as error:  # of which base64's own is one
+    except ValueError as error:  # binascii.Error is one
         raise UnreadableRecord(f"{part} that is not base64") from error

@@ -1,4 +1,4 @@
-"""Make a baseline, and check a window of captures against it."""
+"""Create a baseline, and check a window of captures against it."""
 
 import datetime
 import json
@@ -24,13 +24,13 @@ from serving.model import load_model
 from serving.preprocess import preprocess
 from src.serialize.decoder import ImageError
 
-#: Content type of a report.
+#: Media type of a report.
 PAGE_TYPE = "text/html; charset=utf-8"
 
 
 @dataclass(frozen=True)
 class Check:
-    """A window's comparison; ``findings`` is empty where there were too few captures to compare."""
+    """The result of a check; ``findings`` is empty if there were too few captures to compare."""
 
     findings: list[Finding]
     violations: list[dict[str, str]]
@@ -39,13 +39,13 @@ class Check:
 
 
 def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], list[str]]:
-    """Show images to a model as the endpoint would see them; return captures of that, and the model's labels.
+    """Classify images as the endpoint would; return them as captures, and the model's labels.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Of class folders, at least one of them named as a label; of a staged folder the test images are taken. The
-        model must not have learned from them: on what it has seen, it is surer than it will be.
+        Class folders, at least one of them named after a label; of a staged folder the test images are used. The
+        model must not have been trained on them: it is more confident of training images.
     model_path : pathlib.Path
         The ONNX file.
 
@@ -60,14 +60,14 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
         print(line, file=sys.stderr)
     now = datetime.datetime.now(datetime.UTC)
     captures = []
-    with progress("ask the model", len(found.images), "images") as advance:
+    with progress("classify", len(found.images), "images") as advance:
         for image in found.images:
             advance(1)
             try:
                 content = as_sent(image.path.read_bytes())
                 probabilities = network.probabilities(preprocess(content, network.input_size))
             except ImageError as error:
-                print(f"left out {image.name}: {error}", file=sys.stderr)
+                print(f"skipped {image.name}: {error}", file=sys.stderr)
                 continue
             captures.append(Capture(image.name, now, "", "", None, "image/png", content, probabilities))
     return captures, network.labels
@@ -83,25 +83,25 @@ def write_baseline(features: Features, model: Model, address: str) -> None:
     """
     if len(features) < LEAST_CAPTURES:
         raise CommandError(
-            f"{len(features)} captures are no baseline; at least {LEAST_CAPTURES} are needed, some hundreds are better"
+            f"Need at least {LEAST_CAPTURES} captures for a baseline, got {len(features)}; some hundreds are better"
         )
     _write_json(address, STATISTICS, statistics(features))
     _write_json(address, CONSTRAINTS, constraints(model))
 
 
 def check(window: Window, baseline: Baseline) -> Check:
-    """Compare a window with a baseline, and name what it violates."""
+    """Compare a window with a baseline, and list the violations."""
     read, unreadable = len(window.features), window.unreadable.total()
     findings: list[Finding] = []
     violations = []
     if window.completeness < baseline.completeness:
-        reasons = ", ".join(f"{count} times {reason}" for reason, count in window.unreadable.most_common(3))
+        reasons = ", ".join(f"{reason} ({count} times)" for reason, count in window.unreadable.most_common(3))
         violations.append(
             _violation(
                 "capture",
                 "completeness_check",
-                f"only {window.completeness:.1%} of the captures could be read, and at least "
-                f"{baseline.completeness:.0%} must be; left out: {reasons}",
+                f"only {window.completeness:.1%} of the captures could be read, less than "
+                f"{baseline.completeness:.0%}; skipped: {reasons}",
             )
         )
     if read >= LEAST_CAPTURES:
@@ -132,9 +132,9 @@ def _write_json(address: str, name: str, content: dict[str, Any]) -> None:
 
 
 def put_metrics(result: Check, namespace: str, endpoint: str) -> None:
-    """Put what was found into CloudWatch: the number of violations, and how far each feature is from its baseline.
+    """Put CloudWatch metrics: the number of violations, and how far each feature is from its baseline.
 
-    Where there was too little to compare, nothing is said of violations: an alarm must not end for want of data.
+    If there were too few captures to compare, there is no metric of violations: an alarm must not end for lack of data.
     """
     of_endpoint = {"Name": "Endpoint", "Value": endpoint}
     counts = {"CapturesRead": result.captures, "CapturesUnreadable": result.unreadable}

@@ -11,18 +11,18 @@ from scipy import stats
 
 from monitoring.features import CATEGORICAL, NUMERIC, Features
 
-#: Probability of any false alarm in one check of a window that has not drifted, over all features together.
+#: Probability of a false alarm in one check of a window without drift, over all features together.
 SIGNIFICANCE = 0.001
 #: Least population stability index that counts as drift, however certain the difference is: the customary bounds are
 #: 0.1 for "look at it" and 0.25 for "act" (Siddiqi 2006, "Credit Risk Scorecards").
 LEAST_PSI = 0.2
-#: Fewer captures than this tell nothing.
+#: Fewer captures than this are not compared.
 LEAST_CAPTURES = 30
 
 _BINS = 10
-# Smaller p-values tell nothing more.
+# Smaller p-values are not shown.
 _LEAST_SHOWN = 1e-12
-# Below this many expected in a cell, chi-square is no approximation (Cochran 1954).
+# With a smaller expected count in a cell, chi-square is not a good approximation (Cochran 1954).
 _LEAST_EXPECTED = 5
 
 
@@ -31,7 +31,7 @@ class Finding:
     """One feature, compared.
 
     ``statistic`` is Kolmogorov and Smirnov's D, or chi-square. ``p_value`` is corrected for the number of features.
-    ``baseline`` and ``window`` say what is typical: a median, or shares.
+    ``baseline`` and ``window`` describe typical values: a median, or shares.
     """
 
     feature: str
@@ -45,7 +45,7 @@ class Finding:
 
     @property
     def description(self) -> str:
-        """Say in a sentence what was found."""
+        """Return the finding as a sentence."""
         p_value = f"{self.p_value:.1g}" if self.p_value >= _LEAST_SHOWN else f"below {_LEAST_SHOWN:g}"
         return (
             f"{self.feature}: {self.window} in the window, {self.baseline} in the baseline "
@@ -56,11 +56,11 @@ class Finding:
 def compare(
     baseline: Features, window: Features, significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI
 ) -> list[Finding]:
-    """Test every feature; one has drifted if the difference is both certain and large.
+    """Test every feature; it has drifted if the difference is both significant and large.
 
     Numeric features are tested with Kolmogorov and Smirnov's two-sample test, categorical ones with chi-square.
     Holm's procedure (1979, "A simple sequentially rejective multiple test procedure") keeps the probability of any
-    false alarm at ``significance``, whatever the features have to do with each other.
+    false alarm at ``significance``, even if features depend on each other.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def compare(
     significance : float
         0 to 1.
     least_psi : float
-        Least population stability index of what counts as drift.
+        Least population stability index that counts as drift.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def numeric_bins(
 ) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
     """Count both samples in bins that each hold a tenth of the baseline, and in one below and one above all of it.
 
-    Where the baseline has few different values, bins that would be the same are one.
+    Where the baseline has few distinct values, equal bins are merged.
 
     Returns
     -------
@@ -127,10 +127,10 @@ def numeric_bins(
 
 
 def population_stability_index(baseline: npt.NDArray[np.integer], window: npt.NDArray[np.integer]) -> float:
-    """Measure how far two distributions over the same bins are apart; 0 is not at all.
+    """Measure the distance between two distributions over the same bins; 0 means equal.
 
-    The sum of (q - p) ln(q / p) over the bins' shares p and q (Siddiqi 2006, "Credit Risk Scorecards"), half a
-    count being added to every bin so that an empty one is no infinity.
+    The sum of (q - p) ln(q / p) over the bins' shares p and q (Siddiqi 2006, "Credit Risk Scorecards"), with half a
+    count added to every bin, which keeps empty bins finite.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def population_stability_index(baseline: npt.NDArray[np.integer], window: npt.ND
 def categorical_counts(
     baseline: Sequence[str], window: Sequence[str]
 ) -> tuple[list[str], tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]]:
-    """Count both samples in every category that either of them has."""
+    """Count both samples in every category that occurs in either of them."""
     counted = Counter(baseline), Counter(window)
     categories = sorted(set(baseline) | set(window))
     before, now = (np.array([counts[category] for category in categories]) for counts in counted)
@@ -152,7 +152,7 @@ def categorical_counts(
 
 
 def _chi_square(counts: tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]) -> tuple[float, float]:
-    """Return the statistic and its p-value, categories that are too rare to be tested being taken together."""
+    """Return the statistic and its p-value; categories that are too rare are merged."""
     table = np.stack(counts)
     expected = stats.contingency.expected_freq(table)
     rare = expected.min(axis=0) < _LEAST_EXPECTED

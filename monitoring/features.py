@@ -1,4 +1,4 @@
-"""What is measured of a capture: the picture's pixels, and the model's view of it."""
+"""The features of a capture: measurements of its pixels, and of the model's prediction."""
 
 import math
 import os
@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
+from common.labels import NEITHER as NEITHER
 from monitoring.capture import Capture
 from src.serialize import decoder
 
-NEITHER = "neither"
-#: Numeric features, each with what one reads on its axis.
+#: Numeric features, each with the label of its axis.
 NUMERIC = {
     "brightness": "mean luma, 0 to 1",
     "contrast": "standard deviation of luma, 0 to 0.5",
@@ -29,28 +29,28 @@ NUMERIC = {
     "aspect_ratio": "width / height",
     "confidence": "highest probability of a label",
 }
-#: Categorical features: the most probable answer, "neither" being one, and whether it passes the threshold.
+#: Categorical features: the prediction (a label or "neither"), and whether its confidence passes the threshold.
 CATEGORICAL = ("answer", "outcome")
 PASSES, UNSURE = "passes", "unsure"
-#: Pictures are measured at no more than this many pixels a side, above what the workflow sends at most (MaxEdge).
+#: Images are measured at no more than this many pixels a side; the workflow sends smaller ones (MaxEdge).
 MEASURED_EDGE = 512
 
 #: JPEG's blocks (ITU-T T.81, A.1.3).
 _BLOCK = 8
-# The darkest picture has no detail at all; its logarithm must be finite.
+# A flat image has no detail at all; its logarithm must be finite.
 _LEAST_SHARPNESS = 1e-7
 _BATCH = 200
-# Below this, starting processes takes longer than it saves.
-_ALONE = 1000
+# With fewer captures, starting processes takes longer than it saves.
+_SERIAL = 1000
 
 
 class UnreadableImage(ValueError):
-    """Captured bytes that are no image."""
+    """Captured bytes that cannot be measured."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """The features of one capture: the pixels' and the confidence by name, the answer and its outcome."""
+    """The features of one capture: numeric features by name, the prediction (``answer``) and its outcome."""
 
     numeric: dict[str, float]
     answer: str
@@ -59,7 +59,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Model:
-    """What must be known of the model to read its probabilities: labels in their order, and the threshold."""
+    """The labels, in the order of the model's probabilities, and the threshold."""
 
     labels: list[str]
     threshold: float
@@ -87,29 +87,29 @@ def observe(capture: Capture, model: Model) -> Observation:
 
 
 def decode(data: bytes) -> tuple[Image.Image, int]:
-    """Decode a captured image as the endpoint does, and shrink what is larger than the workflow ever sends.
+    """Decode a captured image as the endpoint does; shrink it if it is larger than any that the workflow sends.
 
     Returns
     -------
     tuple of (PIL.Image.Image, int)
-        The picture (RGB, at most `MEASURED_EDGE` pixels a side), and how many pixels it had.
+        The image (RGB, at most `MEASURED_EDGE` pixels a side), and its original number of pixels.
 
     Raises
     ------
     UnreadableImage
-        If it is no image, or one that the endpoint refuses.
+        If the endpoint rejects it.
     """
     try:
         image, _, (width, height) = decoder.decode(data, at_least=2 * MEASURED_EDGE)
     except decoder.ImageError as error:
-        raise UnreadableImage("an image that the endpoint refuses") from error
+        raise UnreadableImage("an image that the endpoint rejects") from error
     if max(image.size) > MEASURED_EDGE:
         image.thumbnail((MEASURED_EDGE, MEASURED_EDGE), Image.Resampling.BOX)
     return image, width * height
 
 
 def measure_pixels(image: Image.Image) -> dict[str, float]:
-    """Measure a picture.
+    """Measure an image.
 
     Parameters
     ----------
@@ -119,15 +119,15 @@ def measure_pixels(image: Image.Image) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        All of `NUMERIC` but ``pixels`` and ``confidence``. Luma is ITU-R BT.601's, 0 to 1. ``sharpness`` follows
+        All of `NUMERIC` except ``pixels`` and ``confidence``. Luma is ITU-R BT.601's, 0 to 1. ``sharpness`` follows
         Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy"; ``blockiness`` is, in logarithm, the
         ratio that Wang, Bovik and Evans 2000, "Blind measurement of blocking artifacts in images", look for as a peak:
-        mean absolute step across block edges over mean absolute step elsewhere, 0 where a picture has no block edge.
+        mean absolute step across block edges over mean absolute step elsewhere; 0 if an image has no block edge.
     """
     luma8 = image.convert("L")
     luma = np.asarray(luma8, dtype=np.float32) / 255
-    share = np.array(luma8.histogram()) / luma.size
-    used = share[share > 0]
+    shares = np.array(luma8.histogram()) / luma.size
+    used = shares[shares > 0]
     laplacian = (
         (luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]).var()
         if min(luma.shape) >= 3
@@ -145,7 +145,8 @@ def measure_pixels(image: Image.Image) -> dict[str, float]:
 
 
 def _saturation(image: Image.Image) -> float:
-    """Return the mean of HSV's saturation, about four times as fast as a conversion to HSV."""
+    """Return the mean of HSV's saturation."""
+    # About four times as fast as a conversion to HSV.
     red, green, blue = image.split()
     highest = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue), dtype=np.float32)
     lowest = np.asarray(ImageChops.darker(ImageChops.darker(red, green), blue), dtype=np.float32)
@@ -162,12 +163,12 @@ def _blockiness(luma: npt.NDArray[np.floating]) -> float:
     outer, inner = np.concatenate(across), np.concatenate(inside)
     if not len(outer) or not len(inner):
         return 0.0
-    # A thousandth of white keeps flat pictures at 0.
+    # A thousandth of white keeps flat images at 0.
     return math.log((outer.mean() + 1e-3) / (inner.mean() + 1e-3))
 
 
 class Features:
-    """The features of many captures, by column, with what could not be measured, by reason."""
+    """The features of many captures, by column; and counts of captures that could not be measured, by reason."""
 
     def __init__(self) -> None:
         self.numeric: dict[str, list[float]] = {name: [] for name in NUMERIC}
@@ -178,7 +179,7 @@ class Features:
         return len(self.categorical["answer"])
 
     def add(self, observed: Observation | str) -> None:
-        """Append one observation, or count the reason why there is none."""
+        """Append one observation, or count the reason for its absence."""
         if isinstance(observed, str):
             self.unreadable[observed] += 1
             return
@@ -191,7 +192,7 @@ class Features:
 def observe_all(
     captures: Iterable[Capture], model: Model, done: Callable[[int], None]
 ) -> Iterator[tuple[Capture, Observation | str]]:
-    """Measure captures in their order, on all processors if there are many.
+    """Measure captures in order, on all processors if there are many captures.
 
     Parameters
     ----------
@@ -205,19 +206,19 @@ def observe_all(
     Yields
     ------
     tuple of (Capture, Observation or str)
-        In place of an observation, the reason why there is none.
+        Instead of an observation, the reason for its absence.
     """
     batches = batched(captures, _BATCH)
-    alone = list(islice(batches, _ALONE // _BATCH))
-    for batch in alone:
+    first = list(islice(batches, _SERIAL // _BATCH))
+    for batch in first:
         yield from zip(batch, _observe_batch(batch, model), strict=True)
         done(len(batch))
-    if len(alone) < _ALONE // _BATCH:
+    if len(first) < _SERIAL // _BATCH:
         return
     workers = os.cpu_count() or 1
-    # Forking would copy the threads that show progress.
+    # Forking would copy the threads of the progress bar.
     with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
-        # As many batches at a time as keep all processes busy, so that memory does not grow with the window.
+        # Only as many batches at a time as keep all processes busy: memory must not grow with the window.
         while some := list(islice(batches, 4 * workers)):
             for batch, observed in zip(some, pool.map(_observe_batch, some, [model] * len(some)), strict=True):
                 yield from zip(batch, observed, strict=True)

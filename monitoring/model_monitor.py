@@ -1,7 +1,7 @@
-"""SageMaker's own Model Monitor, for accounts that have it: the model's answers on a schedule of its own.
+"""SageMaker Model Monitor, for accounts that have it: a schedule that checks the model's predictions.
 
-Model Monitor takes no new customers, and its analyser reads tables only, so that it sees what the model says and
-never what it is shown. The stack's own check sees both.
+Model Monitor accepts no new customers, and its analyser reads tables only: it sees predictions, but no images. The
+stack's own check sees both.
 """
 
 import json
@@ -16,31 +16,31 @@ from common.errors import CommandError
 from common.storage import parse_s3
 from monitoring.baseline import CONSTRAINTS, STATISTICS, load_baseline
 
-#: Makes a row of a captured record, inside Model Monitor's container.
+#: Converts a captured record to a row, inside Model Monitor's container.
 PREPROCESSOR = Path(__file__).with_name("model_monitor_preprocessor.py")
-#: What that row holds, of the features of a baseline.
+#: The features of a baseline that this row contains.
 COLUMNS = ("confidence", "answer", "outcome")
-#: With which Model Monitor may turn away an account that it does not serve, beside one that asks for something wrong.
+#: Error codes with which Model Monitor may reject an account that it does not serve, or a wrong request.
 DENIALS = ("AccessDenied", "AccessDeniedException", "ValidationException")
 #: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-schedule-expression.html: every hour at most
 HOURLY = "cron(0 * ? * * *)"
 
 
 def create_schedule(endpoint: str, role_arn: str, baseline: str, output: str, analyzer: str | None) -> str:
-    """Create an hourly data quality schedule that compares the model's answers with a baseline.
+    """Create an hourly data quality schedule that compares the model's predictions with a baseline.
 
     Parameters
     ----------
     endpoint : str
-        Its name, which the schedule is named after.
+        The endpoint's name; the schedule is named after it.
     role_arn : str
         Role of the jobs: reads captures and ``output``, and writes there.
     baseline : str
-        A folder or S3 address that ``python -m monitoring baseline`` wrote.
+        A folder or ``s3://`` prefix that holds a baseline.
     output : str
-        ``s3://BUCKET/PREFIX`` for the preprocessor, the part of the baseline that concerns answers, and reports.
+        ``s3://BUCKET/PREFIX`` for the preprocessor, the baseline of the predictions, and reports.
     analyzer : str or None
-        Address of Model Monitor's image in the region; None asks ``sagemaker-core``.
+        Address of Model Monitor's image in the region; None looks it up with ``sagemaker-core``.
 
     Returns
     -------
@@ -50,10 +50,10 @@ def create_schedule(endpoint: str, role_arn: str, baseline: str, output: str, an
     Raises
     ------
     CommandError
-        If Model Monitor denies it, with what it said; if there is no baseline, ``output`` is not in S3, or the
-        image's address is not known, before anything is written.
+        If Model Monitor denies the request; or, before anything is written, if there is no baseline, ``output`` is not
+        in S3, or the image's address is not known.
     botocore.exceptions.ClientError
-        If another thing went wrong.
+        If the request fails otherwise.
     """
     parse_s3(output)
     model = load_baseline(baseline).model
@@ -108,13 +108,12 @@ def create_schedule(endpoint: str, role_arn: str, baseline: str, output: str, an
             },
         )
     except ClientError as error:
-        said = error.response["Error"]
-        if said["Code"] not in DENIALS:
+        reason = error.response["Error"]
+        if reason["Code"] not in DENIALS:
             raise
         raise CommandError(
-            f"Model Monitor refused the schedule ({said['Code']}: {said.get('Message', '')}). If the request "
-            "is right: it takes no new customers, so that an account that never used it cannot begin now; the stack's "
-            "own check (MonitorSchedule) does without it"
+            f"Model Monitor rejected the schedule ({reason['Code']}: {reason.get('Message', '')}). It accepts no new "
+            "customers; the stack's own check (MonitorSchedule) works in every account"
         ) from error
     return created["MonitoringScheduleArn"]
 
@@ -124,7 +123,7 @@ def _analyzer(region: str) -> str:
         from sagemaker.core import image_uris
     except ModuleNotFoundError as error:
         raise CommandError(
-            "the address of Model Monitor's image in this region is needed: give it with --analyzer-image, or "
-            "pip install sagemaker-core, which knows it"
+            "the address of Model Monitor's image in this region is not known: give it with --analyzer-image, or look "
+            "it up with: pip install sagemaker-core"
         ) from error
     return str(image_uris.retrieve("model-monitor", region))

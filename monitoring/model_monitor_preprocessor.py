@@ -1,4 +1,4 @@
-"""Runs inside Model Monitor's container, alone: makes a row of numbers and texts of a captured record.
+"""Convert a captured record to a row of numbers and strings; runs alone, inside Model Monitor's container.
 
 Contract: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-pre-and-post-processing.html
 """
@@ -8,7 +8,7 @@ import os
 
 
 def preprocess_handler(inference_record):  # type: ignore[no-untyped-def]  # its type is in that container only
-    """Return the model's answer as columns, as `monitoring.features` has them."""
+    """Return the model's prediction as columns, defined as in `monitoring.features`."""
     labels = os.environ["LABELS"].split(",")
     probabilities = json.loads(inference_record.endpoint_output.data)
     confidence = max(probabilities)

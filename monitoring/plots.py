@@ -5,6 +5,7 @@ import datetime
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 from matplotlib import dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,22 +16,22 @@ from common.plots import FAINT, FIRST, INK, PAPER, SECOND, SOFT, STYLE, to_svg
 
 Numbers = npt.NDArray[np.floating]
 
-#: What can become of a capture: each with the glyph that stands for it, drawn from its centre on, in points.
+#: The outcomes of a capture, each with the SVG path of its glyph, relative to its centre, in points.
 OUTCOMES = {"accepted": "h0", "unsure": "m0-2.2l2.2 3.9h-4.4z", "neither": "m-1.7-1.7l3.4 3.4m0-3.4l-3.4 3.4"}
 
 _DAY = 86400
-# Lengths of a bar, in seconds: the first of which `_MOST_BARS` hold the time range is taken.
+# Lengths of a bar, in seconds: the first one with which `_MOST_BARS` cover the time range is used.
 _LENGTHS = (60, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, _DAY, 7 * _DAY)
 _MOST_BARS = 36
-#: A median of fewer says no more than the glyphs themselves, which it would cover.
+#: With fewer captures the glyphs alone are shown: the median would cover them.
 LEAST_FOR_MEDIAN = 5
 _BINS = 24
-# A glyph's place, in points: finer would not be seen, and what falls together is drawn once.
+# Glyph positions are rounded to this, in points; glyphs at the same position are drawn once.
 _GRID = 0.5
 
 
 def time_edges(seconds: Numbers) -> Numbers:
-    """Return the edges of bars of equal and customary length that hold all times, in seconds since 1970."""
+    """Return the edges of bars of equal, customary length that cover all times, in seconds since 1970."""
     first, last = float(seconds.min()), float(seconds.max())
     length = next((each for each in _LENGTHS if last - first < (_MOST_BARS - 1) * each), None)
     if length is None:
@@ -41,7 +42,7 @@ def time_edges(seconds: Numbers) -> Numbers:
 
 def confidence_over_time(
     seconds: Numbers, confidence: Numbers, outcomes: npt.NDArray[np.str_], edges: Numbers, threshold: float, title: str
-) -> str:
+) -> Markup:
     """Draw every confidence over its time, with the median in each bar's length.
 
     The glyphs of an outcome are one path of the SVG, with the outcome's name as its ``data-outcome``.
@@ -51,11 +52,11 @@ def confidence_over_time(
     seconds, confidence, outcomes : numpy.ndarray
         Shape (captures,): seconds since 1970, 0 to 1, and names of `OUTCOMES`.
     edges : numpy.ndarray
-        As of `time_edges`, of all that the page shows, so that its plots have the same axis.
+        From `time_edges`, for all captures of the page: its plots share one axis.
     threshold : float
         Drawn as a line.
     title : str
-        What a screen reader says in place of the picture.
+        Text that a screen reader reads in place of the figure.
     """
     median = np.full(len(edges) - 1, np.nan)
     place = np.searchsorted(edges, seconds, side="right") - 1
@@ -81,29 +82,28 @@ def confidence_over_time(
     for outcome, glyph in OUTCOMES.items():
         if not len(there := at[outcomes == outcome]):
             continue
-        # 123.0 is written 123, and what falls together once.
+        # 123.0 is written 123; equal positions are written once.
         places = "".join(dict.fromkeys(f"M{x:g} {y:g}{glyph}" for x, y in there))
-        glyphs.append(
-            f'<path class="glyph {outcome}" data-outcome="{outcome}" data-count="{len(there)}" d="{places}"/>'
-        )
-    # First in the picture, so that the lines lie over the glyphs.
+        path = Markup('<path class="glyph {0}" data-outcome="{0}" data-count="{1}" d="{2}"/>')
+        glyphs.append(path.format(outcome, len(there), places))
+    # First in the SVG: the lines are drawn over the glyphs.
     head = svg.index(">") + 1
-    return svg[:head] + "".join(glyphs) + svg[head:]
+    return svg[:head] + Markup().join(glyphs) + svg[head:]
 
 
 def shares_over_time(
     seconds: Numbers, outcomes: npt.NDArray[np.str_], edges: Numbers, accepted_before: float, key: str
-) -> str:
+) -> Markup:
     """Draw the share of each outcome in bars over time, and the number of captures below.
 
     Parameters
     ----------
     seconds, outcomes, edges
-        As of `confidence_over_time`.
+        As in `confidence_over_time`.
     accepted_before : float
         The accepted share of the baseline, drawn as a line.
     key : str
-        What sets the figure apart from others of the page.
+        A text that is unique to the figure on its page.
     """
     counts = np.array([np.histogram(seconds[outcomes == outcome], edges)[0] for outcome in OUTCOMES])
     total = counts.sum(axis=0)
@@ -140,10 +140,10 @@ def shares_over_time(
         return to_svg(figure, "Outcomes over time")
 
 
-def distribution(before: Numbers, now: Numbers, name: str, key: str) -> str:
+def distribution(before: Numbers, now: Numbers, name: str, key: str) -> Markup:
     """Draw how a numeric feature is distributed in the window, filled, and in the baseline, dashed.
 
-    Both have the same bins, over all but the outermost hundredth of both; the outermost bins hold what lies beyond.
+    Both have the same bins, over all values except the outermost hundredth; the outermost bins hold the rest.
 
     Parameters
     ----------
@@ -152,11 +152,11 @@ def distribution(before: Numbers, now: Numbers, name: str, key: str) -> str:
     name : str
         The feature.
     key : str
-        What sets the figure apart from others of the page.
+        A text that is unique to the figure on its page.
     """
     ends = np.array([np.quantile(sample, (0.005, 0.995)) for sample in (before, now)])
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
-    # Sizes of pictures differ by factors.
+    # Image sizes differ by factors.
     scaled = name == "pixels"
     if scaled:
         edges = np.geomspace(low / 1.5, high * 1.5, _BINS + 1)

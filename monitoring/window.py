@@ -1,4 +1,4 @@
-"""The captures of a time range: their features, what became of each, and the pictures worth looking at."""
+"""The captures of a time range: their features, their outcomes, and the images to show in a report."""
 
 import datetime
 import heapq
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.progress import progress
-from monitoring.capture import Capture
+from monitoring.capture import Capture, CaptureReader
 from monitoring.features import NEITHER, Features, Model, Observation, observe_all
 
-#: How many pictures are kept, of the least confident and of the newest each.
+#: How many images a window keeps of the newest, and of the least confident.
 PICTURES = 24
 
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one capture; ``answer`` is a label or "neither", ``label`` the most probable label."""
+    """The outcome of one capture; ``answer`` is a label or "neither", ``label`` the most probable label."""
 
     inference_id: str | None
     time: datetime.datetime
@@ -42,10 +42,10 @@ class Picture:
 class Window:
     """All readable captures of a time range.
 
-    ``unreadable`` counts, by reason, what could not be read or measured; ``completeness`` is the share that could, 0 to
-    1, of what was read or of what was measured, whichever is lower. ``records`` are sorted by time,
-    ``newest`` from the newest on; ``least_confident`` are those in which a label is the answer, the least confident
-    first.
+    ``unreadable`` counts, by reason, the records that could not be read or measured; ``completeness`` is the fraction
+    that could be read, or the fraction that could be measured, whichever is lower. ``nothing`` is the reason why there
+    was no file to read, or empty. ``records`` are sorted by time, ``newest`` start with the newest;
+    ``least_confident`` are those for which a label is predicted, the least confident first.
     """
 
     features: Features = field(default_factory=Features)
@@ -54,15 +54,16 @@ class Window:
     newest: list[Picture] = field(default_factory=list)
     least_confident: list[Picture] = field(default_factory=list)
     completeness: float = 1.0
+    nothing: str = ""
 
 
 def read_window(captures: Iterable[Capture], model: Model) -> Window:
-    """Read and measure captures, showing progress; memory holds their features and a few pictures.
+    """Read and measure captures, showing progress; memory holds their features and a few images.
 
     Parameters
     ----------
     captures : iterable of Capture
-        Any number of them, in any order.
+        In any order. The records that a `CaptureReader` could not read count as unreadable.
     model : Model
         Labels and threshold.
     """
@@ -84,6 +85,10 @@ def read_window(captures: Iterable[Capture], model: Model) -> Window:
     window.unreadable += unmeasured
     if unmeasured:
         window.completeness = len(window.features) / (len(window.features) + unmeasured.total())
+    if isinstance(captures, CaptureReader):
+        window.unreadable += captures.unreadable
+        window.completeness = min(window.completeness, captures.completeness)
+        window.nothing = captures.nothing
     window.records.sort(key=lambda record: record.time)
     window.newest = [picture for *_, picture in sorted(newest, reverse=True, key=lambda each: each[:2])]
     window.least_confident = [picture for *_, picture in sorted(unsure, reverse=True, key=lambda each: each[:2])]
@@ -91,7 +96,7 @@ def read_window(captures: Iterable[Capture], model: Model) -> Window:
 
 
 def _keep(heap: list[Any], item: tuple[Any, int, Picture]) -> None:
-    """Add an item to a heap that keeps the `PICTURES` largest; its number decides between equals."""
+    """Add an item to a heap that keeps the `PICTURES` largest; the number in it breaks ties."""
     if len(heap) < PICTURES:
         heapq.heappush(heap, item)
     else:

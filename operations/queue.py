@@ -1,4 +1,4 @@
-"""Work off an SQS queue: message by message, to its end, without losing what stays."""
+"""Process the messages of an SQS queue one by one, and release those that remain."""
 
 import contextlib
 import sys
@@ -18,40 +18,40 @@ if TYPE_CHECKING:
 
 #: How long a message is hidden from others while it is handled.
 VISIBILITY_SECONDS = 60
-#: Long polling asks all of the queue's servers, and yet an answer without messages does not prove that there are none:
-#: only so many in a row are taken for the end.
-WAIT_SECONDS, EMPTY_ANSWERS = 2, 2
-#: Where messages wait for people, by the stack's output.
+#: Long polling queries all of the queue's servers, but an empty response does not prove that the queue is empty: only
+#: so many in a row count as its end.
+WAIT_SECONDS, EMPTY_RESPONSES = 2, 2
+#: Queues whose messages wait for people: the stack's output, and a name for the messages.
 RENEWED = {"ReviewQueueUrl": "reviews", "FailureQueueUrl": "faults"}
 
 
 def work_off(
     queue: str, task: str, unit: str, done_as: str, handle: Callable[["MessageTypeDef"], bool], limit: int | None = None
 ) -> tuple[int, bool]:
-    """Receive a queue's messages, and delete each that was handled; what was not handled is visible again at the end.
+    """Receive a queue's messages, and delete each that was handled; the others become visible again at the end.
 
     Parameters
     ----------
     queue : str
         The queue's URL.
     task, unit : str
-        What the progress bar says.
+        Texts of the progress bar.
     done_as : str
-        What has become of a message that was handled, for the message of an interruption.
+        Past participle of the task, for the message after an interruption.
     handle : callable
-        Handles a message, and says whether it may be deleted.
+        Handles a message; returns whether to delete it.
     limit : int or None, optional
-        The most messages to handle, which leaves the rest; None takes all that lie there.
+        The most messages to handle; None handles all.
 
     Returns
     -------
     tuple of (int, bool)
-        How many were handled, and whether the queue's end was reached.
+        The number of handled messages, and whether the queue's end was reached.
 
     Raises
     ------
     CommandError
-        It was interrupted; says how many had been handled.
+        It was interrupted; the message has the number of handled messages.
     """
     sqs = boto3.client("sqs")
     kept: dict[str, str] = {}
@@ -59,7 +59,7 @@ def work_off(
     done = empty = 0
     try:
         with progress(task, limit, unit) as advance:
-            while empty < EMPTY_ANSWERS and (limit is None or done < limit):
+            while empty < EMPTY_RESPONSES and (limit is None or done < limit):
                 received = sqs.receive_message(
                     QueueUrl=queue,
                     MaxNumberOfMessages=min(10, limit - done) if limit else 10,
@@ -68,7 +68,7 @@ def work_off(
                     MessageSystemAttributeNames=["SentTimestamp"],
                     MessageAttributeNames=["All"],
                 ).get("Messages", [])
-                # What was kept comes back, and is nothing new.
+                # Messages that were kept may be received again.
                 empty = empty + 1 if all(message["MessageId"] in kept for message in received) else 0
                 for message in received:
                     if message["MessageId"] in kept or not handle(message):
@@ -78,40 +78,40 @@ def work_off(
                     done += 1
                     advance(1)
     except KeyboardInterrupt:
-        # What was deleted is among them too, and stays deleted.
+        # Some of these are deleted already; that does no harm.
         kept |= {message["MessageId"]: message["ReceiptHandle"] for message in received}
         raise CommandError(f"interrupted; {done} {done_as}, the rest stays in the queue") from None
     finally:
         for receipt in kept.values():
-            # One that was kept for long is back in the queue already.
+            # A message that was kept for long is visible already.
             with contextlib.suppress(ClientError):
                 sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=receipt, VisibilityTimeout=0)
-    return done, empty == EMPTY_ANSWERS
+    return done, empty == EMPTY_RESPONSES
 
 
 def count(queue: str) -> int:
-    """Return about how many messages a queue holds, by SQS's own count, which lags a minute."""
+    """Return the approximate number of messages in a queue; SQS's count lags a minute."""
     names: list[str] = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     counts = boto3.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]  # type: ignore[arg-type]
     return sum(map(int, counts.values()))
 
 
 def renew(stack: Stack, days: float) -> None:
-    """Put old messages of the review queue and of the failure queue back at the end, as new ones: SQS deletes old ones.
+    """Send old messages of the review queue and of the failure queue again, before SQS deletes them.
 
-    The copy is sent before the original is deleted: an interruption leaves both at worst.
+    The copy is sent before the original is deleted: at worst, an interruption leaves both.
 
     Parameters
     ----------
     stack : Stack
-        Whose queues are renewed.
+        The stack of the queues.
     days : float
         Age from which a message counts as old.
 
     Raises
     ------
     CommandError
-        It was interrupted; says how many had been renewed.
+        It was interrupted; the message has the number of renewed messages.
     """
     sqs = boto3.client("sqs")
     oldest = (time.time() - days * 86400) * 1000
@@ -128,4 +128,4 @@ def renew(stack: Stack, days: float) -> None:
         done, ended = work_off(queue, f"renew {what}", "messages", "renewed", again)
         print(f"{done} {what} renewed; the queue holds about {count(queue)} (by SQS's count, which lags a minute)")
         if not ended:
-            print(f"SQS did not give all {what}: run this again", file=sys.stderr)
+            print(f"SQS did not return all {what}: run this command again", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The story of one image: what the workflow, the functions, the endpoint and people did with it, in order of time."""
+"""A timeline of one image: what the workflow, the functions, the endpoint and people did with it."""
 
 import datetime
 import hashlib
@@ -10,9 +10,10 @@ import boto3
 from botocore.exceptions import ClientError
 
 from common import storage
+from common.command import printable
 from common.errors import CommandError
 from common.progress import progress
-from common.stack import Stack, explain, find_execution, inference_id, parse_object, printable, reason
+from common.stack import Stack, data_capture, explain, find_execution, inference_id, parse_object, reason
 from monitoring.capture import CaptureReader
 
 if TYPE_CHECKING:
@@ -20,29 +21,28 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
 
 FUNCTIONS = ("serialize", "classify", "filter")
-#: Clocks differ, and a function's last lines arrive after its answer.
+#: Clocks differ, and a function's last lines arrive after its result.
 BEFORE, AFTER = datetime.timedelta(seconds=10), datetime.timedelta(minutes=2)
-#: What every line of a function's log has, and what is told of its own accord.
+#: Fields that every line of a function's log has, and prefixes of those that Powertools and Lambda add.
 _COMMON = ("timestamp", "service", "level", "location", "message", "execution_id", "s3_bucket", "s3_key")
 _PLATFORM = ("function_", "cold_start", "xray_trace_id", "correlation_id", "exception", "stack_trace", "_aws")
 
 
 def collect(stack: Stack, execution: str) -> dict[str, Any]:
-    """Gather all that is known of one execution, as one JSON object.
+    """Collect all records of one execution, as one JSON object.
 
     Parameters
     ----------
     stack : Stack
-        Whose workflow ran it.
+        The stack of the workflow.
     execution : str
-        Its ARN, its name, or its inference id.
+        The execution's ARN, name, or inference id.
 
     Returns
     -------
     dict
-        ``execution``; ``states``, each with ``seconds`` and ``failures`` (attempts that were repeated or caught);
-        ``object``, ``logs``, ``capture`` and ``review``; ``missing``, a text for each part that was not found, with
-        the reason.
+        ``execution``; ``states``, each with ``seconds`` and ``failures`` (attempts that were retried or caught);
+        ``object``, ``logs``, ``capture`` and ``review``; ``missing``, the reason for each part that was not found.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def collect(stack: Stack, execution: str) -> dict[str, Any]:
     """
     described = find_execution(stack, execution)
     missing: list[str] = []
-    with progress("look for the image's traces", 5, "places") as advance:
+    with progress("collect records", 5, "sources") as advance:
         states, event = _states(described)
         advance(1)
         stored, image_hash = _object(event, missing)
@@ -83,7 +83,7 @@ def collect(stack: Stack, execution: str) -> dict[str, Any]:
 
 
 def _states(described: "DescribeExecutionOutputTypeDef") -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the states that were entered, and all that the event ever held but for the image."""
+    """Return the states that were entered, and the last value of every field of the event, except the image."""
     states: list[dict[str, Any]] = []
     event: dict[str, Any] = {}
     entered: list[datetime.datetime] = []
@@ -99,7 +99,7 @@ def _states(described: "DescribeExecutionOutputTypeDef") -> tuple[list[dict[str,
                 event |= parse_object(left.get("output"))
                 states[-1]["seconds"] = _seconds(entered[-1], item["timestamp"])
             elif states and not item["type"].startswith("Execution"):
-                # TaskFailed, TaskTimedOut, LambdaFunctionFailed, …: each has its details under a name of its own.
+                # TaskFailed, TaskTimedOut, LambdaFunctionFailed, …: each has its details under a different name.
                 failed = next((value for value in item.values() if isinstance(value, dict) and "error" in value), None)
                 if failed:
                     states[-1]["failures"].append(failed["error"])
@@ -115,20 +115,20 @@ def _object(event: dict[str, Any], missing: list[str]) -> tuple[dict[str, Any] |
     if bucket is None and isinstance(event.get("bucket"), dict) and isinstance(event.get("object"), dict):
         bucket, key = event["bucket"].get("name"), event["object"].get("key")  # an upload's event, before serialize
     if not isinstance(bucket, str) or not isinstance(key, str):
-        missing.append("object: the input names none")
+        missing.append("object: the input contains no bucket and key")
         return None, None
     source = event.get("source") or {}
-    asked: HeadObjectRequestTypeDef = {"Bucket": bucket, "Key": key}
+    request: HeadObjectRequestTypeDef = {"Bucket": bucket, "Key": key}
     if "version_id" in source:
-        asked["VersionId"] = source["version_id"]
+        request["VersionId"] = source["version_id"]
     s3 = boto3.client("s3")
     try:
-        head = s3.head_object(**asked)
+        head = s3.head_object(**request)
     except ClientError as error:
         # HEAD has no body: the code is the status.
         gone = error.response["Error"]["Code"] in ("404", "NoSuchKey", "NoSuchBucket")
         missing.append(
-            f"object: s3://{bucket}/{key} " + ("does not exist (any more)" if gone else f"({explain(error)})")
+            f"object: s3://{bucket}/{key} " + ("does not exist, or not any more" if gone else f"({explain(error)})")
         )
         return None, None
     etag = head["ETag"].strip('"')
@@ -141,11 +141,11 @@ def _object(event: dict[str, Any], missing: list[str]) -> tuple[dict[str, Any] |
     }
     if not stored["as_serialized"]:
         return stored, None
-    return stored, hashlib.sha256(s3.get_object(**asked)["Body"].read()).hexdigest()
+    return stored, hashlib.sha256(s3.get_object(**request)["Body"].read()).hexdigest()
 
 
 def _logs(stack: Stack, described: "DescribeExecutionOutputTypeDef", missing: list[str]) -> list[dict[str, Any]]:
-    """Return the log lines of the functions that name the execution, oldest first."""
+    """Return the functions' log lines with the execution's ARN, oldest first."""
     found: list[dict[str, Any]] = []
     pages = boto3.client("logs").get_paginator("filter_log_events")
     for function in FUNCTIONS:
@@ -156,13 +156,13 @@ def _logs(stack: Stack, described: "DescribeExecutionOutputTypeDef", missing: li
                 logGroupName=group,
                 startTime=_milliseconds(described["startDate"] - BEFORE),
                 endTime=_milliseconds(_end(described) + AFTER),
-                # A term in quotation marks is looked for as it stands:
+                # A term in quotation marks is matched exactly:
                 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
                 filterPattern=f'"{described["executionArn"]}"',
             ):
                 for item in page["events"]:
                     line = parse_object(item["message"])
-                    if "_aws" not in line:  # a metric in embedded format is no line for people
+                    if "_aws" not in line:  # a metric in embedded format
                         found.append(_line(function, item["timestamp"], line, item["message"]))
         except ClientError as error:
             if error.response["Error"]["Code"] != "ResourceNotFoundException":
@@ -170,7 +170,7 @@ def _logs(stack: Stack, described: "DescribeExecutionOutputTypeDef", missing: li
             missing.append(f"logs: there is no log group {group}")
             continue
         if len(found) == count:
-            missing.append(f"logs: none of {function} (not reached, expired, or not delivered yet: wait a minute)")
+            missing.append(f"logs: none from {function} (not reached, expired, or not delivered yet: wait a minute)")
     return sorted(found, key=lambda line: line["time"])
 
 
@@ -189,28 +189,23 @@ def _line(function: str, timestamp: int, line: dict[str, Any], text: str) -> dic
 def _capture(
     stack: Stack, described: "DescribeExecutionOutputTypeDef", event: dict[str, Any], missing: list[str]
 ) -> dict[str, Any] | None:
-    """Return what data capture recorded of the execution's request."""
+    """Return the captured record of the execution's request."""
     endpoint = event.get("endpoint") or stack.output("EndpointName")
     if "inferences" not in event:
-        missing.append("capture: the endpoint gave no answer")
+        missing.append("capture: the endpoint returned no predictions")
         return None
     try:
-        config = boto3.client("sagemaker").describe_endpoint(EndpointName=endpoint).get("DataCaptureConfig") or {}
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ValidationException":
-            raise
-        missing.append(f"capture: there is no endpoint {endpoint} any more, which would say where its captures are")
+        config = data_capture(endpoint)
+    except CommandError as error:
+        missing.append(f"capture: {error}")
         return None
-    if not config.get("EnableCapture"):
-        missing.append(f"capture: endpoint {endpoint} captures nothing")
-        return None
-    wanted = inference_id(described["name"])
+    request_id = inference_id(described["name"])
     reader = CaptureReader(
         config["DestinationS3Uri"], described["startDate"] - BEFORE, _end(described) + AFTER, endpoint
     )
     try:
         for capture in reader:
-            if capture.inference_id == wanted:
+            if capture.inference_id == request_id:
                 return {
                     "time": _iso(capture.time),
                     "event_id": capture.event_id,
@@ -225,12 +220,9 @@ def _capture(
     if reader.nothing:
         missing.append(f"capture: {reader.nothing}")
         return None
-    share = config.get("CurrentSamplingPercentage")
-    captured = "every request is captured" if share == 100 else f"{share}% of the requests are captured"
-    missing.append(
-        f"capture: no record in {config['DestinationS3Uri']} ({f'{captured}; ' if share else ''}records arrive after "
-        "minutes)"
-    )
+    percentage = config.get("CurrentSamplingPercentage")
+    sampling = f"{percentage}% of the requests are captured; " if percentage else ""
+    missing.append(f"capture: no record in {config['DestinationS3Uri']} ({sampling}records arrive after minutes)")
     return None
 
 
@@ -239,18 +231,16 @@ def _review(
 ) -> dict[str, Any] | None:
     """Return the record of a person's label for the image."""
     if described.get("error") != "ThresholdNotMet":
-        missing.append("review: none was asked")
+        missing.append("review: not requested")
         return None
     if image_hash is None:
-        missing.append("review: labels are kept by the image's content, which is not at hand")
+        missing.append("review: labels are stored by the image's content, which is not available")
         return None
     address = storage.join(stack.labels_uri, f"{image_hash[:16]}.json")
     try:
         record = parse_object(storage.read(address).decode())
     except CommandError:
-        missing.append(
-            "review: none yet: it waits in the review queue, was dismissed, or lies in the dead-letter queue"
-        )
+        missing.append("review: none yet: it is in the review queue or its dead-letter queue, or was dismissed")
         return None
     except ClientError as error:
         missing.append(f"review: {address} cannot be read ({explain(error)})")
@@ -258,55 +248,55 @@ def _review(
     return {"uri": address, **{name: record.get(name) for name in ("label", "reviewer", "reviewed_at")}}
 
 
-def show(story: dict[str, Any]) -> None:
-    """Print a story for people, oldest line first."""
+def show(timeline: dict[str, Any]) -> None:
+    """Print a timeline, oldest line first."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    execution, start = story["execution"], datetime.datetime.fromisoformat(story["execution"]["started"])
+    execution, start = timeline["execution"], datetime.datetime.fromisoformat(timeline["execution"]["started"])
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
     def safe(text: str, style: str = "") -> Text:
         return Text(printable(text), style)
 
-    def say(text: str, style: str = "") -> None:
+    def print_line(text: str, style: str = "") -> None:
         console.print(safe(text, style), soft_wrap=True)
 
-    say(execution["arn"], "bold")
-    say(f"{execution['status']}, started {execution['started']}")
-    say(f"input {json.dumps(execution['input'])}")
+    print_line(execution["arn"], "bold")
+    print_line(f"{execution['status']}, started {execution['started']}")
+    print_line(f"input {json.dumps(execution['input'])}")
     console.print()
 
     lines: list[tuple[str, str, str, str]] = []
-    if story["object"]:
-        stored = story["object"]
-        refused = any(state["name"] == "Serialize" and state["failures"] for state in story["states"])
-        ended = "refused by serialize" if refused else "never serialized"
+    if timeline["object"]:
+        stored = timeline["object"]
+        rejected = any(state["name"] == "Serialize" and state["failures"] for state in timeline["states"])
+        ended = "rejected by serialize" if rejected else "never serialized"
         same = {
-            True: "the one that serialize saw",
-            False: "NOT the one that serialize saw",
+            True: "the same that serialize read",
+            False: "NOT the one that serialize read",
             None: "not yet serialized" if execution["status"] == "RUNNING" else ended,
         }
         lines.append(
             (stored["last_modified"], "S3", f"{stored['bytes']:,} bytes stored, {same[stored['as_serialized']]}", "")
         )
-    for state in story["states"]:
+    for state in timeline["states"]:
         took = "still running" if state["seconds"] is None else f"{state['seconds']:.3f} s"
         failures = f", failed: {', '.join(state['failures'])}" if state["failures"] else ""
         lines.append((state["entered"], "workflow", f"{state['name']} ({took}{failures})", "bold"))
-    for line in story["logs"]:
+    for line in timeline["logs"]:
         fields = " ".join(f"{name}={value}" for name, value in line["fields"].items())
         style = "" if line["level"] in ("INFO", "DEBUG") else "yellow"
         lines.append((line["time"], line["function"], f"{line['level']} {line['message']} {fields}".rstrip(), style))
-    if capture := story["capture"]:
-        said = ", ".join(f"{value:.3f}" for value in capture["probabilities"])
-        text = f"captured {capture['content_type']} of {capture['image_bytes']:,} bytes; probabilities {said}"
-        # Captures count whole seconds, which would put the answer before its question.
-        asked = [state["entered"] for state in story["states"] if state["name"] == "Classify"]
-        lines.append((max([capture["time"], *asked]), f"endpoint {capture['variant']}", text, ""))
-    if review := story["review"]:
-        lines.append((review["reviewed_at"], "review", f"{review['reviewer']} says {review['label']}", "bold"))
+    if capture := timeline["capture"]:
+        probabilities = ", ".join(f"{value:.3f}" for value in capture["probabilities"])
+        text = f"captured {capture['content_type']} of {capture['image_bytes']:,} bytes; probabilities {probabilities}"
+        # Captures have whole seconds, which would put the response before its request.
+        requests = [state["entered"] for state in timeline["states"] if state["name"] == "Classify"]
+        lines.append((max([capture["time"], *requests]), f"endpoint {capture['variant']}", text, ""))
+    if review := timeline["review"]:
+        lines.append((review["reviewed_at"], "review", f"labelled {review['label']} by {review['reviewer']}", "bold"))
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right", no_wrap=True)
@@ -315,17 +305,17 @@ def show(story: dict[str, Any]) -> None:
     for time, place, text, style in sorted(lines, key=lambda line: datetime.datetime.fromisoformat(line[0])):
         table.add_row(_since(datetime.datetime.fromisoformat(time) - start), safe(place), safe(text, style))
     console.print(table)
-    if story["missing"]:
+    if timeline["missing"]:
         console.print()
-        say("not found")
-        for text in story["missing"]:
-            say(f"  {text}")
+        print_line("not found")
+        for text in timeline["missing"]:
+            print_line(f"  {text}")
     output = execution["output"] or {}
     result = f"accepted: {output.get('label')}, confidence {output.get('confidence', 0):.3f}"
     if execution["status"] != "SUCCEEDED":
         result = f"{execution['error'] or execution['status']}: {execution['cause'] or 'no result yet'}"
     console.print()
-    say(result, "bold")
+    print_line(result, "bold")
 
 
 def _since(passed: datetime.timedelta) -> str:

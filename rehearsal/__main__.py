@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from rehearsal.environment import WELL_KNOWN, credentials, redirected, without_proxy
-from rehearsal.gaps import GAPS, RehearsalError
 from rehearsal.lifecycle import LOG_FILE, Running, down, find, up
+from rehearsal.patches import GAPS, RehearsalError, load
 
 
 def main() -> int:
@@ -47,21 +47,7 @@ def _main() -> int:
 def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     if arguments.command == "gaps":
-        from rehearsal import (  # noqa: F401  (each enters its gaps)
-            endpoints,
-            executions,
-            filters,
-            functions,
-            jobs,
-            parameters,
-            queues,
-            rollback,
-            rules,
-            signals,
-            stacks,
-            storage,
-            tasks,
-        )
+        load()
 
         for entry in GAPS:
             print(f"{entry.name}\n    {entry.reason}")
@@ -82,7 +68,9 @@ def _run(arguments: argparse.Namespace) -> int:
             if not argv:
                 raise RehearsalError("exec needs a command, as in: python -m rehearsal exec -- sam list stack-outputs")
             try:
-                return subprocess.run(argv, env=redirected(os.environ, running.port), check=False).returncode
+                return subprocess.run(
+                    argv, env=redirected(os.environ, running.port, running.region), check=False
+                ).returncode
             except OSError as error:
                 raise RehearsalError(f"cannot run {argv[0]}: {error.strerror}") from error
     return 0
@@ -97,7 +85,7 @@ def _running(folder: Path) -> Running:
 
 def _shell_commands(running: Running) -> str:
     """Return commands of bash and zsh that make a shell's environment what ``exec`` gives a command."""
-    settings = {**credentials(running.port), **without_proxy(os.environ)}
+    settings = {**credentials(running.port, running.region), **without_proxy(os.environ)}
     present = [name for name in os.environ if name.startswith("AWS_") and name.isidentifier() and name.isascii()]
     unwanted = sorted({*WELL_KNOWN, *present} - set(settings))
     return "\n".join(
@@ -106,7 +94,7 @@ def _shell_commands(running: Running) -> str:
 
 
 def _print_status(running: Running, folder: Path) -> None:
-    environment = redirected(os.environ, running.port)
+    environment = redirected(os.environ, running.port, running.region)
     os.environ.clear()
     os.environ.update(environment)
     import boto3

@@ -1,21 +1,17 @@
-"""Which environment variables reach what runs here, whatever the calling shell has set.
-
-Everything that the rehearsal, the demonstration and the tests start gets its environment from this module.
-"""
+"""Which environment variables reach what runs here, whatever the calling shell has set."""
 
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-REGION = "us-east-1"
 #: What the rehearsal's own processes take from the shell. All else stays out: settings of SDKs, moto, Python, proxies
 #: and languages. ``LD_LIBRARY_PATH`` may be what this Python needs to start.
 INHERITED = (
     *("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CACHE_HOME"),
     *("OMP_NUM_THREADS", "REHEARSAL_HOST"),
 )
-#: Prefixes and names of what changes how the commands of the demonstration and the tests work, or what they print.
+#: Prefixes and names of variables that change how a project's tools work, or what they print.
 TOOL_SETTINGS = (
     *("AWS_", "SAM_", "MOTO_", "POWERTOOLS_", "LAMBDA_", "_X_AMZN_", "PYTHON", "PIP_", "UV_"),
     *("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"),
@@ -32,15 +28,15 @@ PACKAGE_SOURCES = (
 WELL_KNOWN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_ENDPOINT_URL_S3")
 
 
-def credentials(port: int) -> dict[str, str]:
+def credentials(port: int, region: str) -> dict[str, str]:
     """Return the settings that send SAM CLI and the AWS SDKs to the rehearsal on a port, and nowhere else."""
     return {
         "AWS_ENDPOINT_URL": f"http://localhost:{port}",
         "AWS_ACCESS_KEY_ID": "rehearsal",
         "AWS_SECRET_ACCESS_KEY": "rehearsal",
         "AWS_SESSION_TOKEN": "rehearsal",
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_REGION": region,
         # A configuration file could name another endpoint or account.
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -51,10 +47,10 @@ def credentials(port: int) -> dict[str, str]:
     }
 
 
-def redirected(environment: Mapping[str, str], port: int) -> dict[str, str]:
+def redirected(environment: Mapping[str, str], port: int, region: str) -> dict[str, str]:
     """Return an environment in which a user's commands go to the rehearsal on a port, and are otherwise unchanged."""
     others = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
-    return {**others, **credentials(port), **without_proxy(environment)}
+    return {**others, **credentials(port, region), **without_proxy(environment)}
 
 
 def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
@@ -66,7 +62,7 @@ def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def undisturbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which the commands of the demonstration and the tests work the same for everyone.
+    """Return an environment in which a project's tools work the same for everyone, as its tests need it.
 
     The programs that are installed beside this Python come first on its ``PATH``.
     """

@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rehearsal.environment import inherited
-from rehearsal.gaps import RehearsalError
+from rehearsal.patches import RehearsalError
+from rehearsal.settings import read_settings
 
 #: For a server that hangs, and for a process that does not end although it was killed.
 START_SECONDS, END_SECONDS = 600, 60
@@ -36,6 +37,7 @@ class Running:
 
     port: int
     supervisor: int
+    region: str
 
     @property
     def endpoint_url(self) -> str:
@@ -82,22 +84,23 @@ def _state(folder: Path) -> Running | None:
         return None
 
 
-def up(folder: Path) -> Running:
-    """Start the rehearsal and wait until it is ready; return the running one if there is one.
+def up(folder: Path, project: Path = Path()) -> Running:
+    """Start the rehearsal of a project and wait until it is ready; return the running one if there is one.
 
     Raises
     ------
     RehearsalError
-        If it does not get ready; the message ends with what it said.
+        If the project's settings are wrong, or it does not get ready; the message ends with the log.
     """
     running = find(folder)
     if running:
         return running
+    settings = read_settings(project)
     down(folder)
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     supervisor = subprocess.Popen(
-        [sys.executable, "-m", "rehearsal.lifecycle", str(folder.resolve()), str(port)],
+        [sys.executable, "-m", "rehearsal.lifecycle", str(folder.resolve()), str(port), str(project.resolve())],
         cwd=Path(__file__).parents[1],
         env={**inherited(os.environ), MARK: str(folder.resolve())},
         stdin=subprocess.DEVNULL,
@@ -105,7 +108,7 @@ def up(folder: Path) -> Running:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    running = Running(port, supervisor.pid)
+    running = Running(port, supervisor.pid, settings.region)
     (folder / STATE_FILE).write_text(json.dumps(asdict(running)))
     said = ""
     deadline = time.monotonic() + START_SECONDS
@@ -153,7 +156,7 @@ def end(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def supervise(folder: Path, port: int) -> None:
+def supervise(folder: Path, port: int, project: Path) -> None:
     """Run the server; when it ends, or on SIGTERM, end everything."""
 
     def stop(*_: object) -> None:
@@ -164,7 +167,7 @@ def supervise(folder: Path, port: int) -> None:
     signal.signal(signal.SIGINT, stop)
     with (folder / LOG_FILE).open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "rehearsal.server", str(folder), str(port)], stdout=log, stderr=log
+            [sys.executable, "-m", "rehearsal.server", str(folder), str(port), str(project)], stdout=log, stderr=log
         )
         server.wait()
     if not (folder / READY_FILE).exists():
@@ -173,4 +176,4 @@ def supervise(folder: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    supervise(Path(sys.argv[1]), int(sys.argv[2]))
+    supervise(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -18,7 +18,7 @@ from moto.core.utils import get_service_model
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from werkzeug.exceptions import NotFound
 
-from rehearsal.gaps import RehearsalError
+from rehearsal.patches import RehearsalError
 
 log = logging.getLogger("rehearsal")
 

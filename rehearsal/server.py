@@ -1,6 +1,6 @@
 """The process that is AWS: moto with its gaps filled, functions, and endpoints.
 
-Started by the supervisor (:mod:`rehearsal.lifecycle`) as ``python -m rehearsal.server FOLDER PORT``.
+Started by the supervisor (:mod:`rehearsal.lifecycle`) as ``python -m rehearsal.server FOLDER PORT PROJECT``.
 """
 
 import logging
@@ -13,48 +13,43 @@ from pathlib import Path
 
 from rehearsal.environment import credentials
 from rehearsal.lifecycle import READY_FILE, end
+from rehearsal.settings import read_settings
 
 PARENT_POLL_SECONDS = 0.5
 
 
 def main() -> None:
     """Serve until the supervisor ends this process, or is gone itself."""
-    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    folder, port, settings = Path(sys.argv[1]), int(sys.argv[2]), read_settings(Path(sys.argv[3]))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("rehearsal").setLevel(logging.INFO)
     for name in ("werkzeug", "samtranslator", "moto.stepfunctions"):  # requests, metrics, whole syntax trees
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message="Exception.Refusal.")  # its codes are no part of a service's model
     supervisor = os.getppid()
-    os.environ.update(credentials(port), MOTO_PORT=str(port), VALIDATE_LAMBDA_S3="true")
+    os.environ.update(
+        credentials(port, settings.region),
+        MOTO_ACCOUNT_ID=settings.account,
+        MOTO_PORT=str(port),
+        VALIDATE_LAMBDA_S3="true",
+    )
 
     # After the environment is set: moto reads parts of it when it is imported.
     from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    from rehearsal import (  # noqa: F401  (each enters its gaps)
-        endpoints,
-        executions,
-        filters,
-        functions,
-        jobs,
-        parameters,
-        queues,
-        rollback,
-        rules,
-        signals,
-        stacks,
-        storage,
-        tasks,
-    )
-    from rehearsal.gaps import fill_gaps
+    from rehearsal.patches import fill_gaps, load
+
+    load()
+    from rehearsal import cloudwatch_alarms, lambda_, sagemaker_endpoints, sagemaker_jobs, scheduler
     from rehearsal.refusals import Application
 
     fill_gaps()
-    functions.start(folder / "functions")
-    endpoints.start(folder / "endpoints")
-    jobs.start(folder / "jobs")
-    signals.start()
+    lambda_.start(folder / "functions")
+    sagemaker_endpoints.start(folder / "endpoints", settings)
+    sagemaker_jobs.start(folder / "jobs", settings)
+    scheduler.start()
+    cloudwatch_alarms.start()
     # Containers (sam local invoke) reach this machine by another address than the loopback one.
     application = Application(create_backend_app)
     for host in {"127.0.0.1", os.environ.get("REHEARSAL_HOST", "127.0.0.1")}:

@@ -1,1 +1,1 @@
-"""The endpoint's serving code, which training and monitoring share."""
+"""The code of the endpoint; training and monitoring use it too."""

@@ -1,4 +1,4 @@
-"""An ONNX model that ``python -m training train`` wrote, as the endpoint runs it."""
+"""Run an ONNX model that ``python -m training train`` wrote."""
 
 import hashlib
 import json
@@ -26,22 +26,22 @@ class Model:
     Parameters
     ----------
     model_dir : pathlib.Path
-        Folder that holds ``model.onnx``.
+        Folder that contains ``model.onnx``.
 
     Raises
     ------
     ModelError
-        The file is missing, damaged, or without its metadata; or it answers with another number of
+        The file is missing, damaged, or without its metadata; or it returns another number of
         probabilities than it has labels.
     """
 
     def __init__(self, model_dir: Path) -> None:
         path = model_dir / MODEL_FILE
         if not path.is_file():
-            raise ModelError(f"{path} does not exist; MODEL_DIR must name the folder that holds {MODEL_FILE}")
+            raise ModelError(f"{path} does not exist; MODEL_DIR must name the folder that contains {MODEL_FILE}")
         content = path.read_bytes()
         options = onnxruntime.SessionOptions()
-        # The network is too small to gain from threads; workers share the cores instead.
+        # The network is too small to benefit from threads; each core has a worker instead.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         try:
@@ -59,10 +59,10 @@ class Model:
         )
         if len(self.attributes) > _MAX_ATTRIBUTES:
             raise ModelError(f"{path}: the labels are too long for a header of {_MAX_ATTRIBUTES} characters")
-        # The first run allocates; better now than in a caller's request.
+        # The first run allocates memory; do it now and not in a request.
         blank = np.zeros((self.input_size, self.input_size, 3), np.uint8)
         if len(self.probabilities(blank)) != len(self.labels):
-            raise ModelError(f"{path} does not answer one probability for each of {self.labels}")
+            raise ModelError(f"{path} does not return one probability for each of {self.labels}")
 
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> list[float]:
         """Run the network on one image.
@@ -91,9 +91,9 @@ def load_model(path: Path) -> tuple[Model, str]:
         The file is missing, or is not a model of this project.
     """
     if not path.is_file():
-        raise CommandError(f"model {path} does not exist; make one with: python -m training train")
+        raise CommandError(f"model {path} does not exist; create one with: python -m training train")
     with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / MODEL_FILE  # the endpoint knows its model by this name only
+        link = Path(folder) / MODEL_FILE  # the endpoint expects this name
         link.symlink_to(path.resolve())
         try:
             return Model(link.parent), hashlib.sha256(path.read_bytes()).hexdigest()

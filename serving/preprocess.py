@@ -1,7 +1,7 @@
-"""From the bytes of an image file to the network's input.
+"""Turn the bytes of an image file into the network's input.
 
-Training, evaluation and the endpoint's server all call `preprocess`, so that what the network learns from and
-what it is asked about are made by the same code.
+Training, evaluation and the endpoint's server all call `preprocess`, so the network always gets images from the same
+code.
 """
 
 import math
@@ -17,11 +17,11 @@ from src.serialize.decoder import FORMATS, decode
 def preprocess(image_bytes: bytes, input_size: int, formats: Sequence[str] = FORMATS) -> npt.NDArray[np.uint8]:
     """Decode an image file and shrink it to the network's input.
 
-    A frame that is no square is half cropped, half squeezed: of its longer edge the middle is kept, as long as the
-    geometric mean of both edges, and squeezed to a square. Squeezing alone distorts a wide photograph more than
-    training does; a centre crop alone would cut the wheels off a vehicle that fills it.
+    A non-square image is partly cropped, partly squeezed: the longer edge is cropped to the geometric mean of both
+    edges, and the result is squeezed to a square. Squeezing alone distorts a wide photograph more than training does;
+    a centre crop alone would cut the wheels off a vehicle that fills it.
 
-    Shrinking averages over areas, so no detail aliases. Enlarging interpolates linearly.
+    Shrinking averages over areas, without aliasing. Enlarging interpolates linearly.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def preprocess(image_bytes: bytes, input_size: int, formats: Sequence[str] = FOR
     Raises
     ------
     ImageTooLarge, UnsupportedImage
-        As `src.serialize.decoder.decode`.
+        As for `src.serialize.decoder.decode`.
     """
     image = decode(image_bytes, at_least=2 * input_size, formats=formats).image
     width, height = image.size

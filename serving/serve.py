@@ -1,8 +1,8 @@
-"""Start the endpoint's server, in the container or on a laptop.
+"""Start the endpoint's server, in the container or locally.
 
 Settings come from the environment: ``HOST`` (0.0.0.0), ``SAGEMAKER_BIND_TO_PORT`` or ``PORT`` (8080),
 ``MODEL_DIR`` (/opt/ml/model), ``WEB_CONCURRENCY`` (one worker per core). SageMaker starts the container with
-the argument ``serve``, which is all that it does here.
+the argument ``serve``, which has no effect here.
 """
 
 import os
@@ -12,8 +12,9 @@ from pathlib import Path
 from granian import Granian
 from granian.constants import Interfaces
 
-# A client that stops in the middle of its body holds a thread: with 4 threads, 4 of them kept /ping waiting. 64 cost
-# no throughput (benchmarks/endpoint.py), as server.py decodes one image at a time; at worst each holds 6 MB.
+# A client that stops in the middle of its body blocks a thread: with 4 threads, 4 such clients kept /ping waiting. 64
+# threads do not reduce throughput (benchmarks/endpoint.py), because server.py decodes one image at a time; each uses at
+# most 6 MB.
 THREADS_PER_WORKER = 64
 
 
@@ -21,7 +22,7 @@ def main() -> int:
     """Serve until SIGTERM; return the exit code."""
     model = Path(os.environ.get("MODEL_DIR", "/opt/ml/model")) / "model.onnx"
     if not model.is_file():
-        return _fail(f"{model} does not exist; MODEL_DIR must name the folder that holds model.onnx")
+        return _fail(f"{model} does not exist; MODEL_DIR must name the folder that contains model.onnx")
     try:
         port = _number("SAGEMAKER_BIND_TO_PORT", _number("PORT", 8080))
         workers = _number("WEB_CONCURRENCY", os.cpu_count() or 1)
@@ -32,7 +33,7 @@ def main() -> int:
 
 
 def serve(target: str, host: str, port: int, workers: int) -> None:
-    """Serve the WSGI application that ``target``, ``module:factory`` or ``path:factory``, makes, until SIGTERM."""
+    """Serve the WSGI application that ``target`` (``module:factory`` or ``path:factory``) creates, until SIGTERM."""
     server = Granian(
         target=target,
         factory=True,

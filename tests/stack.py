@@ -16,6 +16,7 @@ import boto3
 from botocore.config import Config
 from PIL import Image
 
+from demo.drawing import encoded
 from rehearsal.environment import redirected
 from rehearsal.lifecycle import Running
 
@@ -33,14 +34,14 @@ class Rehearsal:
 
     def __init__(self, running: Running) -> None:
         self.running = running
-        self.environment = redirected(os.environ, running.port)
+        self.environment = redirected(os.environ, running.port, running.region)
 
     def client(self, service: str) -> Any:
         """Return a client of an AWS service."""
         return boto3.client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.running.endpoint_url,
-            region_name="us-east-1",
+            region_name=self.running.region,
             aws_access_key_id="rehearsal",
             aws_secret_access_key="rehearsal",
             config=Config(read_timeout=HANG_SECONDS, retries={"total_max_attempts": 1}, inject_host_prefix=False),
@@ -78,10 +79,8 @@ class Stack:
         return self.outputs["ImageBucketName"]
 
     def put(self, key: str, image: Image.Image | bytes, file_format: str = "PNG") -> dict[str, str]:
-        buffer = io.BytesIO(image if isinstance(image, bytes) else b"")
-        if isinstance(image, Image.Image):
-            image.save(buffer, file_format)
-        self.rehearsal.client("s3").put_object(Bucket=self.bucket, Key=key, Body=buffer.getvalue())
+        content = image if isinstance(image, bytes) else encoded(image, file_format)
+        self.rehearsal.client("s3").put_object(Bucket=self.bucket, Key=key, Body=content)
         return {"s3_bucket": self.bucket, "s3_key": key}
 
     def classify(self, event: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from common.command import count, positive_int, run, share
+from common.command import checked, fraction, non_negative_int, positive_int, run
 from common.errors import CommandError
 from common.folders import class_counts, skipped_lines
 from training.dataset.sources import DEFAULT_SOURCE, open_source
@@ -20,10 +20,14 @@ STAGED = Path("build/staged")
 LABELS = "bicycle,motorcycle"
 EVALUATION = Path("build/evaluation")
 
+_folds = checked(int, lambda value: value >= 2, "a whole number of at least 2")
+_target_accuracy = checked(float, lambda value: 0.5 <= value < 1, "a number of at least 0.5 and below 1")
+_confidence_level = checked(float, lambda value: 0 < value < 1, "a number between 0 and 1")
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 1 failed, 2 not understood (argparse)."""
-    return run(_parser(), arguments, "interrupted; the same command takes up where it can")
+    """Run one command; return its exit code: 0 success, 1 failure, 2 wrong arguments (argparse)."""
+    return run(_parser(), arguments, "interrupted; run the same command again to continue where possible")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,35 +39,35 @@ def _parser() -> argparse.ArgumentParser:
 
     stage = commands.add_parser(
         "stage",
-        help="turn images of any source into a folder to train on",
+        help="turn images of any source into a folder for training",
         description="Write images as OUT/{train,test}/{LABEL or neither}/NAME.png, with a manifest. "
-        "Images of classes that are no label become 'neither'. Prints these classes, and what was skipped: hidden and "
-        "system files, other file types, pictures under two labels. Run again, it verifies and changes nothing.",
+        "Images of all other classes become 'neither'. Prints these classes and the skipped files: hidden and "
+        "system files, other file types, images under two labels. A second run verifies and changes nothing.",
     )
     stage.add_argument(
         "--source",
         action="append",
         metavar="SOURCE",
-        help="a CIFAR-100 binary archive, or a folder or tar file of class folders, whose subfolders belong to their "
-        "class. An image below a folder named test is test data, even if that is SOURCE itself; every other one is "
-        "training data. SOURCE@test or SOURCE@train puts all of it there. A URL needs its checksum: URL#sha256=HEX. "
-        "May be repeated. Default: the CIFAR-100 binary archive from its home page",
+        help="a CIFAR-100 binary archive, or a folder or tar file of class folders; subfolders belong to their class. "
+        "Images below a folder named test, which may be SOURCE itself, are test data; all others are training data. "
+        "SOURCE@test or SOURCE@train overrides this. A URL needs its checksum: URL#sha256=HEX. May be repeated. "
+        "Default: the CIFAR-100 binary archive from its home page",
     )
     stage.add_argument(
         "--labels",
         action="append",
         metavar="LABELS",
         help=f"classes to learn (default: {LABELS}); or a folder or s3://BUCKET/PREFIX of reviewed images, which "
-        "become training data under the label that a person gave them. May be repeated",
+        "become training data under the label that a reviewer gave them. May be repeated",
     )
     stage.add_argument("--out", type=Path, default=STAGED, help="folder to write (default: %(default)s)")
     stage.add_argument(
         "--neither-limit",
-        type=count,
+        type=non_negative_int,
         metavar="N",
         help="keep at most N 'neither' images per split (default: all)",
     )
-    stage.add_argument("--s3", metavar="s3://BUCKET/PREFIX", help="then copy the folder there, what has changed only")
+    stage.add_argument("--s3", metavar="s3://BUCKET/PREFIX", help="also copy new and changed files there")
     stage.add_argument(
         "--cache",
         type=Path,
@@ -75,103 +79,90 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train on a staged folder and export ONNX (needs training/requirements.txt)",
-        description="Train a network on all training images, and one without each of several parts, whose answers on "
-        "the images left out give the calibration and the figures. Export one ONNX file; write the figures, the "
-        "risk-coverage curve and an advised threshold to metrics.json beside it. As many networks are trained at a "
-        "time as OMP_NUM_THREADS says (default: the number of cores).",
+        description="Train a network on all training images, and one without each of several folds. The predictions on "
+        "the held-out folds give the calibration and the metrics. Export one ONNX file; write the metrics, the "
+        "risk-coverage curve and a recommended threshold to metrics.json beside it. OMP_NUM_THREADS networks are "
+        "trained at a time (default: the number of cores).",
     )
     train.add_argument("--data", type=Path, default=STAGED, help="a staged folder (default: %(default)s)")
     train.add_argument("--out", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
     train.add_argument("--epochs", type=positive_int, default=Recipe.epochs, help="default: %(default)s")
-    train.add_argument("--folds", type=_folds, default=Recipe.folds, help="parts to leave out (default: %(default)s)")
-    train.add_argument("--seed", type=count, default=0, help="default: %(default)s")
-    _add_advice(train)
+    train.add_argument("--folds", type=_folds, default=Recipe.folds, help="of cross-validation (default: %(default)s)")
+    train.add_argument("--seed", type=non_negative_int, default=0, help="default: %(default)s")
+    _add_target(train)
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser(
         "evaluate",
         help="measure a model on image files: table, evaluation.json, report.html",
-        description="Run the endpoint's own code on images in class folders. Print accuracy, calibration, and what "
-        "passes the threshold; write OUT/evaluation.json and OUT/report.html.",
+        description="Run the endpoint's code on images in class folders. Print accuracy, calibration and coverage; "
+        "write OUT/evaluation.json and OUT/report.html.",
     )
     evaluate.add_argument("--model", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
     evaluate.add_argument(
         "--data",
         action="append",
         metavar="[NAME=]DIR[,DIR...]",
-        help="folders of class folders, which make one set of images; subfolders belong to their class, and folders "
-        "that are not named as a label count as other things. Where a folder has a folder 'test', or is staged, its "
-        "test images are taken. Several folders need a NAME. May be repeated, each set is reported for itself "
+        help="folders of class folders, which make one set of images. Subfolders belong to their class; folders that "
+        "are not named after a label are background. If a folder is staged or contains a folder 'test', only its test "
+        "images are used. Several folders need a NAME. May be repeated; each set is reported separately "
         f"(default: {STAGED})",
     )
     evaluate.add_argument("--out", type=Path, default=EVALUATION, help="folder to write (default: %(default)s)")
     evaluate.add_argument(
-        "--threshold", type=share, default=THRESHOLD, help="least confidence that passes (default: %(default)s)"
+        "--threshold", type=fraction, default=THRESHOLD, help="lowest confidence that passes (default: %(default)s)"
     )
-    _add_advice(evaluate)
+    _add_target(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     evaluate.set_defaults(run=_evaluate)
 
     deploy = commands.add_parser(
         "deploy",
         help="create or update the endpoint",
-        description="Ask ECR for the image, pack and upload the model, create what is new, create the endpoint or "
-        "update it in place, and wait. The same command again does nothing; after an interruption it goes on waiting.",
+        description="Look up the image in ECR, upload the model, create the endpoint or update it in place, and wait. "
+        "A second run of the same command does nothing; after an interruption it continues to wait.",
     )
-    deploy.add_argument("--endpoint-name", required=True, help="stays the same over all updates")
+    deploy.add_argument("--endpoint-name", required=True, help="remains the same for all updates")
     deploy.add_argument(
-        "--bucket", required=True, help="for the model and the captured data (below capture/); the stack's ModelBucket"
+        "--bucket", required=True, help="for the model and the captured data (under capture/); the stack's ModelBucket"
     )
-    deploy.add_argument("--role-arn", required=True, help="role that SageMaker runs the container as")
-    deploy.add_argument("--image-uri", required=True, help="the container's image in ECR, as make image pushes it")
+    deploy.add_argument("--role-arn", required=True, help="role of the container")
+    deploy.add_argument("--image-uri", required=True, help="the container's image in ECR, pushed by make image")
     deploy.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
     deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
     deploy.add_argument("--instance-count", type=positive_int, default=1, help="default: %(default)s")
     deploy.add_argument(
         "--capture-percentage",
-        type=int,
+        type=non_negative_int,
         default=100,
-        help="of requests to capture, 0 for none (default: %(default)s)",
+        help="percentage of requests to capture (default: %(default)s)",
     )
     deploy.set_defaults(run=_deploy)
 
     remove = commands.add_parser(
         "remove",
         help="delete the endpoint, its configurations and models",
-        description="Delete the endpoint, its configurations and its models, without asking; of an endpoint that is "
-        "being created or updated, once that has ended. Files in S3 stay.",
+        description="Delete the endpoint, its configurations and its models, without confirmation. If the endpoint is "
+        "being created or updated, wait for that first. Files in S3 stay.",
     )
     remove.add_argument("--endpoint-name", required=True)
     remove.set_defaults(run=_remove)
     return parser
 
 
-def _add_advice(parser: argparse.ArgumentParser) -> None:
+def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--wanted",
-        type=_wanted,
+        "--target-accuracy",
+        type=_target_accuracy,
         default=0.95,
-        help="advise the lowest threshold that keeps this accuracy among what passes (default: %(default)s)",
+        help="recommend the lowest threshold at which predictions that pass reach this accuracy (default: %(default)s)",
     )
-    parser.add_argument("--confidence", type=_inner_share, default=0.95, help="of that advice (default: %(default)s)")
-
-
-def _folds(text: str) -> int:
-    if count(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 2")
-    return int(text)
-
-
-def _inner_share(text: str) -> float:
-    if not 0 < share(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
-    return float(text)
-
-
-def _wanted(text: str) -> float:
-    if not 0.5 <= share(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0.5 and below 1")
-    return float(text)
+    parser.add_argument(
+        "--confidence-level",
+        type=_confidence_level,
+        default=0.95,
+        help="of that recommendation (default: %(default)s)",
+    )
 
 
 def _stage(options: argparse.Namespace) -> None:
@@ -179,11 +170,11 @@ def _stage(options: argparse.Namespace) -> None:
     from training.dataset.reviewed import ReviewedSource
     from training.dataset.staging import stage
 
-    # A list of labels has a comma and no slash.
+    # A list of labels contains a comma and no slash.
     places = [text for text in options.labels or [] if "/" in text or ("," not in text and Path(text).is_dir())]
     lists = [text for text in options.labels or [] if text not in places] or [LABELS]
     if len(lists) > 1:
-        raise CommandError(f"the classes to learn are given twice, as {' and as '.join(lists)}; write them as one list")
+        raise CommandError(f"the classes to learn are given twice: {' and '.join(lists)}; give one list")
     labels = parse_labels(lists[0])
     if options.s3:
         from common.storage import parse_s3
@@ -198,8 +189,8 @@ def _stage(options: argparse.Namespace) -> None:
     if reviewed and manifest.reviewed:
         why = {
             "test": "are test images",
-            "duplicates": "show the same as another reviewed one",
-            "unusable": "cannot be used (named below)",
+            "duplicates": "are duplicates of another reviewed image",
+            "unusable": "are unusable (named below)",
         }
         left_out = [f"{manifest.reviewed[name]} {text}" for name, text in why.items() if manifest.reviewed[name]]
         joined = f"{manifest.reviewed['joined']} of {sum(manifest.reviewed.values())} reviewed images joined"
@@ -207,32 +198,32 @@ def _stage(options: argparse.Namespace) -> None:
     if manifest.neither_classes:
         print(f"{NEITHER} comes from {class_counts(manifest.neither_classes, labels)}")
     if manifest.duplicates:
-        print(f"left out {manifest.duplicates} images that occur twice")
+        print(f"skipped {manifest.duplicates} duplicate image{'s' * (manifest.duplicates > 1)}")
     for pair in manifest.conflicts:
-        print(f"warning: left out one picture under two labels: {pair}", file=sys.stderr)
+        print(f"warning: skipped an image under two labels: {pair}", file=sys.stderr)
     for reason in manifest.unreadable:
-        print(f"left out {reason}", file=sys.stderr)
+        print(f"skipped {reason}", file=sys.stderr)
     for line in skipped_lines(manifest.skipped or []):
         print(line, file=sys.stderr)
     print(f"staged in {options.out}")
     if options.s3:
         copied = upload(options.out, bucket, prefix)
-        print(f"copied {copied.sent} objects to {options.s3}; {copied.unchanged} were there already")
+        print(f"copied {copied.sent} objects to {options.s3}; {copied.unchanged} were unchanged")
 
 
 def _train(options: argparse.Namespace) -> None:
     try:
-        from training.evaluation.advice import sentence
+        from training.evaluation.threshold import sentence
         from training.fit.train import train
     except ModuleNotFoundError as error:
         raise CommandError(
             f"train needs {error.name}; use an environment with: pip install -r training/requirements.txt"
         ) from error
     recipe = replace(Recipe(), epochs=options.epochs, folds=options.folds)
-    report = train(options.data, options.out, recipe, options.seed, options.wanted, options.confidence)
+    report = train(options.data, options.out, recipe, options.seed, options.target_accuracy, options.confidence_level)
     for name in ("validation", "test"):
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))
-    print(sentence(report["advice"], options.wanted))
+    print(sentence(report["advice"], options.target_accuracy))
     print(f"wrote {options.out} ({options.out.stat().st_size:,} bytes) and {options.out.parent / 'metrics.json'}")
 
 
@@ -248,8 +239,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.data or [str(STAGED)],
         options.out,
         options.threshold,
-        options.wanted,
-        options.confidence,
+        options.target_accuracy,
+        options.confidence_level,
     )
     if options.json:
         print(json.dumps(short(evaluation), allow_nan=False))
@@ -259,7 +250,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> None:
-    from training.deployment.deploy import Deployment, deploy
+    from training.deployment.deploy import deploy
+    from training.deployment.settings import Deployment
 
     _interrupt_on_sigterm()
     fields = {name: value for name, value in vars(options).items() if name != "run"}
@@ -274,7 +266,7 @@ def _remove(options: argparse.Namespace) -> None:
 
 
 def _interrupt_on_sigterm() -> None:
-    """Let SIGTERM end the command as Ctrl-C does, with a line on what AWS goes on with."""
+    """Handle SIGTERM like Ctrl-C, which prints what continues on AWS."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

@@ -1,4 +1,4 @@
-"""Classify: ask the SageMaker endpoint what an image shows, and drop the image."""
+"""Classify: send the image to the SageMaker endpoint, and replace it in the event by the prediction."""
 
 import base64
 import binascii
@@ -26,60 +26,64 @@ logger = Logger()
 metrics = Metrics()
 tracer = Tracer(patch_modules=["botocore"])
 
-# One attempt: the state machine retries, with backoff and jitter, and two layers would multiply the load.
+# One attempt: the state machine retries with backoff and jitter. Retries in both would multiply the load.
 runtime = boto3.client(
     "sagemaker-runtime", config=Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1})
 )
 
-#: What an endpoint's probabilities may exceed 1 by in sum, for rounding.
+#: The sum of the probabilities may exceed 1 by this, for rounding.
 SUM_TOLERANCE = 1e-3
-#: InvokeEndpoint's limit for an inference id, in characters.
+#: Characters that InvokeEndpoint allows in an inference id.
 MAX_INFERENCE_ID = 64
-#: What identifies an image in logs, traces and metrics.
+#: Correlation keys of logs, traces and metrics.
 IDENTITY = ("execution_id", "image_id", "s3_bucket", "s3_key", "endpoint", "variant", "model")
-#: Errors of the SDK after which the same request may succeed; any other is about the request.
+#: Errors of the SDK after which the same request may succeed; all others are caused by the request.
 TRANSIENT = (ConnectionError, HTTPClientError, CredentialRetrievalError, NoCredentialsError)
 ENDPOINT_NAME = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}", re.ASCII)
-#: A media type without parameters, as a header can hold it.
+#: A media type without parameters that is valid in a header.
 CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
-#: X-Ray's limit for the value of an annotation, in characters.
+#: Characters that X-Ray allows in the value of an annotation.
 MAX_ANNOTATION = 1000
-#: In the custom attributes of its answer the endpoint says which labels it answers for, if it says so at all …
+#: The endpoint may announce its labels in the custom attributes of its response …
 LABELS_ATTRIBUTE = "labels="
-#: … and which model it runs, by the first digits of the model's hash.
+#: … and its model, by the first 12 digits of the model's hash.
 MODEL_ATTRIBUTE = re.compile(r"(?:^|;)model=([0-9a-f]{12})(?=;|$)")
 
 
 class ClassifyError(Exception):
-    """An error of this function whose class name is part of the event contract."""
+    """Base class of the errors of this function; their names are part of the event contract."""
 
 
 class InvalidEvent(ClassifyError):
-    """The event is not what serialize returns."""
+    """The event is not one that serialize returns."""
 
 
 class InvalidConfiguration(ClassifyError):
-    """A setting of the function is missing or makes no sense."""
+    """A setting of the function is missing or invalid."""
 
 
 class EndpointThrottled(ClassifyError):
-    """The endpoint has more requests than it can take; the same request may succeed later."""
+    """The endpoint is throttled; the same request may succeed later."""
 
 
 class EndpointUnavailable(ClassifyError):
-    """The endpoint failed or did not answer in time; the same request may succeed later."""
+    """The endpoint failed or timed out; the same request may succeed later."""
 
 
 class EndpointNotFound(ClassifyError):
-    """There is no endpoint of this name."""
+    """There is no endpoint with this name."""
 
 
 class EndpointRefused(ClassifyError):
-    """The endpoint, or the right to ask it, refuses the request; it would again."""
+    """The request was rejected or not permitted, and would be again."""
 
 
 class InvalidInference(ClassifyError):
-    """The endpoint's answer is not one probability per label."""
+    """The endpoint's response is not one probability per label."""
+
+
+#: Errors of the event contract.
+NAMED = (ClassifyError,)
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -91,19 +95,19 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     Parameters
     ----------
     event : dict
-        What serialize returns.
+        The event that serialize returns.
     context : LambdaContext
         Lambda's context.
 
     Returns
     -------
     dict
-        The event after classify, as the event contract in ``docs/events.md`` has it.
+        The event after classify, as described in ``docs/events.md``.
 
     Raises
     ------
     ClassifyError
-        One of its subclasses; the name says what was wrong.
+        One of its subclasses, named after the cause.
     """
     identify(event)
     try:
@@ -133,7 +137,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
 
 
 def identify(event: Any) -> None:
-    """Put what identifies an image on every log line, on the trace and on the metrics' line: one id finds all."""
+    """Add the correlation keys of an event to every log line, to the trace, and to the line of the metrics."""
     for name in IDENTITY:
         value = event.get(name) if isinstance(event, dict) else None
         if isinstance(value, str) and value:
@@ -143,8 +147,8 @@ def identify(event: Any) -> None:
 
 
 def report(error: Exception) -> None:
-    """Log an error and count it under its name; one that is not of the event contract comes with its stack."""
-    named = isinstance(error, ClassifyError)
+    """Log an error and count it by its name; an error outside of the event contract is logged with its stack."""
+    named = isinstance(error, NAMED)
     logger.error(str(error), error=type(error).__name__, exc_info=not named)
     metrics.add_metric(type(error).__name__ if named else "UnexpectedError", MetricUnit.Count, 1)
 
@@ -155,18 +159,18 @@ def read_settings() -> tuple[str, list[str]]:
     Raises
     ------
     InvalidConfiguration
-        If one of them is missing, or cannot be what it should be.
+        If one of them is missing or invalid.
     """
     endpoint, labels = os.environ.get("ENDPOINT_NAME", ""), os.environ.get("LABELS", "").split(",")
     if not ENDPOINT_NAME.fullmatch(endpoint):
         raise InvalidConfiguration(f"ENDPOINT_NAME must be the name of an endpoint, got {endpoint!r:.80}")
     if not all(labels):
-        raise InvalidConfiguration(f"LABELS must be labels separated by commas, got {','.join(labels)!r:.80}")
+        raise InvalidConfiguration(f"LABELS must be a comma-separated list of labels, got {','.join(labels)!r:.80}")
     return endpoint, labels
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it: short, and its type alone where it is too large or deep for a text."""
+    """Return a short text of a value for a message, or its type if it is too large or too deeply nested."""
     try:
         return f"{value!r:.200}"
     except (ValueError, RecursionError):
@@ -174,7 +178,7 @@ def shown(value: Any) -> str:
 
 
 def parse_event(event: Any) -> tuple[dict[str, Any], bytes]:
-    """Return what the event carries besides the image, and the image's bytes.
+    """Return the event without the image, and the image's bytes.
 
     Raises
     ------
@@ -182,12 +186,12 @@ def parse_event(event: Any) -> tuple[dict[str, Any], bytes]:
         If a field is missing or of the wrong type, or the image is not base64.
     """
     if not isinstance(event, dict):
-        raise InvalidEvent(f"The event must be what serialize returns, not {type(event).__name__}")
+        raise InvalidEvent(f"The event must be the object that serialize returns, got {type(event).__name__}")
     for name in ("s3_bucket", "s3_key", "image_data", "content_type"):
         if not isinstance(event.get(name), str) or not event[name]:
-            raise InvalidEvent(f"{name} must be a non-empty text, got {shown(event.get(name))}")
+            raise InvalidEvent(f"{name} must be a non-empty string, got {shown(event.get(name))}")
     if not CONTENT_TYPE.fullmatch(event["content_type"]):
-        raise InvalidEvent(f"content_type must be like image/png, got {event['content_type']!r:.80}")
+        raise InvalidEvent(f"content_type must be a media type like image/png, got {event['content_type']!r:.80}")
     try:
         image = base64.b64decode(event["image_data"], validate=True)
     except (binascii.Error, ValueError) as error:
@@ -197,7 +201,7 @@ def parse_event(event: Any) -> tuple[dict[str, Any], bytes]:
 
 
 def inference_id(carried: dict[str, Any]) -> str:
-    """Return the id under which data capture records this request: the execution's name, else the S3 key."""
+    """Return the id that data capture records for this request: the execution's name, or the S3 key without one."""
     execution_id = carried.get("execution_id")
     text = (execution_id if isinstance(execution_id, str) else carried["s3_key"]).rsplit(":", 1)[-1]
     return re.sub(r"[^!-~]", "_", text)[-MAX_INFERENCE_ID:]
@@ -210,7 +214,7 @@ def invoke(endpoint: str, image: bytes, content_type: str, request_id: str) -> t
     Returns
     -------
     tuple of (bytes, str, str)
-        The answer's body, the production variant that gave it, and the endpoint's custom attributes.
+        The response's body, the production variant that sent it, and the endpoint's custom attributes.
 
     Raises
     ------
@@ -231,13 +235,13 @@ def invoke(endpoint: str, image: bytes, content_type: str, request_id: str) -> t
     except TRANSIENT as error:
         raise EndpointUnavailable(f"Endpoint {endpoint} did not answer: {error}") from error
     except BotoCoreError as error:
-        raise EndpointRefused(f"Endpoint {endpoint} cannot be asked: {error!s:.300}") from error
+        raise EndpointRefused(f"Endpoint {endpoint} cannot be invoked: {error!s:.300}") from error
     metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, (time.perf_counter() - started) * 1000)
     return answer, response.get("InvokedProductionVariant", ""), response.get("CustomAttributes", "")
 
 
 def _endpoint_error(error: ClientError, endpoint: str) -> ClassifyError:
-    # By code, not by status: throttling arrives as HTTP 400 too, sometimes with an empty message.
+    # By code, not by status: throttling can be an HTTP 400, sometimes with an empty message.
     code = error.response["Error"]["Code"]
     message = error.response["Error"].get("Message", "")
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
@@ -245,35 +249,35 @@ def _endpoint_error(error: ClientError, endpoint: str) -> ClassifyError:
     told = str(error.response.get("OriginalStatusCode", ""))
     original = int(told) if told.isascii() and told.isdecimal() else 0
     if code in ("ThrottlingException", "Throttling", "TooManyRequestsException") or status == 429 or original == 429:
-        return EndpointThrottled(f"Endpoint {endpoint} is busy ({said})")
+        return EndpointThrottled(f"Endpoint {endpoint} is throttled ({said})")
     if code == "ModelError" and 400 <= original < 500:
         reason = error.response.get("OriginalMessage", message)
-        return InvalidInference(f"The model refused the image with status {original}: {reason!s:.300}")
+        return InvalidInference(f"The model rejected the image with status {original}: {reason!s:.300}")
     if code == "ModelError" or status >= 500:
         return EndpointUnavailable(f"Endpoint {endpoint} failed ({said})")
     if code in ("ValidationError", "ValidationException") and "not found" in message.lower():
-        return EndpointNotFound(f"Endpoint {endpoint} does not exist ({said}); create it, or set EndpointName")
-    return EndpointRefused(f"Endpoint {endpoint} refused the request ({said}); may this function invoke it?")
+        return EndpointNotFound(f"Endpoint {endpoint} does not exist ({said}); create it, or correct EndpointName")
+    return EndpointRefused(f"Endpoint {endpoint} rejected the request ({said}); check this function's permissions")
 
 
 def announced_model(attributes: str) -> str:
-    """Return the model that an endpoint announces in its custom attributes, empty where it announces none."""
+    """Return the model that an endpoint announces in its custom attributes, or an empty string."""
     found = MODEL_ATTRIBUTE.search(attributes)
     return found[1] if found else ""
 
 
 def check_labels(endpoint: str, attributes: str, labels: list[str]) -> None:
-    """Compare the labels that an endpoint announces in its custom attributes, if it does, with ours.
+    """Compare the labels that an endpoint announces in its custom attributes, if any, with the configured ones.
 
     Raises
     ------
     InvalidInference
-        If they are others, or stand in another order.
+        If they are different, or in another order.
     """
     if attributes.startswith(LABELS_ATTRIBUTE):
         announced = attributes.removeprefix(LABELS_ATTRIBUTE).split(";")[0]
         if announced != json.dumps(labels, separators=(",", ":")):
-            raise InvalidInference(f"Endpoint {endpoint} answers for the labels {announced:.200}, not {labels}")
+            raise InvalidInference(f"Endpoint {endpoint} has the labels {announced:.200}, expected {labels}")
 
 
 def parse_inferences(answer: bytes, labels: list[str]) -> list[float]:
@@ -282,18 +286,18 @@ def parse_inferences(answer: bytes, labels: list[str]) -> list[float]:
     Raises
     ------
     InvalidInference
-        If the answer is not a JSON list of one finite probability per label, of at most 1 in sum.
+        If the response is not a JSON list of one finite probability per label, which sum to at most 1.
     """
     try:
         inferences = json.loads(answer)
     except (ValueError, RecursionError) as error:
-        raise InvalidInference(f"The endpoint's answer is not JSON: {answer[:80]!r}") from error
+        raise InvalidInference(f"The endpoint's response is not JSON: {answer[:80]!r}") from error
     if not isinstance(inferences, list) or len(inferences) != len(labels):
         raise InvalidInference(f"Expected a list of {len(labels)} probabilities for {labels}, got {shown(inferences)}")
     for value in inferences:
-        # A comparison with NaN is false, so "not within" catches it where "outside" would not.
+        # Every comparison with NaN is false, so test for "not within" instead of "outside".
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise InvalidInference(f"Probabilities are numbers from 0 to 1, got {shown(inferences)}")
+            raise InvalidInference(f"Probabilities must be numbers from 0 to 1, got {shown(inferences)}")
     if sum(inferences) > 1 + SUM_TOLERANCE:
-        raise InvalidInference(f"Probabilities sum to at most 1, got {inferences!r:.200}")
+        raise InvalidInference(f"Probabilities must sum to at most 1, got {inferences!r:.200}")
     return [float(value) for value in inferences]

@@ -1,4 +1,4 @@
-"""Filter: let an inference pass only when its highest probability reaches the threshold."""
+"""Filter: accept a prediction if its confidence reaches the threshold."""
 
 import math
 import os
@@ -12,14 +12,14 @@ logger = Logger()
 metrics = Metrics()
 tracer = Tracer(auto_patch=False)
 
-#: What identifies an image in logs, traces and metrics.
+#: Correlation keys of logs, traces and metrics.
 IDENTITY = ("execution_id", "image_id", "s3_bucket", "s3_key", "endpoint", "variant", "model")
-#: X-Ray's limit for the value of an annotation, in characters.
+#: Characters that X-Ray allows in the value of an annotation.
 MAX_ANNOTATION = 1000
 
 
 class FilterError(Exception):
-    """An error of this function whose class name is part of the event contract."""
+    """Base class of the errors of this function; their names are part of the event contract."""
 
 
 class InvalidEvent(FilterError):
@@ -27,15 +27,19 @@ class InvalidEvent(FilterError):
 
 
 class InvalidInference(FilterError):
-    """Probabilities are missing, not finite, outside 0 to 1, or at odds with the confidence."""
+    """Probabilities are missing, not finite or outside 0 to 1, or they contradict the confidence."""
 
 
 class InvalidThreshold(FilterError):
-    """The function's own setting is not a number from 0 to 1."""
+    """The setting THRESHOLD is not a number from 0 to 1."""
 
 
 class ThresholdNotMet(FilterError):
-    """The model is not sure enough. A result, not a fault."""
+    """The confidence is below the threshold. This is a result, not a failure."""
+
+
+#: Errors of the event contract.
+NAMED = (FilterError,)
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -47,7 +51,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     Parameters
     ----------
     event : dict
-        What classify returns.
+        The event that classify returns.
     context : LambdaContext
         Lambda's context.
 
@@ -61,7 +65,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     ThresholdNotMet
         If the highest probability is below the threshold.
     FilterError
-        One of its other subclasses; the name says what was wrong.
+        One of its other subclasses, named after the cause.
     """
     identify(event)
     try:
@@ -72,10 +76,10 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         raise
     label = event["label"]
     accepted = confidence >= threshold
-    # CloudWatch refuses dimensions with other characters than ASCII, and the whole line with them.
+    # CloudWatch rejects a dimension with non-ASCII characters, together with the whole line of metrics.
     metrics.add_dimensions(service=metrics.service, label=label.encode("ascii", "backslashreplace").decode())
     metrics.add_metric("Confidence", MetricUnit.NoUnit, confidence)
-    # Each outcome counts the other one as 0, so that shares can be had from any period with traffic.
+    # Each outcome counts the other one as 0, so that a fraction can be computed for any period with traffic.
     metrics.add_metric("Accepted", MetricUnit.Count, accepted)
     metrics.add_metric("Unsure", MetricUnit.Count, not accepted)
     if not accepted:
@@ -90,7 +94,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
 
 
 def identify(event: Any) -> None:
-    """Put what identifies an image on every log line, on the trace and on the metrics' line: one id finds all."""
+    """Add the correlation keys of an event to every log line, to the trace, and to the line of the metrics."""
     for name in IDENTITY:
         value = event.get(name) if isinstance(event, dict) else None
         if isinstance(value, str) and value:
@@ -100,8 +104,8 @@ def identify(event: Any) -> None:
 
 
 def report(error: Exception) -> None:
-    """Log an error and count it under its name; one that is not of the event contract comes with its stack."""
-    named = isinstance(error, FilterError)
+    """Log an error and count it by its name; an error outside of the event contract is logged with its stack."""
+    named = isinstance(error, NAMED)
     logger.error(str(error), error=type(error).__name__, exc_info=not named)
     metrics.add_metric(type(error).__name__ if named else "UnexpectedError", MetricUnit.Count, 1)
 
@@ -124,7 +128,7 @@ def parse_threshold(text: str) -> float:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it: short, and its type alone where it is too large or deep for a text."""
+    """Return a short text of a value for a message, or its type if it is too large or too deeply nested."""
     try:
         return f"{value!r:.200}"
     except (ValueError, RecursionError):
@@ -139,24 +143,24 @@ def parse_event(event: Any) -> float:
     InvalidEvent
         If the S3 address or the label is missing, or the event carries an image.
     InvalidInference
-        If the probabilities or the confidence cannot be believed.
+        If the probabilities or the confidence are invalid.
     """
     if not isinstance(event, dict):
-        raise InvalidEvent(f"The event must be what classify returns, not {type(event).__name__}")
+        raise InvalidEvent(f"The event must be the object that classify returns, got {type(event).__name__}")
     for name in ("s3_bucket", "s3_key", "label"):
         if not isinstance(event.get(name), str) or not event[name]:
-            raise InvalidEvent(f"{name} must be a non-empty text, got {shown(event.get(name))}")
-    if event["label"].isspace():  # which CloudWatch refuses as a dimension
-        raise InvalidEvent(f"label must be a non-empty text, got {event['label']!r:.80}")
+            raise InvalidEvent(f"{name} must be a non-empty string, got {shown(event.get(name))}")
+    if event["label"].isspace():  # CloudWatch rejects it as a dimension
+        raise InvalidEvent(f"label must be a non-empty string, got {event['label']!r:.80}")
     if event.get("image_data"):
-        raise InvalidEvent("image_data must not come further than classify")
+        raise InvalidEvent("image_data must be removed before filter")
     inferences, confidence = event.get("inferences"), event.get("confidence")
     if not isinstance(inferences, list) or not inferences:
         raise InvalidInference(f"inferences must be a list of probabilities, got {shown(inferences)}")
     for value in [*inferences, confidence]:
-        # A comparison with NaN is false, so "not within" catches it where "outside" would not.
+        # Every comparison with NaN is false, so test for "not within" instead of "outside".
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise InvalidInference(f"Probabilities are numbers from 0 to 1, got {shown(value)}")
+            raise InvalidInference(f"Probabilities must be numbers from 0 to 1, got {shown(value)}")
     if confidence != max(inferences):
         raise InvalidInference(f"confidence {confidence} is not the highest of the inferences {shown(inferences)}")
     return float(confidence)

@@ -1,7 +1,7 @@
-"""Serialize: copy one image from S3 into the workflow as a small, clean, base64-encoded picture.
+"""Serialize: load an image from S3 and add it to the event, small, without metadata, in base64.
 
-Whatever arrives, what leaves is an upright 8-bit RGB PNG or JPEG without metadata, at most
-``MAX_EDGE`` pixels on its longer side, small enough for the state of a workflow.
+The result is always an upright 8-bit RGB PNG or JPEG of at most ``MAX_EDGE`` pixels on its longer side, which fits the
+state of a workflow.
 """
 
 import base64
@@ -27,7 +27,7 @@ from botocore.exceptions import (
 )
 from PIL import Image, ImageFilter, ImageStat
 
-# In Lambda this folder is where modules are found; everywhere else it is a package.
+# In Lambda the modules of this folder are on the path; everywhere else it is a package.
 if __package__:
     from src.serialize import decoder, encoder
 else:
@@ -38,29 +38,29 @@ logger = Logger()
 metrics = Metrics()
 tracer = Tracer(patch_modules=["botocore"])
 
-# A silent S3 ends in an error with a name before the function runs out of time; one that trickles does not.
+# These time-outs are shorter than the function's, so that an unresponsive S3 becomes a named error.
 s3 = boto3.client(
     "s3", config=Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
 )
 
-#: Longest side that the settings may ask for: any image of it fits a workflow's state.
+#: Largest MAX_EDGE: any image of this size fits a workflow's state.
 LARGEST_MAX_EDGE = 384
-#: What S3 takes: a key's bytes in UTF-8, and a bucket's characters (a name's are 63, an access point's ARN has more).
+#: Bytes that S3 allows in a key (UTF-8), and characters in a bucket's name (63) or an access point's ARN (more).
 MAX_KEY_BYTES, MAX_BUCKET = 1024, 255
-#: The characters of a bucket's name, or of an access point's ARN.
+#: A bucket's name, or an access point's ARN.
 BUCKET = re.compile(r"[\w.:/-]+", re.ASCII)
-#: Fields in which callers wrap their input by mistake: of API Gateway, EventBridge, S3 and SQS, Step Functions.
+#: Fields that wrap an input by mistake, from API Gateway, EventBridge, S3 and SQS, and Step Functions.
 WRAPPERS = ("body", "detail", "Records", "input", "Payload")
-#: Errors of the SDK after which the same request may succeed; any other is about the request.
+#: Errors of the SDK after which the same request may succeed; all others are caused by the request.
 TRANSIENT = (ConnectionError, HTTPClientError, IncompleteReadError, CredentialRetrievalError, NoCredentialsError)
-#: What identifies an image in logs, traces and metrics.
-IDENTITY = ("execution_id", "image_id", "s3_bucket", "s3_key")
-#: X-Ray's limit for the value of an annotation, in characters.
+#: Correlation keys of logs, traces and metrics.
+IDENTITY = ("execution_id", "image_id", "s3_bucket", "s3_key", "endpoint", "variant", "model")
+#: Characters that X-Ray allows in the value of an annotation.
 MAX_ANNOTATION = 1000
 
 
 class SerializeError(Exception):
-    """An error of this function whose class name is part of the event contract."""
+    """Base class of the errors of this function; their names are part of the event contract."""
 
 
 class InvalidEvent(SerializeError):
@@ -68,7 +68,7 @@ class InvalidEvent(SerializeError):
 
 
 class InvalidConfiguration(SerializeError):
-    """A setting of the function is missing or makes no sense."""
+    """A setting of the function is missing or invalid."""
 
 
 class ObjectNotFound(SerializeError):
@@ -76,28 +76,31 @@ class ObjectNotFound(SerializeError):
 
 
 class ObjectNotReadable(SerializeError):
-    """The object exists, but may not be read (another bucket, no permission, archived)."""
+    """The object exists, but cannot be read (another bucket, no permission, archived)."""
 
 
 class StorageUnavailable(SerializeError):
-    """S3 throttles or fails; the same request may succeed later."""
+    """S3 failed or throttled the request; the same request may succeed later."""
 
 
-# Part of the event contract as well, by their names.
+# The names of these are part of the event contract, too.
 ImageTooLarge = decoder.ImageTooLarge
 UnsupportedImage = decoder.UnsupportedImage
+
+#: Errors of the event contract.
+NAMED = (SerializeError, decoder.ImageError)
 
 
 @logger.inject_lambda_context(clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Add ``image_id``, ``image_data``, ``content_type``, ``source`` and ``statistics`` to the S3 address.
+    """Add ``image_id``, ``image_data``, ``content_type``, ``source`` and ``statistics`` to the image's address in S3.
 
     Parameters
     ----------
     event : dict
-        ``s3_bucket`` and ``s3_key``, or the ``detail`` of S3's "Object Created" event; ``execution_id`` when a workflow
+        ``s3_bucket`` and ``s3_key``, or the ``detail`` of S3's "Object Created" event; ``execution_id`` if a workflow
         calls. Other keys are ignored.
     context : LambdaContext
         Lambda's context.
@@ -105,12 +108,12 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     Returns
     -------
     dict
-        The event after serialize, as the event contract in ``docs/events.md`` has it.
+        The event after serialize, as described in ``docs/events.md``.
 
     Raises
     ------
     SerializeError, decoder.ImageError
-        One of their subclasses; the name says what was wrong.
+        One of their subclasses, named after the cause.
     """
     identify(event)
     try:
@@ -140,7 +143,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
 
 
 def identify(event: Any) -> None:
-    """Put what identifies an image on every log line, on the trace and on the metrics' line: one id finds all."""
+    """Add the correlation keys of an event to every log line, to the trace, and to the line of the metrics."""
     for name in IDENTITY:
         value = event.get(name) if isinstance(event, dict) else None
         if isinstance(value, str) and value:
@@ -150,14 +153,14 @@ def identify(event: Any) -> None:
 
 
 def report(error: Exception) -> None:
-    """Log an error and count it under its name; one that is not of the event contract comes with its stack."""
-    named = isinstance(error, (SerializeError, decoder.ImageError))
+    """Log an error and count it by its name; an error outside of the event contract is logged with its stack."""
+    named = isinstance(error, NAMED)
     logger.error(str(error), error=type(error).__name__, exc_info=not named)
     metrics.add_metric(type(error).__name__ if named else "UnexpectedError", MetricUnit.Count, 1)
 
 
 def parse_max_edge(text: str) -> int:
-    """Return the longest side of the picture that is returned.
+    """Return the setting MAX_EDGE as a number.
 
     Raises
     ------
@@ -170,16 +173,16 @@ def parse_max_edge(text: str) -> int:
 
 
 def parse_event(event: Any) -> dict[str, str]:
-    """Return the S3 address, and the execution's id where there is one.
+    """Return the S3 address, and the execution's id if there is one.
 
     Raises
     ------
     InvalidEvent
-        If bucket or key is missing, empty, too long or not text, or the input is wrapped in another object.
+        If bucket or key is missing, empty, too long or not a string, or the input is wrapped in another object.
     """
     if not isinstance(event, dict):
         raise InvalidEvent(
-            f'The event must be an object like {{"s3_bucket": …, "s3_key": …}}, not {type(event).__name__}'
+            f'The event must be an object like {{"s3_bucket": …, "s3_key": …}}, got {type(event).__name__}'
         )
     bucket, uploaded = event.get("bucket"), event.get("object")
     given = {name: event.get(name) for name in ("s3_bucket", "s3_key")}
@@ -193,16 +196,16 @@ def parse_event(event: Any) -> dict[str, str]:
         value = given[name]
         if not isinstance(value, str) or not value:
             got = "''" if value == "" else type(value).__name__
-            raise InvalidEvent(f"{name} must be a non-empty text, got {got}")
+            raise InvalidEvent(f"{name} must be a non-empty string, got {got}")
         try:
             size = len(value.encode())
         except UnicodeEncodeError:
-            raise InvalidEvent(f"{name} holds half a surrogate pair: {value!r:.80}") from None
+            raise InvalidEvent(f"{name} contains half a surrogate pair: {value!r:.80}") from None
         if size > limit:
             raise InvalidEvent(f"{name} has {size} bytes; the limit is {limit}: {value!r:.80}")
         address[name] = value
     if not BUCKET.fullmatch(address["s3_bucket"]):
-        raise InvalidEvent(f"s3_bucket is not an S3 address: {address['s3_bucket']!r:.80}")
+        raise InvalidEvent(f"s3_bucket is not a valid S3 address: {address['s3_bucket']!r:.80}")
     execution_id = event.get("execution_id")
     if isinstance(execution_id, str):
         address["execution_id"] = execution_id
@@ -210,15 +213,15 @@ def parse_event(event: Any) -> dict[str, str]:
 
 
 def announced_etag(event: dict[str, Any]) -> str:
-    """Return the ETag that S3's event has, empty where there is none."""
+    """Return the ETag of S3's event, or an empty string."""
     uploaded = event.get("object")
     etag = uploaded.get("etag") if isinstance(uploaded, dict) else None
     return etag if isinstance(etag, str) and etag.isascii() and etag.isalnum() else ""
 
 
 def image_id(bucket: str, key: str, source: dict[str, Any]) -> str:
-    """Return what a repeated event has in common with the first: the same for the same version of the same object."""
-    # Without versioning, or while it is suspended, the content stands for the version.
+    """Return an id that is the same for each event about the same version of the same object."""
+    # Without versioning, or while it is suspended, use the content's ETag.
     version = source.get("version_id", "null")
     name = "\0".join((bucket, key, source["etag"] if version == "null" else version))
     return hashlib.sha256(name.encode()).hexdigest()[:32]
@@ -227,20 +230,20 @@ def image_id(bucket: str, key: str, source: dict[str, Any]) -> str:
 def fetch(bucket: str, key: str, etag: str = "") -> tuple[bytes, str, dict[str, Any]]:
     """Download an object.
 
-    Whether EventBridge hands on keys percent-encoded, AWS does not say: one that does not exist is tried decoded, too,
-    but only where the event's ETag proves that the object is the one that was uploaded.
+    AWS does not document whether EventBridge passes on keys percent-encoded. If a key does not exist, its decoded form
+    is tried, and accepted only if the object has the event's ETag, which proves that it is the one that was uploaded.
 
     Parameters
     ----------
     bucket, key : str
-        Where it lies.
+        Its address.
     etag : str, optional
-        The ETag that S3's event has.
+        The ETag of S3's event.
 
     Returns
     -------
     tuple of (bytes, str, dict)
-        The content, its key, and what identifies it: ``bytes``, ``etag`` and, in a versioned bucket, ``version_id``.
+        The content, its key, and its ``bytes``, ``etag`` and, in a versioned bucket, ``version_id``.
 
     Raises
     ------
@@ -271,7 +274,7 @@ def _download(bucket: str, key: str, **conditions: Any) -> tuple[bytes, str, dic
     except TRANSIENT as error:
         raise StorageUnavailable(f"{where} could not be read: {error}") from error
     except (BotoCoreError, ValueError) as error:
-        raise InvalidEvent(f"{where} is not an S3 address that can be read: {error!s:.300}") from error
+        raise InvalidEvent(f"{where} is not a valid S3 address: {error!s:.300}") from error
     if not data:
         raise UnsupportedImage(f"{where} is empty (0 bytes)")
     source = {"bytes": len(data), "etag": response["ETag"].strip('"')}
@@ -286,32 +289,32 @@ def _storage_error(error: ClientError, where: str) -> SerializeError:
     if code in ("NoSuchKey", "NoSuchBucket", "NoSuchVersion") or status == 404:
         return ObjectNotFound(f"{where} does not exist ({code})")
     if code == "InvalidBucketName":
-        return InvalidEvent(f"{where} is not an S3 address ({code})")
+        return InvalidEvent(f"{where} is not a valid S3 address ({code})")
     if status == 429 or status >= 500 or code in ("SlowDown", "RequestTimeout", "ThrottlingException"):
-        return StorageUnavailable(f"{where} could not be read now ({code})")
-    return ObjectNotReadable(f"{where} may not be read ({code}): this function reads one bucket, unarchived objects")
+        return StorageUnavailable(f"{where} could not be read ({code})")
+    return ObjectNotReadable(f"{where} cannot be read ({code}): this function reads unarchived objects of one bucket")
 
 
 def image_statistics(image: Image.Image) -> dict[str, float]:
-    """Measure what drifts: brightness, contrast and sharpness.
+    """Measure brightness, contrast and sharpness, which the drift dashboard shows.
 
     Parameters
     ----------
     image : PIL.Image.Image
-        An RGB picture.
+        An RGB image.
 
     Returns
     -------
     dict of str to float
         ``brightness``: mean luma, 0 to 1. ``contrast``: standard deviation of luma, 0 to 0.5.
         ``sharpness``: variance of luma's Laplacian, luma being 0 to 1 (Pech-Pacheco et al., 2000,
-        "Diatom autofocusing in brightfield microscopy"); 0 for images of under 3 pixels a side.
+        "Diatom autofocusing in brightfield microscopy"); 0 if a side has fewer than 3 pixels.
     """
     luma = image.convert("L")
     stat = ImageStat.Stat(luma)
     sharpness = 0.0
     if min(luma.size) >= 3:
-        # A filtered 8-bit image holds no negative values, so each sign is filtered on its own.
+        # A filtered 8-bit image has no negative values, so filter once for each sign.
         inner = (1, 1, luma.width - 1, luma.height - 1)
         kernel = (0, 1, 0, 1, -4, 1, 0, 1, 0)
         rising = ImageStat.Stat(luma.filter(ImageFilter.Kernel((3, 3), kernel, scale=1)).crop(inner))

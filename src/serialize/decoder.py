@@ -1,10 +1,10 @@
-"""Decode an image file to an upright 8-bit RGB picture, or refuse it with a named error.
+"""Decode an image file to an upright 8-bit RGB image, or reject it with a named error.
 
 Serialize, the endpoint, training, monitoring and the review page all decode with this module, so that they all see the
-same picture. It imports only the standard library and Pillow, and runs on Python 3.11 too.
+same pixels. It imports only the standard library and Pillow, and runs on Python 3.11 too.
 
-Before Pillow sees a file, everything that does not make pixels is left out: comments, colour profiles, previews,
-animation, further pages. Damage there can then neither refuse a good picture nor hide that a picture is broken.
+Everything that does not affect the pixels is removed before Pillow reads a file: comments, colour profiles, previews,
+animation, further pages. Damage there then cannot cause a good image to be rejected, or hide that an image is broken.
 """
 
 import io
@@ -23,14 +23,14 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-#: Formats that can be decoded; everything else is refused before a decoder sees it.
+#: Supported formats; all others are rejected before they reach a decoder.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-#: A larger file is hardly a photograph for a classifier.
+#: Larger than any usual photograph.
 MAX_BYTES = 25 * 1024 * 1024
-#: 50 megapixels of RGBA are 200 MB, and the worst decoder (WebP) holds four copies.
+#: 50 megapixels of RGBA are 200 MB, and WebP's decoder keeps four copies.
 MAX_PIXELS = 50_000_000
 
-#: How to turn the stored pixels upright, by EXIF orientation (EXIF 2.32, tag 0x0112).
+#: Operation that turns the stored pixels upright, by EXIF orientation (EXIF 2.32, tag 0x0112).
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,40 +44,40 @@ TURNS = {
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXIF = b"Exif\0\0"
-# Brands of files in boxes (ISO/IEC 14496-12), which cameras and browsers write and Pillow does not decode here.
+# Brands in the file type box (ISO/IEC 14496-12) of formats that cameras and browsers write, which are not supported.
 _BRANDS = {
     "AVIF": (b"avif", b"avis"),
     "HEIC": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"),
 }
-# The tags that TIFF 6.0, its technical notes and libtiff need for the pixels, from ImageWidth to ReferenceBlackWhite.
+# Tags that TIFF 6.0, its technical notes and libtiff need for the pixels, from ImageWidth to ReferenceBlackWhite.
 _TIFF_TAGS = {
     *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 334, 338),
     *(339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
 }
 _ORIENTATION = 274
-# Of JPEG; filling may stand before it.
+# A JPEG marker, which fill bytes may precede.
 _MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
-# How struct reads TIFF's types of integers that an orientation may have.
+# Format characters of struct for TIFF's integer types.
 _INTEGERS = {1: "B", 3: "H", 4: "I"}
 
 
 class ImageError(Exception):
-    """The file cannot be decoded; the message says why. Subclasses' names are part of the event contract."""
+    """The file cannot be decoded. The names of the subclasses are part of the event contract."""
 
 
 class ImageTooLarge(ImageError):
-    """The file has too many bytes, or the image too many pixels; no pixel has been decoded."""
+    """The file has too many bytes, or the image too many pixels; nothing was decoded."""
 
 
 class UnsupportedImage(ImageError):
-    """The file is not an image of a known format, or it is damaged."""
+    """The file is not an image of a supported format, or it is damaged."""
 
 
 class Picture(NamedTuple):
     """A decoded image.
 
-    ``image`` is upright RGB; ``format`` is one of `FORMATS`; ``size`` is the file's (width, height) as it is meant to
-    be seen, also where ``image`` is smaller.
+    ``image`` is upright RGB; ``format`` is one of `FORMATS`; ``size`` is the upright (width, height) in the file, even
+    if ``image`` was shrunk.
     """
 
     image: Image.Image
@@ -96,23 +96,23 @@ def decode(
 ) -> Picture:
     """Decode an image file.
 
-    Transparency is laid over white, at full size: shrunk before, transparent pixels would lend their hidden colour to
-    their neighbours. Of several frames or pages the first counts. The orientation is EXIF's, as in browsers; XMP's is
-    ignored, as there.
+    Transparent pixels are blended with white before the image is shrunk; otherwise their hidden colour would bleed into
+    the neighbouring pixels. Only the first frame or page is decoded. The orientation is EXIF's; XMP's is ignored, as
+    libvips does with the files that it was compared with.
 
     Parameters
     ----------
     data : bytes
         The file's content.
     max_edge : int or None
-        Shrink to at most this many pixels a side, as the workflow does before it asks the endpoint.
+        Shrink to at most this many pixels a side, as the workflow does before it calls the endpoint.
     at_least : int or None
-        A JPEG may be decoded at a half, a quarter or an eighth of its size, as long as neither side falls below this
-        many pixels: several times faster, for callers that shrink the picture themselves.
+        Decode a JPEG at 1/2, 1/4 or 1/8 of its size, as long as both sides keep at least this many pixels. This is
+        several times faster, for callers that shrink the image themselves.
     formats : sequence of str
-        Those of `FORMATS` that are accepted.
+        Accepted formats, out of `FORMATS`.
     max_bytes, max_pixels : int
-        Limits of the file's size, and of width times height.
+        Limits for the file's size, and for width times height.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def decode(
     ImageTooLarge
         Over one of the limits.
     UnsupportedImage
-        Empty, damaged, or of another format.
+        The file is empty, damaged, or of another format.
     """
     known = f"known formats are {', '.join(formats)}"
     if not data:
@@ -137,14 +137,14 @@ def decode(
         raise UnsupportedImage(f"{what}; {known}")
     opener, strip = _READERS[image_format]
     try:
-        # What matters becomes an error; a warning could not even name the file.
+        # Anything that matters is an error; a warning would not name the file.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pixels, orientation = strip(data)
             image = opener(io.BytesIO(pixels))
             width, height = image.size
             if width * height > max_pixels:
-                raise ImageTooLarge(f"The image has {width}x{height} pixels; the limit is {max_pixels} in all")
+                raise ImageTooLarge(f"The image has {width}x{height} pixels; the limit is {max_pixels} in total")
             if at_least:
                 image.draft("RGB", (at_least, at_least))
             if max_edge and isinstance(image, JpegImageFile):
@@ -155,20 +155,20 @@ def decode(
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageTooLarge(f"The image has far more than the {max_pixels} pixels that are the limit") from error
-    # Decoders meet hostile bytes here, and raise whatever they like: OSError, SyntaxError, struct.error, …
+        raise ImageTooLarge(f"The image has far more pixels than the limit of {max_pixels}") from error
+    # On hostile input decoders raise many types of errors: OSError, SyntaxError, struct.error, …
     except Exception as error:
-        what = f"The {image_format} is damaged or of a kind that cannot be read ({error!s:.200})"
+        what = f"The {image_format} is damaged or uses unsupported features ({error!s:.200})"
         raise UnsupportedImage(f"{what}; {known}") from error
     rgb.info.clear()
     if orientation in TURNS:
         rgb = rgb.transpose(TURNS[orientation])
-    # From the fifth on, orientations lie on their side.
+    # Orientations 5 to 8 swap width and height.
     return Picture(rgb, image_format, (height, width) if orientation >= 5 else (width, height))
 
 
 def _format(data: bytes) -> str:
-    """Name the format by the file's first bytes; an empty text where they say nothing."""
+    """Return the format by the file's first bytes, or an empty string if they are unknown."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if data.startswith(_PNG):
@@ -182,7 +182,7 @@ def _format(data: bytes) -> str:
     if data.startswith(_TIFF):
         return "TIFF"
     if data[4:8] == b"ftyp":
-        # The first brand may be a general one (mif1); those behind the version are more exact.
+        # The major brand may be a general one (mif1); the compatible brands are more specific.
         brands = {data[8:12], *(data[i : i + 4] for i in range(16, min(int.from_bytes(data[:4], "big"), 256), 4))}
         return next((name for name, known in _BRANDS.items() if brands & {*known}), "")
     return ""
@@ -197,7 +197,7 @@ def _load_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     tile = image.tile[0] if image.tile else None
     key = image.info.get("transparency")
     if image.mode in ("I", "F") or (isinstance(image, TiffImageFile) and 2 in image.tag_v2.get(339, ())):
-        raise UnsupportedImage("Signed, 32-bit and fractional pixels have no known range; save the image with 8 bits")
+        raise UnsupportedImage("Signed, 32-bit and float pixels have no known range; save the image with 8 bits")
     for stream in _zlib_streams(image, data):
         _check_zlib(stream, 16 * image.width * image.height)
     image.load()
@@ -205,7 +205,7 @@ def _load_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     if image.mode.startswith("I;16"):
         picture = _from_16_bits(image, key)
     elif key and tile and tile.args == "RGB;16B":
-        # The key has 16 bits a colour, but of the pixels only the upper eight are here.
+        # The key has 16 bits per channel, but Pillow has loaded only the upper eight of the pixels.
         lower = PngImageFile(io.BytesIO(data))
         lower.tile = [tile._replace(args="RGB;16L")]
         differs = ImageChops.lighter(_differs(image, [v >> 8 for v in key]), _differs(lower, [v & 255 for v in key]))
@@ -221,7 +221,7 @@ def _load_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     else:
         rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
     if isinstance(image, GifImageFile) and tile and tile.extents != (0, 0, *rgb.size):
-        # A first frame may cover a part of the picture only; the rest is transparent, as in browsers.
+        # The first frame may cover only a part of the image; the rest is transparent, as in browsers.
         frame, rgb = rgb.crop(tile.extents), Image.new("RGB", rgb.size, "white")
         rgb.paste(frame, tile.extents)
     return rgb
@@ -229,7 +229,7 @@ def _load_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
 
 def _zlib_streams(image: ImageFile.ImageFile, data: bytes) -> Iterator[bytes]:
     if isinstance(image, PngImageFile):
-        # From the start of the one IDAT to its checksum and the IEND.
+        # _png has left one IDAT; its content ends before its checksum and the IEND.
         yield data[image.tile[0].offset : -16]
     elif isinstance(image, TiffImageFile) and image.tag_v2.get(259) in (8, 32946):
         tags = image.tag_v2
@@ -239,20 +239,20 @@ def _zlib_streams(image: ImageFile.ImageFile, data: bytes) -> Iterator[bytes]:
 
 
 def _check_zlib(stream: bytes, most: int) -> None:
-    """Inflate a stream to its checksum at the end; decoders of images stop once they have all pixels."""
+    """Inflate a stream up to the checksum at its end, which image decoders do not reach."""
     inflater = zlib.decompressobj()
     while not inflater.eof:
         inflated = len(inflater.decompress(stream, 2**23))
         stream, most = inflater.unconsumed_tail, most - inflated
         if not (inflated or stream or inflater.eof):
-            raise ValueError("the end of its pixels is missing")
+            raise ValueError("the pixel data are truncated")
         if most < -(2**20):
-            raise ValueError("it has more pixels than it says")
+            raise ValueError("it has more pixel data than its header declares")
 
 
 def _from_16_bits(image: ImageFile.ImageFile, key: int | None) -> Image.Image:
-    """Keep the upper eight bits of grey, and make the key's grey transparent."""
-    # The mode of big-endian files knows hardly any operation, so all pass through 32 bits.
+    """Keep the upper eight bits of each grey value, and make the grey value of the key transparent."""
+    # Pillow supports few operations in the mode of big-endian files, so convert all to 32 bits.
     wide = image.convert("I")
     bits, inverted = 16, False
     if isinstance(image, TiffImageFile):
@@ -267,7 +267,7 @@ def _from_16_bits(image: ImageFile.ImageFile, key: int | None) -> Image.Image:
 
 
 def _differs(image: Image.Image, colour: Sequence[int]) -> Image.Image:
-    """Return 0 where an RGB image has just this colour, 255 elsewhere."""
+    """Return a mask of an RGB image that is 0 where a pixel has this colour, 255 elsewhere."""
     red, green, blue = (
         band.point([255 * (value != wanted) for value in range(256)])
         for band, wanted in zip(image.split(), colour, strict=True)
@@ -275,8 +275,8 @@ def _differs(image: Image.Image, colour: Sequence[int]) -> Image.Image:
     return ImageChops.lighter(ImageChops.lighter(red, green), blue)
 
 
-# Each of the functions below returns a file's content with all left out that does not make its first picture, and the
-# orientation. What cannot be taken apart stays as it is, for the decoder to refuse.
+# Each function below returns a file's content without everything that does not affect its first image, and the
+# orientation. Data that cannot be parsed stay as they are, and the decoder rejects them.
 
 
 def _jpeg(data: bytes) -> tuple[bytes, int]:
@@ -286,14 +286,14 @@ def _jpeg(data: bytes) -> tuple[bytes, int]:
         start, marker = found.end() - 2, found[1][0]
         (length,) = struct.unpack_from(">H", data, found.end())
         position = found.end() + length
-        # Markers without a length, the pixels, or a segment that ends nowhere.
+        # A marker without a length, the start of the pixels, or a segment that exceeds the file.
         if marker < 0xC0 or 0xD0 <= marker <= 0xDA or length < 2 or position > len(data):
             kept.append(data[start:])
             break
         segment = data[start + 4 : position]
         if marker == 0xE1 and segment.startswith(_EXIF):
             orientation = orientation or _exif_orientation(segment)
-        # Of application data and comments, two decide on colours; libjpeg ignores them where they are shorter.
+        # Of application data and comments only these two affect colours; libjpeg ignores them if they are shorter.
         if (
             not (0xE0 <= marker <= 0xEF or marker == 0xFE)
             or (marker == 0xE0 and segment.startswith(b"JFIF\0") and len(segment) >= 14)
@@ -322,15 +322,15 @@ def _png(data: bytes) -> tuple[bytes, int]:
         elif name == b"tRNS" and intact:
             before.append(_png_key(bytes(content), header))
         elif name[:1].isupper():
-            raise ValueError(f"it needs a decoder for {name.decode()}")
+            raise ValueError(f"it has the unknown critical chunk {name.decode()}")
     if not pixels:
-        raise ValueError("its pixels are truncated or missing")
+        raise ValueError("the pixel data are truncated or missing")
     chunks = [_png_chunk(b"IHDR", header), *before, _png_chunk(b"IDAT", b"".join(pixels)), _png_chunk(b"IEND", b"")]
     return b"".join([_PNG, *chunks]), orientation
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
-    """Yield each chunk's name and content, and whether its checksum is right, up to the end or to what is no chunk."""
+    """Yield each valid chunk's name and content, and whether its checksum is right, up to the first invalid one."""
     position, view = len(_PNG), memoryview(data)
     while position + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, position)
@@ -348,12 +348,12 @@ def _png_chunk(name: bytes, content: bytes | memoryview) -> bytes:
 
 
 def _png_key(content: bytes, header: bytes) -> bytes:
-    """Return the chunk for transparency as Pillow understands it, or nothing if it says nothing."""
+    """Return the transparency chunk as Pillow expects it, or nothing if it is invalid."""
     depth, colours = header[8], {0: 1, 2: 3, 3: 0}.get(header[9])
     if colours is None or not content or (colours and len(content) != 2 * colours):
         return b""
     if colours:
-        # In a file of fewer than eight bits, Pillow widens the pixels and not the key.
+        # Below eight bits Pillow scales the pixels, but not the key.
         widening = 255 // (2**depth - 1) if depth < 8 else 1
         key = [(value & 2**depth - 1) * widening for value in struct.unpack(f">{colours}H", content)]
         content = struct.pack(f">{colours}H", *key)
@@ -370,11 +370,11 @@ def _webp(data: bytes) -> tuple[bytes, int]:
         if name == b"EXIF":
             orientation = orientation or _exif_orientation(content)
         elif name == b"VP8X" and len(content) >= 10:
-            # Of its flags, transparency and animation stay. An animation is transparent where no frame is.
+            # Keep the flags for transparency and animation. An animation is transparent where there is no frame.
             flags = content[0] & 0x12
             kept.append(data[position : position + 8] + bytes([flags | 0x10 if flags & 2 else flags]) + content[1:])
         elif name in (b"ANIM", b"ALPH", b"VP8 ", b"VP8L", b"ANMF") and not complete:
-            # Only the last byte of an odd length, which is no part of the content, may be missing.
+            # The padding byte after an odd length may be missing.
             kept.append(data[position : position + 8] + content + bytes(length % 2 * (len(content) == length)))
             complete = name not in (b"ANIM", b"ALPH")
         position = end
@@ -386,16 +386,16 @@ def _tiff(data: bytes) -> tuple[bytes, int]:
     # Layout: TIFF 6.0, section 2
     order, start, count, entries = _directory(data)
     if len(entries) < count:
-        raise ValueError("its directory is not complete")
+        raise ValueError("its directory is truncated")
     kept = [entry for entry in entries if struct.unpack_from(f"{order}H", entry)[0] in _TIFF_TAGS]
-    # In the place of the old directory, so that the file does not grow: what is missing at its end stays missing.
+    # Overwrite the old directory, so that the file keeps its length and truncated data stay truncated.
     big = len(entries[0]) == 20
     directory = b"".join([struct.pack(f"{order}{'Q' if big else 'H'}", len(kept)), *kept, bytes(8 if big else 4)])
     return data[:start] + directory + data[start + len(directory) :], _orientation(order, entries)
 
 
 def _directory(data: bytes) -> tuple[str, int, int, list[bytes]]:
-    """Return the order of bytes, where a TIFF's first directory is, its number of entries, and those that are there."""
+    """Return the byte order, the offset of a TIFF's first directory, its number of entries, and the whole entries."""
     order = "<" if data.startswith(b"II") else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     (start,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
@@ -417,7 +417,7 @@ def _orientation(order: str, entries: list[bytes]) -> int:
 
 
 def _exif_orientation(content: bytes) -> int:
-    """Return the orientation, 1 where there is none; damaged metadata are no reason to refuse a picture."""
+    """Return the orientation, or 1 if there is none or the metadata are damaged."""
     try:
         order, _, _, entries = _directory(content.removeprefix(_EXIF))
     except (struct.error, OverflowError):

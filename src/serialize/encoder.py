@@ -1,30 +1,30 @@
-"""Encode a decoded picture as the workflow sends it. Imports only the standard library and Pillow."""
+"""Encode a decoded image for the workflow. Imports only the standard library and Pillow."""
 
 import io
 import struct
 
 from PIL import Image
 
-#: Above this a JPEG of the same picture is several times smaller and looks the same to a classifier.
+#: Above this size a JPEG of the same image is several times smaller, with no visible difference for a classifier.
 MAX_PNG_BYTES = 64 * 1024
 JPEG_QUALITY = 90
 _IEND = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def encode(image: Image.Image, original: bytes) -> tuple[bytes, str]:
-    """Encode a picture; an original that is small, clean and already right passes byte for byte.
+    """Encode an image; return the original file unchanged if it is small and already in the right form.
 
     Parameters
     ----------
     image : PIL.Image.Image
-        An RGB picture.
+        An RGB image.
     original : bytes
-        The file that it was decoded from.
+        The file that the image was decoded from.
 
     Returns
     -------
     tuple of (bytes, str)
-        The file's content and its media type: PNG, or JPEG where a PNG would be large.
+        The file's content and its media type: PNG, or JPEG if a PNG would be large.
     """
     if len(original) <= MAX_PNG_BYTES and _is_bare_png(original, image.size):
         return original, "image/png"
@@ -38,7 +38,7 @@ def encode(image: Image.Image, original: bytes) -> tuple[bytes, str]:
 
 
 def _is_bare_png(data: bytes, size: tuple[int, int]) -> bool:
-    """Say whether data is an 8-bit RGB PNG of this size that holds pixels and nothing else."""
+    """Return whether data is an 8-bit RGB PNG of this size that contains nothing but pixels."""
     # Layout: https://www.w3.org/TR/png-3/#5DataRep
     if data[:8] != b"\x89PNG\r\n\x1a\n" or struct.unpack_from(">IIBB", data, 16) != (*size, 8, 2):
         return False

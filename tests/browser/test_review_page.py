@@ -1,9 +1,8 @@
 """The review page in a real browser: keys, buttons and focus do what they say, on a phone and on a laptop."""
 
-import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import boto3
 import pytest
 from moto import mock_aws
 from PIL import Image
+from playwright.sync_api import Page, expect
 
 from common import storage
 from demo import drawing
-from operations import review as module
-from operations.review import Review, ReviewServer
-from tests.browser.chromium import CHROMIUM, Chromium
+from operations import review, review_session
+from operations.review import ReviewServer
+from operations.review_session import ReviewSession
 
 BUCKET = "images"
 #: Elements that stick out of the screen, and buttons that a finger would miss.
@@ -36,14 +36,13 @@ class Desk:
 
     queue: str
     address: str
-    session: Review
+    session: ReviewSession
 
     def send(self, key: str, image: Image.Image, file_format: str = "PNG", **options: Any) -> None:
         """Store an image, and ask for its review as the workflow does."""
-        file = io.BytesIO()
-        image.save(file, file_format, **options)
-        stored = boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
-        source = {"format": file_format, "width": image.width, "height": image.height, "bytes": file.tell()}
+        content = drawing.encoded(image, file_format, **options)
+        stored = boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
+        source = {"format": file_format, "width": image.width, "height": image.height, "bytes": len(content)}
         body = {
             "s3_bucket": BUCKET,
             "s3_key": key,
@@ -70,15 +69,13 @@ class Desk:
 
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    if not CHROMIUM:
-        pytest.skip("needs a browser: install chromium")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(review_session, "WAIT_SECONDS", 0)
     with mock_aws():
         storage._s3.cache_clear()
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         queue = boto3.client("sqs").create_queue(QueueName="review")["QueueUrl"]
-        session = Review(queue, ["bicycle", "motorcycle"], f"s3://{BUCKET}/labels", "ada")
+        session = ReviewSession(queue, ["bicycle", "motorcycle"], f"s3://{BUCKET}/labels", "ada")
         server = ReviewServer(session, 0)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -90,132 +87,143 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
         storage._s3.cache_clear()
 
 
-@pytest.fixture
-def browser(desk: Desk, tmp_path: Path) -> Iterator[Chromium]:
-    with Chromium(tmp_path / "profile") as browser:
-        yield browser
+def says(page: Page, text: str) -> None:
+    """Wait until a text is visible."""
+    expect(page.locator("body")).to_contain_text(text, use_inner_text=True)
 
 
-def shown(name: str) -> str:
-    """Return the expression that is true once the image of a key is drawn."""
-    return (
-        f"document.body.innerText.includes('s3://{BUCKET}/{name}') && document.getElementById('image').complete "
-        "&& document.getElementById('image').naturalWidth"
-    )
+def shows(page: Page, name: str, width: int = 64) -> None:
+    """Wait until the image of a key is drawn, as wide as it should be."""
+    says(page, f"s3://{BUCKET}/{name}")
+    expect(page.locator("#image")).to_have_js_property("complete", True)
+    expect(page.locator("#image")).to_have_js_property("naturalWidth", width)
 
 
-def test_a_key_labels_the_image_and_the_next_one_appears(desk: Desk, browser: Chromium) -> None:
+def test_a_key_labels_the_image_and_the_next_one_appears(desk: Desk, new_page: Callable[..., Page]) -> None:
     for name, draw in (("a.png", drawing.bicycle), ("b.png", drawing.motorcycle), ("c.png", drawing.house)):
         desk.send(name, draw(64, 48))
-    browser.show(desk.address)
-    assert browser.wait_for(shown("a.png")) == 64
-    assert "about 3 left" in browser.text()
-    browser.press("1")
-    browser.wait_for(shown("b.png"))
-    browser.press("2")
-    browser.wait_for(shown("c.png"))
-    assert "about 1 left, 2 saved" in browser.text()
-    browser.press("z")
-    browser.wait_for(shown("b.png"))
-    browser.press("1")
-    browser.wait_for(shown("c.png"))
-    browser.press("n")
-    browser.wait_for("document.body.innerText.includes('Nothing waits for review')")
+    page = new_page()
+    page.goto(desk.address)
+    shows(page, "a.png")
+    assert "about 3 left" in page.inner_text("body")
+    page.keyboard.press("1")
+    shows(page, "b.png")
+    page.keyboard.press("2")
+    shows(page, "c.png")
+    assert "about 1 left, 2 saved" in page.inner_text("body")
+    page.keyboard.press("z")
+    shows(page, "b.png")
+    page.keyboard.press("1")
+    shows(page, "c.png")
+    page.keyboard.press("n")
+    says(page, "Nothing to review")
     assert desk.records() == {"a.png": "bicycle", "b.png": "bicycle", "c.png": "neither"}
-    browser.press("q")
-    browser.wait_for("document.body.innerText.includes('Ended: 3 saved')")
+    page.keyboard.press("q")
+    says(page, "Ended: 3 saved")
 
 
-def test_keys_with_modifiers_and_held_keys_label_nothing(desk: Desk, browser: Chromium) -> None:
+def test_keys_with_modifiers_and_held_keys_label_nothing(desk: Desk, new_page: Callable[..., Page]) -> None:
     desk.send("a.png", drawing.bicycle(64, 48))
-    browser.show(desk.address)
-    browser.wait_for(shown("a.png"))
-    for more in ({"modifiers": 2}, {"autoRepeat": True}):
-        browser.send("Input.dispatchKeyEvent", type="keyDown", key="1", windowsVirtualKeyCode=49, text="1", **more)
-    browser.press("x")
-    browser.press("s")
-    browser.wait_for("document.body.innerText.includes('comes back later')")
+    page = new_page()
+    page.goto(desk.address)
+    shows(page, "a.png")
+    page.keyboard.down("Control")
+    page.keyboard.down("1")
+    page.keyboard.up("Control")
+    page.keyboard.down("1")  # held
+    page.keyboard.up("1")
+    page.keyboard.press("x")
+    page.keyboard.press("s")
+    says(page, "comes back later")
     assert desk.records() == {}
 
 
-def test_buttons_are_reached_and_pressed_by_keyboard_alone(desk: Desk, browser: Chromium) -> None:
+def test_buttons_are_reached_and_pressed_by_keyboard_alone(desk: Desk, new_page: Callable[..., Page]) -> None:
     desk.send("a.png", drawing.motorcycle(64, 48))
-    browser.show(desk.address)
-    browser.wait_for(shown("a.png"))
+    page = new_page()
+    page.goto(desk.address)
+    shows(page, "a.png")
     visited = []
     for _ in range(5):
-        browser.press("Tab")
-        visited.append(browser.ask("document.activeElement.innerText.replace(/\\s+/g, ' ')"))
-        assert browser.ask("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        page.keyboard.press("Tab")
+        visited.append(" ".join(page.locator(":focus").inner_text().split()))
+        expect(page.locator(":focus")).to_have_css("outline-style", "solid")
     assert visited == ["1 bicycle", "2 motorcycle", "n neither", "s Skip", "q End"]
-    browser.ask("document.querySelectorAll('#labels button')[1].focus()")
-    browser.press("Enter")
-    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    page.locator("#labels button").nth(1).focus()
+    page.keyboard.press("Enter")
+    says(page, "Nothing to review")
     assert desk.records() == {"a.png": "motorcycle"}
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_page_fits_the_screen_in_light_and_dark(desk: Desk, browser: Chromium, width: int, tmp_path: Path) -> None:
+def test_page_fits_the_screen_in_light_and_dark(
+    desk: Desk, new_page: Callable[..., Page], width: int, tmp_path: Path
+) -> None:
     desk.send("incoming/a-rather-long-name-of-a-folder-and-of-a-file-in-it.jpg", drawing.bicycle(900, 1200), "JPEG")
     papers = []
-    for dark in (False, True):
-        browser.show(desk.address, width, 844 if width < 600 else 800, dark)
-        browser.wait_for(shown("incoming"))
-        assert browser.ask(PROBE) == [0, 0, 0, 0]
-        papers.append(browser.ask("getComputedStyle(document.body).backgroundColor"))
-        browser.screenshot(tmp_path / f"{dark}.png")
-        with Image.open(tmp_path / f"{dark}.png") as shot:
+    for scheme in ("light", "dark"):
+        page = new_page(width, 844 if width < 600 else 800, color_scheme=scheme)
+        page.goto(desk.address)
+        shows(page, "incoming", 900)
+        assert page.evaluate(PROBE) == [0, 0, 0, 0]
+        papers.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.screenshot(path=tmp_path / f"{scheme}.png")
+        with Image.open(tmp_path / f"{scheme}.png") as shot:
             assert shot.width == width and len(shot.convert("L").getcolors() or []) > 20
     assert papers == ["rgb(255, 255, 255)", "rgb(21, 23, 27)"]
 
 
-def test_turned_and_unusual_files_are_shown_upright(desk: Desk, browser: Chromium) -> None:
+def test_turned_and_unusual_files_are_shown_upright(desk: Desk, new_page: Callable[..., Page]) -> None:
     exif = Image.Exif()
     exif[0x112] = 6
     desk.send("turned.jpg", drawing.house(80, 40), "JPEG", exif=exif)
     desk.send("scan.tiff", drawing.house(80, 40), "TIFF")
-    browser.show(desk.address)
-    assert browser.wait_for(shown("turned.jpg")) == 40
-    browser.press("n")
-    assert browser.wait_for(shown("scan.tiff")) == 80
+    page = new_page()
+    page.goto(desk.address)
+    shows(page, "turned.jpg", 40)
+    page.keyboard.press("n")
+    shows(page, "scan.tiff", 80)
 
 
-def test_an_image_that_is_gone_is_said_to_be_and_can_be_dismissed(desk: Desk, browser: Chromium) -> None:
+def test_an_image_that_is_gone_is_said_to_be_and_can_be_dismissed(desk: Desk, new_page: Callable[..., Page]) -> None:
     desk.send("gone.png", drawing.house(64, 48))
     boto3.client("s3").delete_object(Bucket=BUCKET, Key="gone.png")
-    browser.show(desk.address)
-    browser.wait_for("document.body.innerText.includes('The image is gone from S3')")
-    browser.press("1")
-    browser.press("d")
-    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    page = new_page()
+    page.goto(desk.address)
+    says(page, "The image is gone from S3")
+    page.keyboard.press("1")
+    page.keyboard.press("d")
+    says(page, "Nothing to review")
     assert desk.records() == {}
     listed = boto3.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]
     assert len(listed) == 1 and listed[0]["Key"].startswith("labels/dismissed/")
 
 
-def test_a_failure_is_said_and_the_image_stays(desk: Desk, browser: Chromium) -> None:
+def test_a_failure_is_said_and_the_image_stays(desk: Desk, new_page: Callable[..., Page]) -> None:
     desk.send("a.png", drawing.house(64, 48))
     desk.session.labels_uri = "s3://no-such-bucket/labels"
-    browser.show(desk.address)
-    browser.wait_for(shown("a.png"))
-    browser.press("1")
-    browser.wait_for("document.getElementById('said').innerText.includes('NoSuchBucket')")
+    page = new_page()
+    page.goto(desk.address)
+    shows(page, "a.png")
+    page.keyboard.press("1")
+    expect(page.locator("#said")).to_contain_text("NoSuchBucket", use_inner_text=True)
     desk.session.labels_uri = f"s3://{BUCKET}/labels"
-    browser.press("1")
-    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    page.keyboard.press("1")
+    says(page, "Nothing to review")
     assert desk.records() == {"a.png": "bicycle"}
 
 
 def test_the_file_that_opens_the_page_leads_to_it(
-    desk: Desk, browser: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, new_page: Callable[..., Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.send("a.png", drawing.bicycle(64, 48))
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
-    module._open_browser(desk.address, str(tmp_path))
-    browser.send("Page.navigate", url=opened[0])
-    browser.wait_for(f"location.href === '{desk.address}' && document.readyState === 'complete'")
-    assert browser.wait_for(shown("a.png")) == 64
-    browser.press("1")
-    browser.wait_for("document.body.innerText.includes('Nothing waits')")
+    review._open_browser(desk.address, str(tmp_path))
+    page = new_page()
+    page.goto(opened[0])
+    page.wait_for_url(desk.address)
+    shows(page, "a.png")
+    page.keyboard.press("1")
+    says(page, "Nothing to review")
     assert desk.records() == {"a.png": "bicycle"}

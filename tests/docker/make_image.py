@@ -20,7 +20,7 @@ from pathlib import Path
 
 import docker
 
-from rehearsal.functions import link_runtime
+from rehearsal.lambda_sandboxes import link_runtime
 
 REPOSITORY = "public.ecr.aws/lambda/python"
 ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]

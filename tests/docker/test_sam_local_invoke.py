@@ -95,7 +95,7 @@ def invoke(reachable: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> In
     (described,) = reachable.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
     deploy_endpoint(reachable, outputs["ImageBucketName"])
-    reachable.run("python", "events/prepare.py", "--stack-name", STACK, "--out", str(folder / "events"))
+    reachable.run("python", "-m", "events.prepare", "--stack-name", STACK, "--out", str(folder / "events"))
 
     # SAM CLI passes on only variables that the template names, and prefers its own AWS_ENDPOINT_URL to the
     # template's: in a container that one would lead nowhere.

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from demo.drawing import encoded
 from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
@@ -180,13 +181,12 @@ def test_no_bytes_upset_the_answer_parser(answer: bytes) -> None:
 )
 def test_any_size_and_mode_becomes_a_small_rgb_picture(width: int, height: int, mode: str, edge: int) -> None:
     image = Image.new("RGB", (width, height), "teal")
-    buffer = io.BytesIO()
-    (Image.new(mode, (width, height)) if mode == "I;16" else image.convert(mode)).save(buffer, "PNG")
-    decoded, image_format, size = decoder.decode(buffer.getvalue(), max_edge=edge)
+    content = encoded(Image.new(mode, (width, height)) if mode == "I;16" else image.convert(mode))
+    decoded, image_format, size = decoder.decode(content, max_edge=edge)
     assert (decoded.mode, image_format, size) == ("RGB", "PNG", (width, height))
     assert max(decoded.size) == min(edge, max(width, height)) and min(decoded.size) >= 1
-    encoded, content_type = encoder.encode(decoded, buffer.getvalue())
-    again = Image.open(io.BytesIO(encoded))
+    sent, content_type = encoder.encode(decoded, content)
+    again = Image.open(io.BytesIO(sent))
     assert again.size == decoded.size and again.mode == "RGB" and not again.info.get("exif")
     assert content_type == Image.MIME[str(again.format)]
 

@@ -16,7 +16,7 @@ def stack(rehearsal: Rehearsal) -> Iterator[Stack]:
     (described,) = rehearsal.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
     deploy_endpoint(rehearsal, outputs["ImageBucketName"])
-    rehearsal.run(sys.executable, "events/prepare.py", "--stack-name", STACK)
+    rehearsal.run(sys.executable, "-m", "events.prepare", "--stack-name", STACK)
     yield Stack(rehearsal, outputs, said)
     if STACK in str(rehearsal.client("cloudformation").describe_stacks()["Stacks"]):
         rehearsal.run(sys.executable, "-m", "training", "remove", "--endpoint-name", "image-classifier", check=False)

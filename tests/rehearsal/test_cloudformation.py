@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from rehearsal.storage import is_bucket_name
+from rehearsal.s3 import is_bucket_name
 from tests.stack import Rehearsal
 
 ROLE = "arn:aws:iam::123456789012:role/r"

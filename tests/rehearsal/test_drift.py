@@ -1,6 +1,5 @@
 """The drift check as it runs in production: started by the stack, on the endpoint's image, heard by operators."""
 
-import io
 import json
 import re
 import sys
@@ -22,9 +21,8 @@ def send(stack: Stack, seeds: range, change: Callable[[Image.Image], Image.Image
     before = captured(stack)
     for seed in seeds:
         draw = drawing.bicycle if seed % 2 else drawing.motorcycle
-        buffer = io.BytesIO()
-        change(draw(64, 48, seed)).save(buffer, "PNG")
-        runtime.invoke_endpoint(EndpointName="image-classifier", Body=buffer.getvalue(), ContentType="image/png")
+        body = drawing.encoded(change(draw(64, 48, seed)))
+        runtime.invoke_endpoint(EndpointName="image-classifier", Body=body, ContentType="image/png")
     wait_for(lambda: captured(stack) >= before + len(seeds))
 
 
@@ -89,7 +87,7 @@ def mail(stack: Stack) -> Mail:
 def test_without_a_baseline_the_check_fails_by_name(stack: Stack) -> None:
     outcome = check(stack)
     assert (outcome["status"], outcome["error"]) == ("FAILED", "NoBaseline")
-    assert "python -m monitoring baseline" in outcome["cause"]
+    assert f"python -m monitoring baseline --stack-name {STACK} " in outcome["cause"]
     wait_for(lambda: stack.alarm("MonitorFailedAlarm") == "ALARM")
 
 
@@ -101,8 +99,8 @@ def test_an_endpoint_that_captured_nothing_is_checked_and_alarms_if_it_has_traff
         (tmp_path / label).mkdir()
         for seed in range(16):
             draw(64, 48, seed).save(tmp_path / label / f"{seed}.png")
-    baseline = ("--output", f"s3://{stack.bucket}/monitoring/baseline/image-classifier")
-    stack.rehearsal.run(sys.executable, "-m", "monitoring", "baseline", "--images", str(tmp_path), *baseline)
+    images = ("--images", str(tmp_path))
+    stack.rehearsal.run(sys.executable, "-m", "monitoring", "baseline", "--stack-name", STACK, *images)
     assert check(stack)["status"] == "SUCCEEDED"
     dimensions = [
         {"Name": "EndpointName", "Value": "image-classifier"},
@@ -114,15 +112,14 @@ def test_an_endpoint_that_captured_nothing_is_checked_and_alarms_if_it_has_traff
 
 
 @pytest.fixture(scope="module")
-def clean(stack: Stack, mail: Mail) -> dict[str, bytes]:
+def clean(stack: Stack, mail: Mail, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Make a baseline, and check traffic like it; return all that is captured then."""
     restore(stack, {})
     send(stack, range(100))
-    stack.rehearsal.run(
-        *(sys.executable, "-m", "monitoring", "baseline", "--captures", f"s3://{stack.bucket}/capture"),
-        *("--output", f"s3://{stack.bucket}/monitoring/baseline/image-classifier"),
-    )
+    stack.rehearsal.run(sys.executable, "-m", "monitoring", "baseline", "--stack-name", STACK)
     send(stack, range(100, 140))
+    by_hand = ("--stack-name", STACK, "--newest", "40", "--output", str(tmp_path_factory.mktemp("check")))
+    stack.rehearsal.run(sys.executable, "-m", "monitoring", "check", *by_hand)
     assert check(stack)["status"] == "SUCCEEDED"
     wait_for(lambda: stack.alarm("DriftAlarm") == "OK")
     return captures(stack)
@@ -152,7 +149,7 @@ def test_drift_is_told_once_when_it_begins_with_its_report(stack: Stack, mail: M
 
     (message,) = wait_for(begun)
     assert "sharpness" in report(stack, message)
-    assert "Nothing drifted" not in report(stack, message)
+    assert "No drift detected" not in report(stack, message)
 
 
 def test_an_endpoint_that_captures_nothing_is_a_fault(stack: Stack) -> None:
@@ -187,5 +184,5 @@ def test_drift_is_told_once_more_when_it_ends(stack: Stack, mail: Mail, drifted:
     wait_for(lambda: mail.of("DriftAlarm")[-1]["NewStateValue"] == "OK")
     states = [message["NewStateValue"] for message in mail.of("DriftAlarm")]
     assert states in (["ALARM", "OK"], ["OK", "ALARM", "OK"]), "OK may come first: the alarm's first data"
-    assert "Nothing drifted" in report(stack, mail.of("DriftAlarm")[-1])
+    assert "No drift detected" in report(stack, mail.of("DriftAlarm")[-1])
     assert all("AlarmName" in message for message in mail.messages), "the workflow sends nothing beside the alarm"

@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import io
 import json
 import os
 import socket
@@ -14,13 +13,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from demo.drawing import bicycle
+from demo.drawing import bicycle, encoded
 from rehearsal.lifecycle import free_port
 from tests.stack import REPOSITORY, wait_for
 
 HOST = "127.0.0.1"
 #: For hangs only: an answer takes milliseconds, and a stalled client holds its thread for longer than this.
 SECONDS = 120
+#: What is asked about.
+PICTURE = bicycle(64, 48)
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +51,18 @@ def ask(port: int, method: str, path: str, body: bytes = b"", content_type: str 
             return 0, type(error).__name__
 
 
-def encoded(file_format: str, image: Image.Image | None = None) -> bytes:
-    file = io.BytesIO()
-    (image or bicycle(64, 48, 0)).save(file, file_format)
-    return file.getvalue()
-
-
 def serves(port: int) -> bool:
     """Say whether the server still answers a ping and classifies an image."""
-    return ask(port, "GET", "/ping")[0] == 200 and ask(port, "POST", "/invocations", encoded("PNG"))[0] == 200
+    return ask(port, "GET", "/ping")[0] == 200 and ask(port, "POST", "/invocations", encoded(PICTURE))[0] == 200
 
 
 @pytest.mark.parametrize(
     ("body", "content_type", "status"),
     [
-        pytest.param(encoded("PNG")[:1000], "image/png", 400, id="truncated PNG"),
-        pytest.param(encoded("JPEG")[:1000], "image/jpeg", 400, id="truncated JPEG"),
-        pytest.param(encoded("PNG", Image.new("1", (20_000, 10_000))), "image/png", 413, id="200 megapixels"),
-        pytest.param(encoded("PNG"), "text/plain", 415, id="wrong type"),
+        pytest.param(encoded(PICTURE)[:1000], "image/png", 400, id="truncated PNG"),
+        pytest.param(encoded(PICTURE, "JPEG")[:1000], "image/jpeg", 400, id="truncated JPEG"),
+        pytest.param(encoded(Image.new("1", (20_000, 10_000))), "image/png", 413, id="200 megapixels"),
+        pytest.param(encoded(PICTURE), "text/plain", 415, id="wrong type"),
         pytest.param(Path(__file__).read_bytes(), "image/png", 400, id="not an image"),
         pytest.param(b"", "image/png", 400, id="empty"),
         pytest.param(bytes(25_000_000), "image/jpeg", 413, id="25 MB"),
@@ -85,7 +80,7 @@ def test_a_body_that_cannot_be_an_image_is_refused_with_a_reason(
 
 def stalled(port: int) -> socket.socket:
     """Return a connection over which half of an image has been sent."""
-    content = encoded("PNG")
+    content = encoded(PICTURE)
     head = f"POST /invocations HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: image/png\r\nContent-Length: {len(content)}"
     connection = socket.create_connection((HOST, port), timeout=SECONDS)
     connection.sendall(f"{head}\r\n\r\n".encode() + content[: len(content) // 2])

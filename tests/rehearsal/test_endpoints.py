@@ -68,7 +68,10 @@ def test_an_image_that_sagemaker_would_refuse_is_refused(rehearsal: Rehearsal, b
         [
             (IMAGE_URI.replace(":latest", ":oci"), f"Unsupported manifest media type {OCI}"),
             (IMAGE_URI.replace(":latest", ":absent"), "not found"),
-            (IMAGE_URI.replace("image-classifier:latest", "something-else:1"), "whose code is in serving"),
+            (
+                IMAGE_URI.replace("image-classifier:latest", "something-else:1"),
+                "(image-classifier), not something-else",
+            ),
             ("public.ecr.aws/somebody/something:1", "The rehearsal takes images in ECR"),
         ]
     ):

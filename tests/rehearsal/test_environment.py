@@ -129,7 +129,8 @@ def test_a_shell_is_sent_to_the_rehearsal(shell: Shell, program: str) -> None:
     found, running = json.loads(printed), find(shell.folder)
     assert running is not None
     aws = {name: value for name, value in found.items() if name.startswith("AWS_")}
-    assert aws == {name: value for name, value in credentials(running.port).items() if name.startswith("AWS_")}
+    own = credentials(running.port, running.region)
+    assert aws == {name: value for name, value in own.items() if name.startswith("AWS_")}
     assert found["NO_PROXY"] == found["no_proxy"] == "example.com,localhost,127.0.0.1"
     untouched = ("HTTP_PROXY", "PYTHONPATH", "LD_LIBRARY_PATH", "PIP_TARGET", "COLUMNS")
     assert all(found[name] == shell.environment[name] for name in untouched)
@@ -151,7 +152,7 @@ def test_a_stack_is_deployed_and_its_function_runs_as_from_any_shell(shell: Shel
     found, running = answer["environment"], find(shell.folder)
     assert running is not None and found["AWS_ENDPOINT_URL"] == running.endpoint_url
     assert found["LD_LIBRARY_PATH"].split(":")[0] == "/marked/lib"
-    mine = set(credentials(running.port)) | {"LD_LIBRARY_PATH", "TMPDIR", "LANG"}
+    mine = set(credentials(running.port, running.region)) | {"LD_LIBRARY_PATH", "TMPDIR", "LANG"}
     assert not (set(found) & set(HOSTILE)) - mine and found["AWS_REGION"] == "us-east-1"
 
 
@@ -184,8 +185,8 @@ def test_a_job_gets_nothing_of_the_shell(shell: Shell) -> None:
 
 
 def test_the_environment_reaches_no_other_account() -> None:
-    environment = credentials(4000)
-    assert environment["AWS_ENDPOINT_URL"] == Running(4000, 1).endpoint_url
+    environment = credentials(4000, "us-east-1")
+    assert environment["AWS_ENDPOINT_URL"] == Running(4000, 1, "us-east-1").endpoint_url
     assert environment["AWS_CONFIG_FILE"] == environment["AWS_SHARED_CREDENTIALS_FILE"] == os.devnull
     assert {environment[name] for name in environment if "KEY" in name or "TOKEN" in name} == {"rehearsal"}
 
@@ -200,7 +201,7 @@ def test_the_environment_reaches_no_other_account() -> None:
     ],
 )
 def test_hosts_without_a_proxy_are_added(given: dict[str, str], expected: str) -> None:
-    environment = redirected(given, 4000)
+    environment = redirected(given, 4000, "us-east-1")
     assert environment["NO_PROXY"] == environment["no_proxy"] == expected
 
 

@@ -157,14 +157,14 @@ def test_a_second_attempt_of_the_drift_check_does_not_meet_the_job_of_the_first(
     """
     text = (REPOSITORY / "statemachine" / "monitor.asl.json").read_text().replace("${EndpointName}", "e")
     states = json.loads(text)["States"]
-    name = {"ProcessingJobName.$": states["Check"]["Parameters"]["ProcessingJobName.$"]}
+    name = {"ProcessingJobName.$": states["Run drift check"]["Parameters"]["ProcessingJobName.$"]}
     attempts = {"Retry": [{"ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 1, "MaxAttempts": 1}]}
     check = {
-        **{key: states["Check"][key] for key in ("Type", "Resource")},
+        **{key: states["Run drift check"][key] for key in ("Type", "Resource")},
         **attempts,
         "Parameters": {**job(script, Environment={"BUCKET": bucket}), **name},
     }
-    before = {each: states[each] for each in ("Name check", "Place results")}
+    before = {each: states[each] for each in ("Split start time", "Choose output folder")}
     workflow = create_workflow(rehearsal, "twice", {**before, "Check": check})
     outcome = rehearsal.outcome(rehearsal.execute(workflow, {}))
     assert outcome["status"] == "SUCCEEDED", outcome

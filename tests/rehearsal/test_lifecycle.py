@@ -6,13 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rehearsal.gaps import GAPS, RehearsalError, replace
 from rehearsal.lifecycle import Running, down, find, processes, up
+from rehearsal.patches import GAPS, RehearsalError, load, replace
 from tests.stack import REPOSITORY, Rehearsal, create_function, wait_for
 
 
@@ -107,11 +108,14 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_another_process_under_a_remembered_id_is_left_alone(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "3600"]) as other:
-        (tmp_path / "state.json").write_text(json.dumps({"port": 1, "supervisor": other.pid}))
-        assert find(tmp_path) is None
-        assert down(tmp_path)
-        assert other.poll() is None
-        other.kill()
+        try:
+            remembered = asdict(Running(port=1, supervisor=other.pid, region="us-east-1"))
+            (tmp_path / "state.json").write_text(json.dumps(remembered))
+            assert find(tmp_path) is None
+            assert down(tmp_path)
+            assert other.poll() is None
+        finally:
+            other.kill()
 
 
 def test_a_rehearsal_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +136,7 @@ def test_a_stale_state_file_is_no_rehearsal(tmp_path: Path) -> None:
 def test_every_gap_has_a_reason() -> None:
     listed = command(Path("unused"), "gaps").stdout
     assert listed.count("\n    ") >= 12
-    from rehearsal import endpoints, executions, functions, jobs, parameters, rollback, signals, stacks, storage  # noqa: F401
+    load()
 
     assert len({entry.name for entry in GAPS}) == len(GAPS)
     assert all(len(entry.reason) > 20 and entry.fill.__doc__ for entry in GAPS)

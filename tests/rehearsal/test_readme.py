@@ -20,6 +20,8 @@ from tests.stack import REPOSITORY
 
 DOCUMENTS = [
     REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    REPOSITORY / "SECURITY.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
     REPOSITORY / "training" / "README.md",
 ]
@@ -27,7 +29,9 @@ OUTSIDE = {"aws", "docker", "curl", "export", "eval", "MODEL_DIR"}
 
 
 def blocks(document: Path) -> list[str]:
-    return re.findall(r"^```\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+    """Return the blocks of commands and output: those that name no language."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for language, text in found if not language]
 
 
 def commands() -> list[str]:
@@ -62,7 +66,9 @@ def help_of_module(module: str, *command: str) -> str:
 
 @pytest.mark.parametrize("command", commands())
 def test_every_command_and_every_option_exists(command: str) -> None:
-    words = [word for word in shlex.split(command) if "=" not in word.split("/")[0] or word.startswith("-")]
+    # Behind a bare "--" stands another program's command.
+    own = shlex.split(command.split(" -- ")[0])
+    words = [word for word in own if "=" not in word.split("/")[0] or word.startswith("-")]
     program, *rest = words
     options = [word for word in rest if re.match(r"--?[a-z]", word) and word != "-m"]
     if program == "make":
@@ -79,13 +85,16 @@ def test_every_command_and_every_option_exists(command: str) -> None:
             "monitoring",
             "operations",
             "demo",
+            "events.prepare",
+            "benchmarks.cost",
+            "benchmarks.drift",
             "rehearsal",
             "tests.docker.make_image",
             "venv",
             "pip",
         }
         assert rest[1] in known
-        if rest[1] in ("training", "monitoring", "operations", "rehearsal"):
+        if rest[1] in ("training", "monitoring", "operations", "rehearsal", "demo"):
             text = help_of_module(*rest[1 : 2 if rest[2].startswith("-") else 3])
             assert all(option in text for option in options), options
     elif rest and rest[0].endswith(".py"):
@@ -103,6 +112,10 @@ def test_every_linked_or_named_file_exists() -> None:
             assert (base / name.rstrip("/")).exists(), f"{document.name}: {name}"
 
 
+def test_screenshots_are_small() -> None:
+    assert all(path.stat().st_size < 150_000 for path in (REPOSITORY / "docs" / "images").iterdir())
+
+
 def test_the_cost_is_what_its_command_prints() -> None:
     done = subprocess.run(
         [sys.executable, "benchmarks/cost.py"], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -112,7 +125,7 @@ def test_the_cost_is_what_its_command_prints() -> None:
     assert f"${total} per million images (of which ${states}" in readme
     assert re.findall(r"endpoint: (\$[\d.]+) an hour", done.stdout)[0] in readme
     watching = re.findall(r"watching: (\$\d+) a month", done.stdout)[0]
-    assert f"and {watching} a\nmonth for watching" in readme
+    assert f"and {watching} a\nmonth for monitoring" in readme
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +148,11 @@ def rows(text: str) -> list[list[str]]:
     return found
 
 
-def test_make_demo_prints_what_the_readme_shows(clone: Path) -> None:
+def test_make_demo_prints_the_documented_output(clone: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "IMAGE_DATA_DIR"}
     # The environment is linked in; what make would install is what runs here already.
     done = subprocess.run(
-        ["make", "demo", "--assume-old=.venv/.installed", "--assume-old=requirements/dev.txt"],
+        ["make", "demo", "--assume-old=.venv/.installed", "--assume-old=requirements.txt"],
         cwd=clone,
         env=environment,
         capture_output=True,
@@ -147,13 +160,14 @@ def test_make_demo_prints_what_the_readme_shows(clone: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    shown = (REPOSITORY / "README.md").read_text().split("<!-- output of: make demo -->")[1].split("<!-- end -->")[0]
+    page = (REPOSITORY / "docs" / "demo.md").read_text()
+    shown = page.split("<!-- output of: make demo -->")[1].split("<!-- end -->")[0]
     assert rows(done.stdout) == rows(shown) and len(rows(shown)) == 14
     summary = next(line for line in shown.splitlines() if "accepted and published" in line)
     assert summary in done.stdout
     watched = re.findall(r"^(as before|out of focus) +(OK|ALARM) ", done.stdout, re.MULTILINE)
     assert watched == [("as before", "OK"), ("out of focus", "ALARM")]
-    for name in ("workflow.png", "contact-sheet.png", "drift.html"):
+    for name in ("contact-sheet.png", "drift.html"):
         assert (clone / "build" / "demo" / name).stat().st_size > 10_000
     assert not (clone / ".rehearsal").exists(), "the demonstration takes everything down"
 

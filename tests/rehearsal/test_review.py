@@ -1,7 +1,6 @@
 """From an unsure answer to the next training set: review, labels, staging; and the ways back: replay and trace."""
 
 import http.client
-import io
 import json
 import re
 import signal
@@ -22,9 +21,9 @@ from tests.stack import HANG_SECONDS, REPOSITORY, STACK, Stack, wait_for
 #: The program as it is, but for how long a crash hides its message.
 QUICK = """
 import sys
-from operations import review
+from operations import review_session
 from operations.__main__ import main
-review.VISIBILITY_SECONDS, review.HEARTBEAT_SECONDS = 2, 0.5
+review_session.VISIBILITY_SECONDS, review_session.HEARTBEAT_SECONDS = 2, 0.5
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -258,9 +257,7 @@ def test_an_upload_is_traced_by_the_inference_id_of_its_captured_record(stack: S
 
 
 def test_a_trace_tells_the_whole_story(stack: Stack) -> None:
-    buffer = io.BytesIO()
-    drawing.bicycle(48, 48, 9).save(buffer, "PNG")
-    outcome = stack.classify(stack.put("a/traced.png", buffer.getvalue()))
+    outcome = stack.classify(stack.put("a/traced.png", drawing.bicycle(48, 48, 9)))
     # What arrives late is waited for here: a command takes seconds to start where others compute.
     captured(stack, lambda name: name == outcome["name"])
     logs = stack.rehearsal.client("logs")
@@ -287,7 +284,7 @@ def test_a_trace_tells_the_whole_story(stack: Stack) -> None:
         "Accepted",
     ]
     assert all(state["seconds"] is not None and not state["failures"] for state in told["states"])
-    assert told["missing"] == ["review: none was asked"]
+    assert told["missing"] == ["review: not requested"]
     shown = stack.rehearsal.run(
         sys.executable, "-m", "operations", "trace", outcome["name"], "--stack-name", STACK
     ).stdout

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from rehearsal.signals import _parse, calculate
+from rehearsal.cloudwatch_alarms import _parse, calculate
 from tests.stack import Rehearsal, create_function, wait_for
 
 

@@ -1,6 +1,7 @@
 """Packages import only what docs/architecture.md lets them import."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_imports_go_one_way(package: str) -> None:
         for name in imported(path):
             allowed = [package, *ALLOWED[package]]
             assert any(f"{name}.".startswith(f"{each}.") for each in allowed), f"{path.relative_to(ROOT)}: {name}"
+
+
+def test_the_documented_rules_are_these() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (`.*`) \| .* \| (.*) \|$", page.split("## Packages")[1].split("##")[0], re.MULTILINE)
+    documented = {
+        name.rstrip("/").replace("/", "."): set(re.findall("`(.+?)`", rule))
+        for names, rule in rows
+        for name in re.findall("`(.+?)`", names)
+        if rule != "anything"
+    }
+    assert documented == ALLOWED
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

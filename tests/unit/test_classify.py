@@ -78,6 +78,19 @@ def test_the_answer_joins_the_event_and_the_image_leaves_it(answer: Any) -> None
     }
 
 
+def test_the_latency_of_an_answer_is_counted_in_milliseconds(
+    answer: Any, counted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([10.0, 10.25])
+    monkeypatch.setattr("src.classify.app.time.perf_counter", lambda: next(seconds))
+    answer("[0.8, 0.1]")
+    assert [line["EndpointLatency"] for line in counted() if "EndpointLatency" in line] == [[250.0]]
+
+
+def test_the_workflow_alone_retries() -> None:
+    assert app.runtime.meta.config.retries["total_max_attempts"] == 1
+
+
 def test_probabilities_may_leave_room_for_neither(answer: Any) -> None:
     assert answer("[0.01, 0.02]")["confidence"] == 0.02
 
@@ -131,6 +144,8 @@ def test_labels_that_the_endpoint_announces_must_be_ours(answer: Any) -> None:
     assert answer("[0.8, 0.1]", CustomAttributes=attributes)["label"] == "bicycle"
     with pytest.raises(app.InvalidInference, match=r'labels \["motorcycle","bicycle"\]'):
         answer("[0.8, 0.1]", CustomAttributes='labels=["motorcycle","bicycle"];model=0')
+    with pytest.raises(app.InvalidInference, match=r'labels \["bicycle","car"\]'):
+        answer("[0.8, 0.1]", CustomAttributes='labels=["bicycle","car"];model=0')
     assert answer("[0.8, 0.1]", CustomAttributes="trace=1")["label"] == "bicycle"
 
 
@@ -148,6 +163,12 @@ def test_labels_that_the_endpoint_announces_must_be_ours(answer: Any) -> None:
         ("ModelError", 424, {"OriginalStatusCode": 500}, "EndpointUnavailable"),
         ("ModelError", 424, {}, "EndpointUnavailable"),
         ("ModelError", 424, {"OriginalStatusCode": 415, "OriginalMessage": "not an image"}, "InvalidInference"),
+        ("ModelError", 424, {"OriginalStatusCode": 400}, "InvalidInference"),
+        ("ModelError", 424, {"OriginalStatusCode": 499}, "InvalidInference"),
+        ("ModelError", 424, {"OriginalStatusCode": 399}, "EndpointUnavailable"),
+        ("ModelError", 424, {"OriginalStatusCode": 501}, "EndpointUnavailable"),
+        ("Conflict", 409, {}, "EndpointRefused"),
+        ("ValidationError", 499, {}, "EndpointRefused"),
         ("ValidationError", 400, {"message": "Endpoint image-classifier of account 1 not found."}, "EndpointNotFound"),
         ("AccessDeniedException", 403, {}, "EndpointRefused"),
         ("ValidationError", 400, {"message": "Something else"}, "EndpointRefused"),
@@ -184,6 +205,7 @@ def test_an_endpoint_that_does_not_answer_is_unavailable(
         {"image_data": ""},
         {"image_data": None},
         {"image_data": "not base64!"},
+        {"image_data": "Zm9v!Zm9v"},
         {"image_data": "Zg"},
         {"content_type": None},
         {"s3_key": ""},

@@ -13,7 +13,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from training.deployment.deploy import Deployment, _settings
+from training.deployment.settings import Deployment, sagemaker_settings
 
 REPOSITORY = Path(__file__).parents[2]
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/image-classifier:1"
@@ -109,7 +109,7 @@ def test_the_role_allows_what_the_endpoint_does_and_no_more(tmp_path: Path) -> N
     (tmp_path / "model.onnx").write_bytes(b"a model")
     role = "arn:aws:iam::123456789012:role/r"
     wanted = Deployment("image-classifier", "models", role, IMAGE, tmp_path / "model.onnx")
-    settings = _settings(wanted, IMAGE, "s3://models/models/image-classifier/0/model.tar.gz")
+    settings = sagemaker_settings(wanted, IMAGE, "s3://models/models/image-classifier/0/model.tar.gz")
     found = statements(Bucket="models")
 
     model = settings["model"]["PrimaryContainer"]["ModelDataUrl"].replace("s3://", "arn:aws:s3:::")

@@ -1,6 +1,8 @@
 """What the three functions say of an image and of a failure, in the same words."""
 
+import ast
 import contextlib
+import inspect
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -14,6 +16,20 @@ from src.serialize import app as serialize
 
 FUNCTIONS = pytest.mark.parametrize("app", [serialize, classify, filter_], ids=["serialize", "classify", "filter"])
 Logged = Callable[[ModuleType], Callable[[], list[dict[str, Any]]]]
+
+
+def test_helpers_that_functions_share_are_the_same_in_each() -> None:
+    """Each function's folder is packaged alone, so they are copies."""
+    copies: dict[str, list[str]] = {}
+    for app in (serialize, classify, filter_):
+        source = inspect.getsource(app)
+        for node in ast.parse(source).body:
+            names = [node.name] if isinstance(node, ast.FunctionDef) else []
+            names += [target.id for target in getattr(node, "targets", []) if isinstance(target, ast.Name)]
+            for name in names:
+                copies.setdefault(name, []).append(ast.get_source_segment(source, node) or "")
+    shared = {"IDENTITY", "MAX_ANNOTATION", "identify", "report", "shown"}
+    assert {name for name in shared if len(copies[name]) > 1 and len(set(copies[name])) == 1} == shared
 
 
 @FUNCTIONS

@@ -3,6 +3,7 @@
 import base64
 import datetime
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from common.errors import CommandError
 from monitoring.capture import Capture, CaptureReader, UnreadableRecord, parse_record
+from monitoring.features import Model
+from monitoring.window import read_window
 from tests.captures import BEGIN, record, write_captures
 
 HOUR = datetime.timedelta(hours=1)
@@ -59,7 +62,7 @@ def changed(path: str, value: Any) -> bytes:
         (changed("eventMetadata.inferenceTime", "yesterday"), "no captured data"),
         (changed("eventMetadata.inferenceTime", "2026-11-23T10:00:00"), "without a zone"),
         (changed("eventMetadata.inferenceTime", "0001-01-01T00:00:00+12:00"), "no captured data, event id or time"),
-        (changed("eventMetadata.inferenceId", 7), "inference id that is no text"),
+        (changed("eventMetadata.inferenceId", 7), "inference id that is not a string"),
         (b"[" * 100_000, "not JSON"),
         (changed("captureData.endpointInput", None), "no endpointInput"),
         (changed("captureData.endpointInput.data", "*"), "endpointInput that is not base64"),
@@ -81,7 +84,7 @@ def test_a_truncated_last_line_costs_that_line_only(tmp_path: Path) -> None:
     file.write_text(file.read_text()[:-30] + "\n")
     reader = CaptureReader(str(tmp_path))
     assert [capture.image for capture in reader] == [b"a"]
-    assert dict(reader.unreadable) == {"not JSON, perhaps cut off": 1}
+    assert dict(reader.unreadable) == {"not JSON, perhaps truncated": 1}
 
 
 def test_a_time_range_is_half_open_and_crosses_hours(tmp_path: Path) -> None:
@@ -111,14 +114,14 @@ def test_one_endpoint_is_read_of_several(tmp_path: Path) -> None:
     write_captures(tmp_path, [(b"a", [0.9])], "one")
     write_captures(tmp_path, [(b"b", [0.9])], "two")
     assert [capture.image for capture in read(tmp_path, endpoint="two")] == [b"b"]
-    with pytest.raises(CommandError, match="must not be mixed: choose one of one, two"):
+    with pytest.raises(CommandError, match="several endpoints: choose one of one, two"):
         read(tmp_path)
 
 
 def test_an_endpoint_without_captures_is_named_with_those_that_have_some(tmp_path: Path) -> None:
     write_captures(tmp_path, [(b"a", [0.9])], "one")
     reader = CaptureReader(str(tmp_path), endpoint="two")
-    assert list(reader) == [] and reader.newest(5) == []
+    assert list(reader) == list(CaptureReader(str(tmp_path), endpoint="two", newest=5)) == []
     assert reader.nothing == f"{tmp_path} holds no captures of endpoint two; there are one. Is data capture on?"
 
 
@@ -147,21 +150,22 @@ def test_the_newest_captures_are_those_of_the_latest_time_in_order(count: int, t
     late = tmp_path / "image-classifier/AllTraffic/2026/11/23/13/99-late.jsonl"
     late.write_text(record(b"late", [0.9], BEGIN + 3 * HOUR - datetime.timedelta(seconds=1)) + "\n")
     expected = sorted(read(tmp_path), key=lambda capture: capture.time)[-count:]
-    assert CaptureReader(str(tmp_path)).newest(count) == expected
+    assert list(CaptureReader(str(tmp_path), newest=count)) == expected
 
 
 def test_the_newest_captures_are_found_without_reading_all(tmp_path: Path) -> None:
     write_captures(tmp_path, [(bytes([n]), [0.9]) for n in range(200)], seconds=600)
-    reader = CaptureReader(str(tmp_path))
-    assert len(reader.newest(10)) == 10
+    reader = CaptureReader(str(tmp_path), newest=10)
+    assert len(list(reader)) == 10
     assert reader.read < 30
 
 
-def test_completeness_counts_records_however_many_are_kept(tmp_path: Path) -> None:
-    write_captures(tmp_path, [(bytes([n]), [0.9]) for n in range(100)])
+def test_a_window_counts_all_records_that_were_read_however_many_it_keeps(
+    tmp_path: Path, png: Callable[..., bytes]
+) -> None:
+    write_captures(tmp_path, [(png(16, 16), [0.9, 0.1])] * 100)
     (file,) = tmp_path.rglob("*.jsonl")
     lines = file.read_text().splitlines()
     file.write_text("".join(f"{line[:50] if i < 3 else line}\n" for i, line in enumerate(lines)))
-    reader = CaptureReader(str(tmp_path))
-    reader.newest(10)
-    assert reader.completeness == 0.97
+    window = read_window(CaptureReader(str(tmp_path), newest=10), Model(["bicycle", "motorcycle"], 0.7))
+    assert (len(window.records), window.completeness, window.unreadable.total()) == (10, 0.97, 3)

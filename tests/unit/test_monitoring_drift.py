@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
+from demo.drawing import encoded
 from monitoring.capture import Capture
 from monitoring.drift import compare, holm, numeric_bins, population_stability_index
 from monitoring.features import (
@@ -37,9 +38,7 @@ def scene(seed: int, size: tuple[int, int] = (32, 32)) -> Image.Image:
 
 
 def captured(image: Image.Image, probabilities: list[float], form: str = "PNG") -> Capture:
-    file = io.BytesIO()
-    image.save(file, form)
-    return Capture("id", BEGIN, "endpoint", "variant", None, "", file.getvalue(), probabilities)
+    return Capture("id", BEGIN, "endpoint", "variant", None, "", encoded(image, form), probabilities)
 
 
 def features(images: list[Image.Image], probabilities: list[list[float]] | None = None) -> Features:
@@ -66,9 +65,7 @@ def noisy(image: Image.Image) -> Image.Image:
 
 
 def squeezed(image: Image.Image) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=20)
-    return Image.open(file).convert("RGB")
+    return Image.open(io.BytesIO(encoded(image, "JPEG", quality=20))).convert("RGB")
 
 
 def test_a_clean_window_does_not_drift() -> None:
@@ -168,23 +165,22 @@ def test_a_huge_picture_is_shrunk_before_it_is_measured_and_one_beyond_the_limit
     large = captured(Image.new("RGB", (6000, 400), "red"), [0.9, 0.1])
     picture, pixels = decode(large.image)
     assert (picture.size, pixels) == ((512, 34), 6000 * 400)
-    with pytest.raises(UnreadableImage, match="refuses"):
+    with pytest.raises(UnreadableImage, match="rejects"):
         observe(captured(Image.new("1", (8000, 8000)), [0.9, 0.1]), MODEL)
 
 
 def test_a_turned_photograph_is_measured_upright() -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
-    file = io.BytesIO()
-    scene(0, (64, 32)).save(file, "JPEG", exif=turned)
-    observed = observe(Capture("", BEGIN, "", "", None, "", file.getvalue(), [0.9, 0.1]), MODEL)
+    content = encoded(scene(0, (64, 32)), "JPEG", exif=turned)
+    observed = observe(Capture("", BEGIN, "", "", None, "", content, [0.9, 0.1]), MODEL)
     assert observed.numeric["aspect_ratio"] == 0.5
 
 
 def test_what_cannot_be_measured_says_why() -> None:
     with pytest.raises(UnreadableImage, match="3 probabilities for 2 labels"):
         observe(captured(scene(0), [0.1, 0.1, 0.1]), MODEL)
-    with pytest.raises(UnreadableImage, match="refuses"):
+    with pytest.raises(UnreadableImage, match="rejects"):
         observe(Capture("", BEGIN, "", "", None, "", b"no image", [0.1, 0.1]), MODEL)
 
 

@@ -130,11 +130,11 @@ def test_what_cannot_be_replayed_is_one_clear_line(stack: Stack, tmp_path: Path)
     with pytest.raises(CommandError, match="has no execution 'arn:aws:states"):
         replay(stack, "arn:aws:states:us-east-1:123456789012:execution:workflow:nobody", None)
     execute(stack, "a.png")
-    with pytest.raises(CommandError, match="is no file"):
+    with pytest.raises(CommandError, match="file not found"):
         replay(stack, "first", tmp_path / "nothing.png")
     (tmp_path / "a.png").write_bytes(b"image")
     watched = Stack(stack.name, stack.outputs, {"UploadPrefix": "c"})
-    with pytest.raises(CommandError, match="would start the workflow by itself"):
+    with pytest.raises(CommandError, match="would start the workflow a second time"):
         replay(watched, "first", tmp_path / "a.png")
     assert boto3.client("s3").list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0 and len(inputs(stack)) == 1
 
@@ -145,7 +145,7 @@ def test_a_cause_cannot_command_the_terminal(stack: Stack, capsys: pytest.Captur
     states.update_state_machine(stateMachineArn=arn, definition=json.dumps(unsure))
     execute(stack, "a.png")
     assert replay(stack, "first", None) == 3
-    assert "ThresholdNotMet: a\ufffd[2J\ufffd b\ufffd1m\ufffdc\ufffd\n" in capsys.readouterr().out
+    assert "ThresholdNotMet: " + r"a\x1b[2J\x07\nb\x9b1m\u202ec\x7f" + "\n" in capsys.readouterr().out
 
 
 def test_an_execution_of_another_workflow_is_refused(stack: Stack) -> None:
@@ -169,8 +169,8 @@ def test_faults_are_started_again_and_leave_the_queue(stack: Stack, capsys: pyte
 
 def test_an_arn_stays_whole_beside_a_bar() -> None:
     code = (
-        "from operations.replay import _say\nfrom common.progress import progress\n"
-        "with progress('start again', 2) as advance: _say('arn:' + 'x' * 300); advance(1)"
+        "from operations.replay import _print_line\nfrom common.progress import progress\n"
+        "with progress('start again', 2) as advance: _print_line('arn:' + 'x' * 300); advance(1)"
     )
     leader, follower = os.openpty()
     subprocess.run(
@@ -237,6 +237,30 @@ def test_a_fault_that_was_started_before_is_not_started_twice(stack: Stack, caps
     assert "had started" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("running", [False, True], ids=["ended", "running"])
+def test_two_messages_of_one_execution_start_it_once(
+    stack: Stack, running: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a States.DataLimitExceeded that was caught: the workflow records it, and the rule sends it, too."""
+    arn = execute(stack, "fault.png", "too-large")
+    states, workflow = boto3.client("stepfunctions"), stack.output("WorkflowArn")
+    if running:
+        # AWS documents that StartExecution with the name and the input of a running execution returns that one.
+        wait = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 3600, "End": True}}}
+        states.update_state_machine(stateMachineArn=workflow, definition=json.dumps(wait))
+    put_fault(stack, "too-large", "fault.png")
+    of_rule = json.dumps({"execution_id": arn, "status": "FAILED"})
+    for number in (1, 2):
+        boto3.client("sqs").send_message(QueueUrl=stack.output("FailureQueueUrl"), MessageBody=of_rule)
+        assert replay_faults(stack, None) == 0
+        assert faults(stack) == (0, 0)
+        assert len(inputs(stack)) == 2, f"call {number}: the failed execution and its replay"
+    out = capsys.readouterr().out
+    assert out.count("1 started again; ") == 2 and "had started arn:" in out
+    for execution in states.list_executions(stateMachineArn=workflow, statusFilter="RUNNING")["executions"]:
+        states.stop_execution(executionArn=execution["executionArn"])
+
+
 def test_a_message_stays_when_its_execution_does_not_start(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     put_fault(stack, "first")
     states = boto3.client("stepfunctions")
@@ -297,7 +321,7 @@ def test_strange_messages_stay_and_are_named(stack: Stack, capsys: pytest.Captur
     boto3.client("sqs").send_message(QueueUrl=stack.output("FailureQueueUrl"), MessageBody="hello")
     put_fault(stack, "first")
     assert replay_faults(stack, None) == 1
-    assert "it names no execution" in capsys.readouterr().err
+    assert "it has no execution_id" in capsys.readouterr().err
     assert faults(stack) == (1, 0) and len(inputs(stack)) == 1
 
 
@@ -318,7 +342,7 @@ def test_a_kept_message_that_comes_back_is_named_once_and_does_not_hide_others(
     put_fault(stack, "first")
     assert replay_faults(stack, None) == 1
     assert len(inputs(stack)) == 2 and faults(stack) == (1, 0)
-    assert capsys.readouterr().err.count("it names no execution") == 1
+    assert capsys.readouterr().err.count("it has no execution_id") == 1
 
 
 def test_what_is_started_again_is_the_input_as_it_was(stack: Stack) -> None:
@@ -345,7 +369,7 @@ def test_a_message_without_address_whose_execution_is_gone_stays(
     body = json.dumps({"execution_id": gone, "status": "TIMED_OUT"})
     boto3.client("sqs").send_message(QueueUrl=stack.output("FailureQueueUrl"), MessageBody=body)
     assert replay_faults(stack, None) == 1
-    assert "its execution is gone" in capsys.readouterr().err
+    assert "its execution does not exist any more" in capsys.readouterr().err
     assert faults(stack) == (1, 0) and not inputs(stack)
 
 
@@ -380,8 +404,8 @@ def test_a_stack_is_found_with_its_outputs_and_parameters(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--faults", "--image", "a.png"], "--image corrects one EXECUTION"),
-        (["first", "--limit", "2"], "--limit goes with --faults"),
+        (["--faults", "--image", "a.png"], "--image can only be used with EXECUTION"),
+        (["first", "--limit", "2"], "--limit can only be used with --faults"),
     ],
 )
 def test_options_that_do_not_go_together(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,6 @@
 """What the report page says of known windows."""
 
 import datetime
-import io
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -10,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from demo.drawing import encoded
 from monitoring.baseline import Baseline
 from monitoring.check import check
 from monitoring.features import NEITHER, NUMERIC, PASSES, UNSURE, Features, Model, Observation
 from monitoring.plots import time_edges
-from monitoring.report import render, what_became
+from monitoring.report import outcome_of, render
 from monitoring.window import Picture, Record, Window
 
 BEGIN = datetime.datetime(2026, 11, 23, 10, tzinfo=datetime.UTC)
@@ -68,15 +68,14 @@ def baseline(model: Model | None = None) -> Baseline:
 
 
 def window(measured: Features, label: str = "bicycle", name: str | None = "execution") -> Window:
-    file = io.BytesIO()
-    Image.new("RGB", (32, 32), "red").save(file, "PNG")
+    content = encoded(Image.new("RGB", (32, 32), "red"))
     columns = zip(measured.numeric["confidence"], measured.categorical["outcome"], strict=True)
     records = [
         Record(name and f"{name}-{i}", BEGIN + i * datetime.timedelta(minutes=7), "endpoint", "variant",
                label, label, outcome, confidence)
         for i, (confidence, outcome) in enumerate(columns)
     ]  # fmt: skip
-    pictures = [Picture(record, file.getvalue(), [record.confidence, 0.0]) for record in records[:24]]
+    pictures = [Picture(record, content, [record.confidence, 0.0]) for record in records[:24]]
     return Window(measured, Counter(measured.unreadable), records, pictures, pictures[:3])
 
 
@@ -87,7 +86,7 @@ def show(shown: Window, beside: Baseline | None = None) -> Page:
 
 def test_a_window_like_the_baseline() -> None:
     page = show(window(features(200)))
-    assert "Nothing drifted" in page.text
+    assert "No drift detected" in page.text
     assert "violation" not in page.text
     assert len(page.of("article", **{"class": "card"})) == 11
     assert "2026-11-23 10:00 to 2026-11-24 09:13 UTC" in page.text
@@ -114,7 +113,7 @@ def test_shares_of_outcomes_stand_beside_the_baseline() -> None:
 def test_shares_that_the_baseline_cannot_tell_are_not_made_up() -> None:
     """Below one half a label may pass although "neither" is more probable."""
     page = show(window(features(20)), baseline(Model(["bicycle", "motorcycle"], 0.3)))
-    assert page.text.count("not known") == 2
+    assert page.text.count("unknown") == 2
 
 
 @pytest.mark.parametrize(
@@ -126,9 +125,9 @@ def test_shares_that_the_baseline_cannot_tell_are_not_made_up() -> None:
         (NEITHER, PASSES, "accepted"),  # as the workflow does, which compares with the threshold alone
     ],
 )
-def test_what_became_of_a_capture(answer: str, outcome: str, expected: str) -> None:
+def test_outcome_of_of_a_capture(answer: str, outcome: str, expected: str) -> None:
     record = Record(None, BEGIN, "endpoint", "variant", "bicycle", answer, outcome, 0.5)
-    assert what_became(record) == expected
+    assert outcome_of(record) == expected
 
 
 def test_no_captures() -> None:
@@ -146,7 +145,7 @@ def test_nothing_readable() -> None:
 
 def test_too_few_to_compare_are_shown_all_the_same() -> None:
     page = show(window(features(12)))
-    assert "Too few captures to compare: 12 of at least 30" in page.text
+    assert "Too few captures to compare: need at least 30, got 12" in page.text
     assert not page.of("article")
     assert len(page.of("li", data_label="0")) == 15
 
@@ -156,7 +155,7 @@ def test_a_window_that_lacks_captures_is_no_clean_one() -> None:
     shown.unreadable["an answer that is not JSON"] = 50
     shown.completeness = 0.8
     page = show(shown)
-    assert "Nothing drifted, but 50 captures could not be read" in page.text
+    assert "No drift detected, but 50 captures could not be read" in page.text
     assert "1 violation" in page.text
 
 
@@ -179,7 +178,7 @@ def test_what_captures_say_stays_text() -> None:
 
 def test_a_capture_of_no_execution_says_so() -> None:
     page = show(window(features(20), name=None))
-    assert "of no execution" in page.text
+    assert "no execution (sent directly to the endpoint)" in page.text
     assert "None" not in page.text
 
 

@@ -20,8 +20,9 @@ from PIL import Image
 
 from common import storage
 from common.errors import CommandError
-from operations import review as module
-from operations.review import NotOnScreen, Review
+from operations import review_session
+from operations.review import _Handler
+from operations.review_session import NotOnScreen, ReviewSession
 from src.serialize.decoder import FORMATS
 from tests.stack import wait_for
 
@@ -32,7 +33,7 @@ EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:workflow:one"
 @pytest.fixture(autouse=True)
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(review_session, "WAIT_SECONDS", 0)
     with mock_aws():
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         boto3.client("sqs").create_queue(QueueName="review")
@@ -46,12 +47,12 @@ def queue() -> str:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Review]]:
+def start() -> Iterator[Callable[..., ReviewSession]]:
     """Return a maker of sessions that end with the test."""
-    sessions: list[Review] = []
+    sessions: list[ReviewSession] = []
 
-    def make(labels_uri: str = LABELS) -> Review:
-        sessions.append(Review(queue(), ["bicycle", "motorcycle"], labels_uri, "ada"))
+    def make(labels_uri: str = LABELS) -> ReviewSession:
+        sessions.append(ReviewSession(queue(), ["bicycle", "motorcycle"], labels_uri, "ada"))
         return sessions[-1]
 
     yield make
@@ -108,7 +109,7 @@ def objects(prefix: str = "labels/") -> dict[str, bytes]:
 
 
 def test_a_label_becomes_an_image_and_a_record_and_the_message_goes(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]], png: Callable[..., bytes]
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]], png: Callable[..., bytes]
 ) -> None:
     body = send()
     session = start()
@@ -141,7 +142,7 @@ def test_a_label_becomes_an_image_and_a_record_and_the_message_goes(
 
 
 def test_a_message_stays_when_the_image_cannot_be_written(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]]
 ) -> None:
     send()
     session = start("s3://no-such-bucket/labels")
@@ -154,7 +155,7 @@ def test_a_message_stays_when_the_image_cannot_be_written(
 
 
 def test_a_message_stays_when_only_its_record_cannot_be_written(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]], png: Callable[..., bytes], tmp_path: Path
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]], png: Callable[..., bytes], tmp_path: Path
 ) -> None:
     send()
     stem = hashlib.sha256(png()).hexdigest()[:16]
@@ -170,7 +171,7 @@ def test_a_message_stays_when_only_its_record_cannot_be_written(
 
 
 def test_what_is_not_saved_is_back_at_once_after_the_end(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]]
 ) -> None:
     for key in ("a.png", "b.png", "c.png"):
         send(key)
@@ -183,29 +184,29 @@ def test_what_is_not_saved_is_back_at_once_after_the_end(
 
 
 def test_a_message_on_the_screen_stays_hidden_and_comes_back_after_a_crash(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [unix_time_millis()]
     monkeypatch.setattr(sqs, "unix_time_millis", lambda: clock[0])
-    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(review_session, "HEARTBEAT_SECONDS", 0.01)
     body = send()
     (message,) = sqs.sqs_backends["123456789012"]["us-east-1"].queues["review"]._messages
     session = start()
     assert session.state()["item"]["facts"]["Execution"] == body["execution_id"]
     for _ in range(3):
-        clock[0] += 1000 * (module.VISIBILITY_SECONDS - 1)
+        clock[0] += 1000 * (review_session.VISIBILITY_SECONDS - 1)
         assert waiting() == 0
-        wait_for(lambda: message.visible_at == clock[0] + 1000 * module.VISIBILITY_SECONDS)
+        wait_for(lambda: message.visible_at == clock[0] + 1000 * review_session.VISIBILITY_SECONDS)
     session._ended.set()  # as a crash: no heartbeat any more, and nothing given back
     session._heart.join()
-    clock[0] += 1000 * (module.VISIBILITY_SECONDS - 1)
+    clock[0] += 1000 * (review_session.VISIBILITY_SECONDS - 1)
     assert waiting() == 0
     clock[0] += 2000
     assert waiting() == 1
 
 
 def test_another_label_replaces_the_record(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]], png: Callable[..., bytes]
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]], png: Callable[..., bytes]
 ) -> None:
     send("a.png")
     send("b.png", png(16, 16))
@@ -226,7 +227,7 @@ def test_another_label_replaces_the_record(
 
 
 def test_a_skipped_image_can_be_labelled_after_all(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]]
 ) -> None:
     send("a.png")
     session = start()
@@ -239,7 +240,7 @@ def test_a_skipped_image_can_be_labelled_after_all(
 
 @pytest.mark.parametrize("how", ["gone", "replaced", "no image", "strange message"])
 def test_a_message_without_its_image_is_dismissed_with_a_record_only(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]], png: Callable[..., bytes], how: str
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]], png: Callable[..., bytes], how: str
 ) -> None:
     s3 = boto3.client("s3")
     body = send(content=b"text" if how == "no image" else None, **({"source": 1} if how == "strange message" else {}))
@@ -261,7 +262,7 @@ def test_a_message_without_its_image_is_dismissed_with_a_record_only(
     assert in_queue() == 0
 
 
-def test_a_message_that_is_no_json_is_kept_as_it_is_when_dismissed(start: Callable[..., Review]) -> None:
+def test_a_message_that_is_no_json_is_kept_as_it_is_when_dismissed(start: Callable[..., ReviewSession]) -> None:
     boto3.client("sqs").send_message(QueueUrl=queue(), MessageBody="not JSON")
     session = start()
     session.dismiss(session.state()["item"]["id"])
@@ -270,7 +271,7 @@ def test_a_message_that_is_no_json_is_kept_as_it_is_when_dismissed(start: Callab
 
 
 def test_an_image_that_is_there_or_may_be_is_not_dismissed(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]]
 ) -> None:
     send()
     session = start()
@@ -284,7 +285,7 @@ def test_an_image_that_is_there_or_may_be_is_not_dismissed(
 
 
 def test_a_denied_image_says_what_may_be_missing_and_is_skipped(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]]
 ) -> None:
     send()
     session = start()
@@ -306,7 +307,7 @@ def several_pictures() -> bytes:
 
 
 def test_a_jpeg_with_several_pictures_is_a_jpeg(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]], several_pictures: bytes
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]], several_pictures: bytes
 ) -> None:
     send("a.jpg", several_pictures)
     session = start()
@@ -320,27 +321,27 @@ def test_a_jpeg_with_several_pictures_is_a_jpeg(
 
 
 def test_every_format_of_the_decoder_has_an_extension() -> None:
-    assert set(module.EXTENSIONS) == set(FORMATS)
+    assert set(review_session.EXTENSIONS) == set(FORMATS)
 
 
 def test_a_failure_of_the_program_reaches_the_page_and_its_terminal(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     send(s3_key="\ud800")  # half a character, which no request can carry
-    server: Any = SimpleNamespace(review=start(), token="secret")
+    server: Any = SimpleNamespace(session=start(), token="secret")
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(b"GET /secret/state HTTP/1.1\r\nHost: 127.0.0.1:1\r\nConnection: close\r\n\r\n")
-        module._Handler(ours, ("127.0.0.1", 1), server)
+        _Handler(ours, ("127.0.0.1", 1), server)
         ours.close()
         head, _, body = theirs.makefile("rb").read().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 500 ")
-    assert "this program failed (UnicodeEncodeError: " in json.loads(body)["error"]
+    assert "internal error (UnicodeEncodeError: " in json.loads(body)["error"]
     assert "Traceback" in (said := capsys.readouterr().err) and "in _fetch" in said
 
 
 def test_only_the_image_on_the_screen_is_acted_on(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]]
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]]
 ) -> None:
     send("a.png")
     send("b.png")
@@ -350,13 +351,13 @@ def test_only_the_image_on_the_screen_is_acted_on(
     for act in (session.skip, session.dismiss, session.image, lambda item_id: session.save(item_id, "neither")):
         with pytest.raises(NotOnScreen):
             act(first)
-    with pytest.raises(CommandError, match="'boat' is no label; there are bicycle, motorcycle, neither"):
+    with pytest.raises(CommandError, match="unknown label 'boat'; expected one of bicycle, motorcycle, neither"):
         session.save(session.state()["item"]["id"], "boat")
     assert session.saved == {"bicycle": 1} and in_queue() == 1
 
 
 def test_the_image_is_shown_as_it_is_and_tiff_as_png(
-    start: Callable[..., Review], send: Callable[..., dict[str, Any]], png: Callable[..., bytes]
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]], png: Callable[..., bytes]
 ) -> None:
     send("a.png")
     session = start()

@@ -1,4 +1,4 @@
-"""One image's story from moto's logs, buckets and endpoint; a short workflow stands for the real one."""
+"""A timeline of one image from moto's logs, buckets and endpoint; a short workflow stands for the real one."""
 
 import base64
 import datetime
@@ -124,7 +124,7 @@ def put_captures(*inference_ids: str) -> None:
     boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body="\n".join(map(json.dumps, lines)).encode())
 
 
-def test_the_whole_story(stack: Stack, png: Callable[..., bytes], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_complete_timeline(stack: Stack, png: Callable[..., bytes], capsys: pytest.CaptureFixture[str]) -> None:
     etag = put_image(png())
     arn = run(stack, etag, sure=False)
     for name in NAMES:
@@ -137,22 +137,22 @@ def test_the_whole_story(stack: Stack, png: Callable[..., bytes], capsys: pytest
     record = {"label": "motorcycle", "reviewer": "ada", "reviewed_at": "2100-01-01T00:00:00+00:00"}
     storage.write(f"s3://{BUCKET}/labels/{name}.json", json.dumps(record).encode(), "application/json")
 
-    story = collect(stack, "first")
-    assert story == json.loads(json.dumps(story)) == collect(stack, arn)
-    assert (story["execution"]["status"], story["execution"]["error"]) == ("FAILED", "ThresholdNotMet")
-    assert story["execution"]["cause"] == "below the threshold"
-    assert [state["name"] for state in story["states"]] == ["Classify", "Last"]
-    assert all(state["seconds"] >= 0 for state in story["states"])
-    assert story["object"]["as_serialized"] is True and story["object"]["bytes"] == len(png())
-    assert [(line["function"], line["message"]) for line in story["logs"]] == [(n, f"said {n}") for n in NAMES]
-    assert story["logs"][0]["fields"] == {"extra": 1}
-    assert (story["capture"]["event_id"], story["capture"]["probabilities"]) == ("event-2", [0.2, 0.05])
-    assert (story["review"]["label"], story["review"]["reviewer"]) == ("motorcycle", "ada")
-    assert story["missing"] == []
+    timeline = collect(stack, "first")
+    assert timeline == json.loads(json.dumps(timeline)) == collect(stack, arn)
+    assert (timeline["execution"]["status"], timeline["execution"]["error"]) == ("FAILED", "ThresholdNotMet")
+    assert timeline["execution"]["cause"] == "below the threshold"
+    assert [state["name"] for state in timeline["states"]] == ["Classify", "Last"]
+    assert all(state["seconds"] >= 0 for state in timeline["states"])
+    assert timeline["object"]["as_serialized"] is True and timeline["object"]["bytes"] == len(png())
+    assert [(line["function"], line["message"]) for line in timeline["logs"]] == [(n, f"said {n}") for n in NAMES]
+    assert timeline["logs"][0]["fields"] == {"extra": 1}
+    assert (timeline["capture"]["event_id"], timeline["capture"]["probabilities"]) == ("event-2", [0.2, 0.05])
+    assert (timeline["review"]["label"], timeline["review"]["reviewer"]) == ("motorcycle", "ada")
+    assert timeline["missing"] == []
 
-    show(story)
+    show(timeline)
     out = capsys.readouterr().out
-    order = ["S3", "Classify", "said filter", "ada says motorcycle", "ThresholdNotMet: below"]
+    order = ["S3", "Classify", "said filter", "labelled motorcycle by ada", "ThresholdNotMet: below"]
     places = [out.index(text) for text in order]
     assert places == sorted(places)
     # Recorded to the second, its time is before its question's.
@@ -162,35 +162,35 @@ def test_the_whole_story(stack: Stack, png: Callable[..., bytes], capsys: pytest
 def test_what_is_not_there_is_said(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     run(stack, "an-etag", sure=False)
     boto3.client("logs").delete_log_group(logGroupName="/aws/lambda/classifier-filter")
-    story = collect(stack, "first")
-    assert story["object"] is story["capture"] is story["review"] is None and story["logs"] == []
-    said = "\n".join(story["missing"])
+    timeline = collect(stack, "first")
+    assert timeline["object"] is timeline["capture"] is timeline["review"] is None and timeline["logs"] == []
+    said = "\n".join(timeline["missing"])
     for text in (
-        f"s3://{BUCKET}/{KEY} does not exist (any more)",
-        "none of serialize",
+        f"s3://{BUCKET}/{KEY} does not exist, or not any more",
+        "none from serialize",
         "no log group /aws/lambda/classifier-filter",
-        "no endpoint image-classifier any more",
-        "review: labels are kept by the image's content",
+        "endpoint image-classifier does not exist",
+        "review: labels are stored by the image's content",
     ):
         assert text in said
-    show(story)
+    show(timeline)
     out = capsys.readouterr().out
-    assert "ThresholdNotMet: below" in out and all(text in out for text in story["missing"])
+    assert "ThresholdNotMet: below" in out and all(text in out for text in timeline["missing"])
 
 
 def test_an_image_that_was_replaced_is_said_to_be_another_one(stack: Stack, png: Callable[..., bytes]) -> None:
     etag = put_image(png())
     run(stack, etag)
     put_image(png(40, 40))
-    story = collect(stack, "first")
-    assert story["object"]["as_serialized"] is False and story["review"] is None
-    assert "review: none was asked" in story["missing"]  # it was accepted, wherever its image is
+    timeline = collect(stack, "first")
+    assert timeline["object"]["as_serialized"] is False and timeline["review"] is None
+    assert "review: not requested" in timeline["missing"]  # it was accepted, wherever its image is
 
 
 @pytest.mark.parametrize(
     ("status", "failures", "said"),
     [
-        ("FAILED", ["UnsupportedImage"], "refused by serialize"),
+        ("FAILED", ["UnsupportedImage"], "rejected by serialize"),
         ("ABORTED", [], "never serialized"),
         ("RUNNING", [], "not yet serialized"),
     ],
@@ -205,19 +205,19 @@ def test_an_object_that_was_not_serialized_has_its_reason(
 ) -> None:
     put_image(png())
     run(stack, "an-etag")
-    story = collect(stack, "first")
+    timeline = collect(stack, "first")
     # moto runs no Lambda functions that could refuse.
-    story["execution"]["status"] = status
-    story["states"] = [{**story["states"][0], "name": "Serialize", "failures": failures}]
-    story["object"]["as_serialized"] = None
-    show(story)
+    timeline["execution"]["status"] = status
+    timeline["states"] = [{**timeline["states"][0], "name": "Serialize", "failures": failures}]
+    timeline["object"]["as_serialized"] = None
+    show(timeline)
     assert f"bytes stored, {said}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("enabled", "ids", "reason"),
     [
-        (False, (), "captures nothing"),
+        (False, (), "captures no data"),
         (True, (), "holds no captures of endpoint image-classifier"),
         (True, ("other",), "(50% of the requests are captured; records arrive after minutes)"),
     ],
@@ -245,23 +245,23 @@ def test_a_missing_capture_has_its_reason(
     with Stubber(client) as stub:
         # moto does not say the percentage that is in force.
         stub.add_response("describe_endpoint", {**described, "DataCaptureConfig": capture})
-        story = collect(stack, "first")
-    (said,) = [text for text in story["missing"] if text.startswith("capture:")]
+        timeline = collect(stack, "first")
+    (said,) = [text for text in timeline["missing"] if text.startswith("capture:")]
     assert reason in said
 
 
 def test_an_image_that_waits_for_review_is_said_to_wait(stack: Stack, png: Callable[..., bytes]) -> None:
     run(stack, put_image(png()), sure=False)
     (said,) = [text for text in collect(stack, "first")["missing"] if text.startswith("review:")]
-    assert said == "review: none yet: it waits in the review queue, was dismissed, or lies in the dead-letter queue"
+    assert said == "review: none yet: it is in the review queue or its dead-letter queue, or was dismissed"
 
 
-def test_a_running_execution_has_a_story_so_far(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_execution_has_a_timeline_so_far(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     arn = run(stack, "an-etag", last={"Type": "Wait", "Seconds": 3600, "End": True})
-    story = wait_for(lambda: len((told := collect(stack, "first"))["states"]) == 2 and told)
+    timeline = wait_for(lambda: len((told := collect(stack, "first"))["states"]) == 2 and told)
     boto3.client("stepfunctions").stop_execution(executionArn=arn)
-    assert story["execution"]["status"] == "RUNNING" and story["states"][1]["seconds"] is None
-    show(story)
+    assert timeline["execution"]["status"] == "RUNNING" and timeline["states"][1]["seconds"] is None
+    show(timeline)
     out = capsys.readouterr().out
     assert "Last (still running)" in out and "RUNNING: no result yet" in out
 
@@ -273,8 +273,8 @@ def test_an_inference_id_that_is_the_end_of_a_name_leads_to_its_execution(stack:
     create_endpoint()
     put_captures(name[-64:])
     for asked in (name, arn, name[-64:]):
-        story = collect(stack, asked)
-        assert story["execution"]["arn"] == arn and story["capture"]["event_id"] == "event-0"
+        timeline = collect(stack, asked)
+        assert timeline["execution"]["arn"] == arn and timeline["capture"]["event_id"] == "event-0"
     for asked in (name[-63:], "x" * 64):
         with pytest.raises(CommandError, match=f"has no execution '{asked}'"):
             collect(stack, asked)
@@ -313,9 +313,9 @@ def test_what_is_denied_is_said_and_the_rest_is_told(
             stub.add_client_error("head_object", "403", "Forbidden", http_status_code=403)
         else:
             stub.add_client_error("get_object", "AccessDenied", "Access Denied", http_status_code=403)
-        story = collect(stack, "first")
-    assert story["execution"]["error"] == "ThresholdNotMet" and story["review"] is None
-    (said,) = [text for text in story["missing"] if "s3:ListBucket" in text]
+        timeline = collect(stack, "first")
+    assert timeline["execution"]["error"] == "ThresholdNotMet" and timeline["review"] is None
+    (said,) = [text for text in timeline["missing"] if "s3:ListBucket" in text]
     assert said.startswith("object: " if denied == "the object" else "review: ")
 
 
@@ -327,10 +327,10 @@ def test_what_an_uploader_wrote_cannot_command_the_terminal(
     arn = run(stack, "an-etag", last={"Type": "Fail", "Error": "Error", "Cause": cause}, key=f"incoming/{hostile}.png")
     _wait(arn)
     log("serialize", level="INFO", message=hostile, execution_id=arn, extra=hostile)
-    story = collect(stack, "first")
-    show(story)
+    timeline = collect(stack, "first")
+    show(timeline)
     out = capsys.readouterr().out
-    assert "Error: a\ufffd]0;title\ufffd\ufffd2J\ufffdb c\ufffd d" in out and out.count("title") >= 5
+    assert r"Error: a\x1b]0;title\x07\x9b2J\u202eb\nc\x7f\x85d" in out and out.count("title") >= 5
     assert all(character.isprintable() or character == "\n" for character in out)
     monkeypatch.setattr("common.stack.find_stack", lambda name: stack)
     assert main(["trace", "first", "--stack-name", "classifier", "--json"]) == 0

@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
 from PIL import Image
 
+from demo.drawing import encoded
 from src.serialize import app, decoder
 
 BUCKET = "images"
@@ -61,12 +62,6 @@ def decoded(event: dict[str, Any]) -> Image.Image:
     return image
 
 
-def saved(image: Image.Image, file_format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()
-
-
 def test_a_small_clean_png_passes_byte_for_byte(serialize: Any, png: Any) -> None:
     data = png(32, 32)
     event = serialize(data)
@@ -103,7 +98,7 @@ def test_position_data_of_a_jpeg_does_not_pass(serialize: Any) -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8825)[1] = "N"
     exif[0x010F] = "Camera maker"
-    event = serialize(saved(Image.new("RGB", (500, 400), "red"), "JPEG", exif=exif))
+    event = serialize(encoded(Image.new("RGB", (500, 400), "red"), "JPEG", exif=exif))
     image = decoded(event)
     assert not image.getexif() and b"Camera" not in base64.b64decode(event["image_data"])
 
@@ -124,7 +119,7 @@ def test_exif_orientation_is_applied(serialize: Any, orientation: int) -> None:
     stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    event = serialize(saved(stored, "JPEG", exif=exif, quality=95))
+    event = serialize(encoded(stored, "JPEG", exif=exif, quality=95))
     image = decoded(event).convert("RGB")
     assert (event["source"]["width"], event["source"]["height"]) == (400, 200)
     assert image.size == (224, 112)
@@ -152,7 +147,7 @@ def test_exif_orientation_is_applied(serialize: Any, orientation: int) -> None:
 )
 def test_every_mode_becomes_rgb(serialize: Any, mode: str, file_format: str) -> None:
     image = Image.new("RGB", (300, 200), (200, 60, 20)).convert(mode)
-    event = serialize(saved(image, file_format))
+    event = serialize(encoded(image, file_format))
     result = decoded(event)
     assert result.mode == "RGB" and result.size == (224, 149)
     assert event["source"]["format"] == file_format
@@ -163,8 +158,8 @@ def test_every_mode_becomes_rgb(serialize: Any, mode: str, file_format: str) -> 
 
 def test_sixteen_bit_grey_keeps_its_brightness(serialize: Any) -> None:
     image = Image.new("I;16", (64, 64), 32768)
-    assert serialize(saved(image, "PNG"))["statistics"]["brightness"] == pytest.approx(0.5, abs=0.01)
-    assert serialize(saved(image, "TIFF"))["statistics"]["brightness"] == pytest.approx(0.5, abs=0.01)
+    assert serialize(encoded(image, "PNG"))["statistics"]["brightness"] == pytest.approx(0.5, abs=0.01)
+    assert serialize(encoded(image, "TIFF"))["statistics"]["brightness"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_big_endian_sixteen_bit_grey_is_read(serialize: Any) -> None:
@@ -194,54 +189,54 @@ def test_damaged_metadata_are_no_reason_to_refuse_a_picture(serialize: Any, png:
         assert decoded(serialize(png(40, 30, exif=exif))).size == (40, 30)
     odd = Image.Exif()
     odd[0x0112] = 99
-    assert decoded(serialize(saved(Image.new("RGB", (40, 30)), "JPEG", exif=odd))).size == (40, 30)
+    assert decoded(serialize(encoded(Image.new("RGB", (40, 30)), "JPEG", exif=odd))).size == (40, 30)
 
 
 def test_transparency_becomes_white(serialize: Any) -> None:
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
-    assert decoded(serialize(saved(image, "PNG"))).getpixel((5, 5)) == (255, 255, 255)
+    assert decoded(serialize(encoded(image, "PNG"))).getpixel((5, 5)) == (255, 255, 255)
     palette = Image.new("P", (64, 64), 0)
     palette.putpalette([0, 0, 0] * 256)
-    data = saved(palette, "PNG", transparency=0)
+    data = encoded(palette, "PNG", transparency=0)
     assert decoded(serialize(data)).getpixel((5, 5)) == (255, 255, 255)
 
 
 def test_of_an_animation_the_first_frame_counts(serialize: Any) -> None:
     frames = [Image.new("RGB", (50, 50), colour) for colour in ("red", "blue")]
-    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     image = decoded(serialize(data))
     assert pixel(image, 20, 20)[0] > 200 and getattr(image, "n_frames", 1) == 1
 
 
 def test_the_worst_picture_fits_the_state(serialize: Any) -> None:
     noise = Image.frombytes("RGB", (2000, 1500), random.Random(1).randbytes(2000 * 1500 * 3))
-    event = serialize(saved(noise, "JPEG", quality=95))
+    event = serialize(encoded(noise, "JPEG", quality=95))
     assert len(json.dumps(event)) < STATE_LIMIT / 2
     assert max(decoded(event).size) == 224
     small_noise = noise.crop((0, 0, 224, 224))
-    assert len(json.dumps(serialize(saved(small_noise, "PNG")))) < STATE_LIMIT / 2
+    assert len(json.dumps(serialize(encoded(small_noise, "PNG")))) < STATE_LIMIT / 2
 
 
 def test_the_largest_allowed_edge_fits_the_state(serialize: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_EDGE", "384")  # the template's upper bound
     noise = Image.frombytes("RGB", (384, 384), random.Random(2).randbytes(384 * 384 * 3))
-    assert len(json.dumps(serialize(saved(noise, "PNG")))) < STATE_LIMIT
+    assert len(json.dumps(serialize(encoded(noise, "PNG")))) < STATE_LIMIT
 
 
 def test_statistics_of_flat_and_striped_pictures(serialize: Any) -> None:
-    flat = serialize(saved(Image.new("RGB", (64, 64), (51, 51, 51)), "PNG"))["statistics"]
+    flat = serialize(encoded(Image.new("RGB", (64, 64), (51, 51, 51)), "PNG"))["statistics"]
     assert flat == {"brightness": 0.2, "contrast": 0.0, "sharpness": 0.0}
     stripes = Image.new("L", (64, 64))
     for x in range(0, 64, 2):
         stripes.paste(255, (x, 0, x + 1, 64))
-    striped = serialize(saved(stripes.convert("RGB"), "PNG"))["statistics"]
+    striped = serialize(encoded(stripes.convert("RGB"), "PNG"))["statistics"]
     assert striped["brightness"] == pytest.approx(0.5) and striped["contrast"] == pytest.approx(0.5)
     # Each pixel differs from both neighbours by 1, so its Laplacian is +2 or -2; clipping at 1 leaves variance 1.
     assert striped["sharpness"] == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_picture_of_one_pixel_is_a_picture(serialize: Any) -> None:
-    event = serialize(saved(Image.new("RGB", (1, 1), "white"), "PNG"))
+    event = serialize(encoded(Image.new("RGB", (1, 1), "white"), "PNG"))
     assert event["statistics"] == {"brightness": 1.0, "contrast": 0.0, "sharpness": 0.0}
 
 
@@ -265,7 +260,7 @@ def test_an_event_without_an_address_is_invalid(event: Any, context: Any) -> Non
 
 
 def test_a_name_that_is_no_bucket_is_invalid(context: Any) -> None:
-    with pytest.raises(app.InvalidEvent, match="not an S3 address"):
+    with pytest.raises(app.InvalidEvent, match="not a valid S3 address"):
         app.lambda_handler({"s3_bucket": "no such/bucket?", "s3_key": "a"}, context)
 
 
@@ -296,8 +291,8 @@ def test_a_wrapped_input_is_named_as_wrapped(event: Any, wrapper: str, context: 
         ("s3_key", "a\ud800.png", "half a surrogate pair"),
         ("s3_key", "é" * 513, "1026 bytes; the limit is 1024"),
         ("s3_bucket", "x" * 300, "300 bytes; the limit is 255"),
-        ("s3_bucket", "arn:aws-cn:s3:cn-north-1:123456789012:accesspoint/images", "not an S3 address"),
-        ("s3_bucket", "images\n", "not an S3 address"),
+        ("s3_bucket", "arn:aws-cn:s3:cn-north-1:123456789012:accesspoint/images", "not a valid S3 address"),
+        ("s3_bucket", "images\n", "not a valid S3 address"),
     ],
 )
 def test_an_address_that_cannot_be_asked_is_invalid_and_not_retried(
@@ -401,14 +396,14 @@ def test_what_is_no_image_is_unsupported(serialize: Any, data: bytes) -> None:
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
 def test_a_truncated_image_is_unsupported(serialize: Any, file_format: str) -> None:
     image = Image.effect_mandelbrot((200, 150), (-2, -1, 1, 1), 50).convert("RGB")
-    data = saved(image, file_format)
+    data = encoded(image, file_format)
     with pytest.raises(app.UnsupportedImage):
         serialize(data[: len(data) // 2])
 
 
 def test_floating_point_pixels_are_unsupported(serialize: Any) -> None:
     with pytest.raises(app.UnsupportedImage, match="no known range"):
-        serialize(saved(Image.new("F", (8, 8), 0.5), "TIFF"))
+        serialize(encoded(Image.new("F", (8, 8), 0.5), "TIFF"))
 
 
 def test_a_decompression_bomb_is_refused_before_decoding(serialize: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def test_the_workflow_outlasts_its_slowest_path() -> None:
 def test_a_drift_check_waits_for_a_busy_quota_within_its_time() -> None:
     """AWS's own example retries these names: https://docs.aws.amazon.com/step-functions/latest/dg/connect-sagemaker.html."""
     definition = DEFINITIONS["monitor"]
-    check = definition["States"]["Check"]
+    check = definition["States"]["Run drift check"]
     assert [error for retry in check["Retry"] for error in retry["ErrorEquals"]] == [
         "SageMaker.ResourceLimitExceededException",
         "SageMaker.AmazonSageMakerException",
@@ -131,13 +131,13 @@ def test_whatever_else_fails_is_kept_under_its_own_name(name: str) -> None:
         assert (failed["Error"], catcher["ResultPath"]) == ("FailureNotRecorded", None)
         assert "$.error" in failed["CausePath"] and "$.cause" in failed["CausePath"], "the first error is in the cause"
     else:
-        assert catcher["Next"] == "Find address"
+        assert catcher["Next"] == "Check input type"
         # The image would come along, and the state could become too large, which nothing can catch.
         assert "ResultPath" not in catcher
 
 
-def test_a_fault_is_kept_with_an_address_at_most() -> None:
-    choice = STATES["Find address"]
+def test_a_failure_is_recorded_with_an_address_at_most() -> None:
+    choice = STATES["Check input type"]
     known = {"execution_id", "error", "cause"}
     for name in successors(choice):
         state = STATES[name]
@@ -153,7 +153,7 @@ def test_a_fault_is_kept_with_an_address_at_most() -> None:
         assert [test["Variable"] for test in first] == [test["Variable"] for test in second]
 
 
-def test_only_an_unsure_answer_is_no_fault() -> None:
+def test_only_an_unsure_prediction_is_no_failure() -> None:
     catchers = [catcher for state in STATES.values() for catcher in state.get("Catch", [])]
     assert {error for catcher in catchers for error in catcher["ErrorEquals"]} == {"ThresholdNotMet", "States.ALL"}
 

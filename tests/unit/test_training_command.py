@@ -12,7 +12,7 @@ import pytest
 from common.errors import CommandError
 from tests.stack import HANG_SECONDS
 from training.__main__ import main
-from training.deployment.deploy import Deployment
+from training.deployment.settings import Deployment
 
 REPOSITORY = Path(__file__).parents[2]
 ROLE = "arn:aws:iam::123456789012:role/serving"
@@ -53,11 +53,17 @@ def test_wrong_arguments_exit_with_two(arguments: list[str], reason: str, capsys
         (["remove", "--endpoint-name", "X"], "torch"),
     ],
 )
-def test_each_command_needs_only_its_own_libraries(command: list[str], absent: str) -> None:
-    """A library that is not installed costs one line at most, and only where it is used."""
-    code = f"import sys; sys.modules[{absent!r}] = None; from training.__main__ import main; sys.exit(main({command}))"
+def test_each_command_needs_only_its_own_libraries(tmp_path: Path, command: list[str], absent: str) -> None:
+    """A missing library is reported in one line, by the commands that use it only."""
+    (tmp_path / f"{absent}.py").write_text(f"raise ModuleNotFoundError(name={absent!r})")
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+        [sys.executable, "-m", "training", *command],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
@@ -107,9 +113,9 @@ def test_what_is_printed_beside_a_bar_arrives_on_stdout(tmp_path: Path, redirect
         ("endpoint_name", "Image-Classifier", "lower-case"),
         ("endpoint_name", "-x", "lower-case"),
         ("endpoint_name", "x" * 51, "at most 50"),
-        ("bucket", "s3://models", "leave s3:// and any path away"),
+        ("bucket", "s3://models", "omit s3:// and the path"),
         ("role_arn", "serving", "arn:aws:iam::123456789012:role/NAME"),
-        ("role_arn", "arn:aws:iam::123456789012:user/me", "not a role"),
+        ("role_arn", "arn:aws:iam::123456789012:user/me", "not a role ARN"),
         ("image_uri", "classifier:latest", "dkr.ecr.REGION"),
         ("image_uri", IMAGE.removesuffix(":1"), "tag or digest"),
         ("model", Path("/nonexistent.onnx"), "does not exist"),

@@ -18,15 +18,16 @@ from moto import mock_aws
 
 from common.errors import CommandError
 from training.__main__ import main
-from training.deployment import deploy as module
-from training.deployment.deploy import Deployment, deploy, pack, remove
+from training.deployment import endpoint as module
+from training.deployment.deploy import deploy, pack, remove
+from training.deployment.settings import Deployment, sagemaker_settings
 
 NAME = "image-classifier"
 ROLE = "arn:aws:iam::123456789012:role/serving"
 REPOSITORY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/classifier"
 IMAGE = f"{REPOSITORY}:1"
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
-GO_ON = "run it again to go on waiting"
+GO_ON = "run it again to continue waiting"
 
 
 def push(content: str, media_type: str = DOCKER, tag: str = "1") -> str:
@@ -122,7 +123,7 @@ def test_the_same_deployment_again_does_nothing(wanted: Deployment, said: list[s
     assert deploy(wanted, said.append) == config
     assert names() == ([NAME], [config], [config])
     assert said[-1].endswith("nothing to do")
-    assert "is there already" in said[1]
+    assert "already exists" in said[1]
 
 
 def test_a_tag_that_was_pushed_again_is_an_update(wanted: Deployment, said: list[str]) -> None:
@@ -264,7 +265,7 @@ def test_a_failed_creation_shows_the_reason_and_cleans_up(
     deleting = ["delete_endpoint", "describe_endpoint", "describe_endpoint", "delete_endpoint_config", "delete_model"]
     assert fake.calls[-5:] == deleting, "a configuration goes only after its endpoint has gone"
     assert names() == ([], [], [])
-    assert said[-1] == "removed what this deployment had created"
+    assert said[-1] == "removed the resources that this deployment had created"
 
 
 def test_an_update_keeps_the_endpoint_and_the_old_configuration(
@@ -301,7 +302,7 @@ def expected_config(wanted: Deployment) -> str:
 
     image = f"{REPOSITORY}@sha256:{'a' * 64}"
     url = f"s3://models/models/{NAME}/{hashlib.sha256(pack(wanted.model)).hexdigest()}/model.tar.gz"
-    text = json.dumps(module._settings(wanted, image, url), sort_keys=True)
+    text = json.dumps(sagemaker_settings(wanted, image, url), sort_keys=True)
     return f"{NAME}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

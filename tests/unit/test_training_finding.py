@@ -19,6 +19,7 @@ from common.image_sets import find_sets
 from common.labels import parse_labels
 from common.manifest import Manifest, read_manifest
 from demo import images as demo_images
+from demo.drawing import encoded, noise
 from monitoring.check import captures_of_images
 from tests.unit.test_training_staging import write_review
 from training.__main__ import main
@@ -31,10 +32,7 @@ LABELS = ["bicycle", "motorcycle"]
 
 
 def picture(seed: int, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)
-    Image.fromarray(pixels).save(file, kind, **options)
-    return file.getvalue()
+    return encoded(noise(40, 40, seed), kind, **options)
 
 
 def write_tree(root: Path, *names: str | bytes) -> Path:
@@ -118,7 +116,7 @@ def test_what_was_skipped_is_printed_and_is_in_both_json_files(
     arguments = ["evaluate", "--data", str(root), "--out", str(tmp_path / "evaluation")]
     assert main(arguments) == 0
     said, named = capsys.readouterr()
-    assert "other things come from 1 class: van (1)\n" in said and "skipped 1: file type .txt" in named
+    assert "background comes from 1 class: van (1)\n" in said and "skipped 1: file type .txt" in named
     assert main([*arguments, "--json"]) == 0
     skipped = json.loads(capsys.readouterr().out)["skipped"]
     assert skipped == read_manifest(out).skipped
@@ -279,7 +277,7 @@ def test_a_folder_of_one_class_and_a_label_called_train(tmp_path: Path) -> None:
     one = write_tree(tmp_path / "x/test/bicycle", "0.png", "2024-05/1.png")
     found = find_in_folder(one, LABELS)
     assert {(image.class_name, image.split) for image in found.images} == {("bicycle", "test")}
-    with pytest.raises(CommandError, match="named as a label, but no folder in it is"):
+    with pytest.raises(CommandError, match="named after a label, but no folder in it is"):
         find_in_folder(write_tree(tmp_path / "bicycle", "cat/0.png", "dog/0.png"), LABELS)
     assert classes(find_in_folder(write_tree(tmp_path / "a", "train/0.png", "bus/0.png"), ["bus", "train"])) == {
         "bus/0.png": "bus",
@@ -365,7 +363,7 @@ def test_the_baseline_skips_the_same_files(tmp_path: Path, capsys: pytest.Captur
     captures, _ = captures_of_images(root, REPOSITORY / "training/model/model.onnx")
     assert [capture.event_id for capture in captures] == ["bicycle/0.png", "van/0.jfif"]
     named = capsys.readouterr().err
-    assert "in/bicycle/@eaDir/" in named and "left out bicycle/1.png: " in named
+    assert "in/bicycle/@eaDir/" in named and "skipped bicycle/1.png: " in named
 
 
 def test_the_demo_sends_images_of_class_folders_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from serving.model import Model
 from serving.preprocess import preprocess
-from training.evaluation.metrics import expected_calibration_error, summarise
+from training.evaluation.metrics import compute_metrics, expected_calibration_error
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("IMAGE_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
@@ -18,7 +18,7 @@ DATA = Path(os.environ.get("IMAGE_DATA_DIR", REPOSITORY.parent / "shared" / "dat
 def test_figures_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.7, 0.2], [0.6, 0.3], [0.1, 0.8], [0.75, 0.0], [0.2, 0.1]])
     targets = np.array([0, 1, 0, 1, 2, 2])
-    assert summarise(probabilities, targets) == {
+    assert compute_metrics(probabilities, targets) == {
         "n": 4,
         "other_n": 2,
         "accuracy": 0.75,
@@ -30,7 +30,7 @@ def test_figures_by_hand() -> None:
 
 
 def test_nothing_to_count_is_none_and_not_zero() -> None:
-    figures = summarise(np.array([[0.9, 0.0]]), np.array([2]))
+    figures = compute_metrics(np.array([[0.9, 0.0]]), np.array([2]))
     assert figures["accuracy"] is figures["selective_accuracy"] is figures["ece"] is None
     assert figures["other_passing"] == 1.0
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
@@ -51,7 +51,7 @@ def test_the_committed_model_reaches_its_figures() -> None:
     folders = [DATA / "vehicles/test/bicycle", DATA / "vehicles/test/motorcycle", DATA / "neither"]
     files = [(path, target) for target, folder in enumerate(folders) for path in sorted(folder.rglob("*.*g"))]
     probabilities = [model.probabilities(preprocess(path.read_bytes(), model.input_size)) for path, _ in files]
-    figures = summarise(np.array(probabilities), np.array([target for _, target in files]))
+    figures = compute_metrics(np.array(probabilities), np.array([target for _, target in files]))
     stated = json.loads((REPOSITORY / "training/model/metrics.json").read_text())["test"]
     assert (figures["n"], figures["other_n"]) == (100, 200)
     # Two libraries may round one image at the threshold differently.

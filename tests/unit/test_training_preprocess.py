@@ -3,7 +3,6 @@
 import io
 import struct
 import zlib
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from demo.drawing import encoded
 from serving import server
 from serving.preprocess import preprocess
 from src.serialize.decoder import MAX_BYTES, ImageTooLarge, UnsupportedImage, decode
@@ -18,12 +18,6 @@ from src.serialize.decoder import MAX_BYTES, ImageTooLarge, UnsupportedImage, de
 RED_TO_BLUE = np.zeros((40, 60, 3), np.uint8)
 RED_TO_BLUE[:, :30, 0] = 255
 RED_TO_BLUE[:, 30:, 2] = 255
-
-
-def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -44,7 +38,7 @@ def png_header(width: int, height: int) -> bytes:
     size=st.sampled_from([8, 32, 64]),
 )
 def test_any_size_and_mode_becomes_the_input(width: int, height: int, mode: str, size: int) -> None:
-    pixels = preprocess(encode(Image.new(mode, (width, height))), size)
+    pixels = preprocess(encoded(Image.new(mode, (width, height))), size)
     assert pixels.shape == (size, size, 3)
     assert pixels.dtype == np.uint8
 
@@ -52,7 +46,7 @@ def test_any_size_and_mode_becomes_the_input(width: int, height: int, mode: str,
 @settings(max_examples=30, deadline=None)
 @given(width=st.integers(1, 300), height=st.integers(1, 300), colour=st.tuples(*[st.integers(0, 255)] * 3))
 def test_a_plain_colour_stays_that_colour(width: int, height: int, colour: tuple[int, int, int]) -> None:
-    pixels = preprocess(encode(Image.new("RGB", (width, height), colour)), 32)
+    pixels = preprocess(encoded(Image.new("RGB", (width, height), colour)), 32)
     assert np.abs(pixels.astype(int) - np.array(colour)).max() <= 1
 
 
@@ -65,12 +59,12 @@ def test_random_bytes_are_refused_by_name(data: bytes, start: bytes) -> None:
 
 def test_the_input_size_passes_through_unchanged() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    assert np.array_equal(preprocess(encode(Image.fromarray(pixels)), 32), pixels)
+    assert np.array_equal(preprocess(encoded(Image.fromarray(pixels)), 32), pixels)
 
 
 def test_shrinking_averages_areas() -> None:
     board = np.indices((64, 64)).sum(axis=0) % 2 * 255
-    pixels = preprocess(encode(Image.fromarray(board.astype(np.uint8))), 32)
+    pixels = preprocess(encoded(Image.fromarray(board.astype(np.uint8))), 32)
     assert set(pixels.flatten()) <= {127, 128}
 
 
@@ -80,7 +74,7 @@ def test_a_long_frame_is_half_cropped_and_half_squeezed(turned: bool) -> None:
     stripes = np.zeros((40, 160, 3), np.uint8)
     stripes[:, :40, 0] = stripes[:, 120:, 2] = 255
     stripes[:, 40:80, 1] = 255
-    pixels = preprocess(encode(Image.fromarray(stripes.swapaxes(0, 1) if turned else stripes)), 32)
+    pixels = preprocess(encoded(Image.fromarray(stripes.swapaxes(0, 1) if turned else stripes)), 32)
     pixels = pixels.swapaxes(0, 1) if turned else pixels
     assert (pixels[:, :16] == (0, 255, 0)).all()
     assert (pixels[:, 16:] == 0).all()
@@ -94,37 +88,37 @@ def test_exif_orientation_is_undone(orientation: int, form: str) -> None:
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)).resize((96, 64))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encode(image, form, exif=exif)
+    data = encoded(image, form, exif=exif)
     with Image.open(io.BytesIO(data)) as stored:
         upright = ImageOps.exif_transpose(stored)
     assert np.array_equal(np.array(decode(data, at_least=200).image), np.array(upright.convert("RGB")))
 
 
 def test_damaged_exif_is_no_reason_to_refuse() -> None:
-    data = encode(Image.fromarray(RED_TO_BLUE), "JPEG", exif=b"Exif\x00\x00garbage that is no TIFF header")
+    data = encoded(Image.fromarray(RED_TO_BLUE), "JPEG", exif=b"Exif\x00\x00garbage that is no TIFF header")
     assert preprocess(data, 32)[16, 0, 0] > 200
 
 
 def test_sixteen_bit_grey_keeps_its_upper_byte() -> None:
     grey = np.full((32, 32), 0x80FF, np.uint16)
-    assert set(preprocess(encode(Image.fromarray(grey)), 32).flatten()) == {0x80}
+    assert set(preprocess(encoded(Image.fromarray(grey)), 32).flatten()) == {0x80}
 
 
 def test_transparency_is_laid_over_white() -> None:
     clear = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
     palette = clear.convert("RGB").quantize(2)
-    assert preprocess(encode(clear), 32).min() == 255
-    assert preprocess(encode(palette, transparency=0), 32).min() == 255
+    assert preprocess(encoded(clear), 32).min() == 255
+    assert preprocess(encoded(palette, transparency=0), 32).min() == 255
 
 
 def test_cmyk_becomes_rgb() -> None:
-    pixels = preprocess(encode(Image.new("RGB", (40, 40), (250, 10, 10)).convert("CMYK"), "JPEG"), 32)
+    pixels = preprocess(encoded(Image.new("RGB", (40, 40), (250, 10, 10)).convert("CMYK"), "JPEG"), 32)
     assert np.abs(pixels[16, 16].astype(int) - (250, 10, 10)).max() < 12
 
 
 def test_the_first_frame_of_an_animation_counts() -> None:
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
-    data = encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    data = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
     assert tuple(preprocess(data, 32)[0, 0]) == (255, 0, 0)
 
 
@@ -142,7 +136,7 @@ def test_too_many_bytes_are_refused() -> None:
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
 def test_a_truncated_file_is_refused(form: str) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)
-    data = encode(Image.fromarray(noise), form)
+    data = encoded(Image.fromarray(noise), form)
     with pytest.raises(UnsupportedImage, match=r"truncated|damaged|not a readable"):
         preprocess(data[: len(data) // 2], 32)
 
@@ -150,7 +144,7 @@ def test_a_truncated_file_is_refused(form: str) -> None:
 @pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF", "PPM"])
 def test_other_formats_are_refused(form: str) -> None:
     with pytest.raises(UnsupportedImage, match="PNG, JPEG, WEBP"):
-        preprocess(encode(Image.new("RGB", (32, 32)), form), 32, server.FORMATS)
+        preprocess(encoded(Image.new("RGB", (32, 32)), form), 32, server.FORMATS)
 
 
 def test_empty_bytes_are_refused() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from demo.drawing import encoded, noise
 from serving.model import Model, ModelError
 from serving.server import MAX_BYTES, Application, create_app
 from tests.stack import HANG_SECONDS
@@ -51,10 +52,7 @@ def call(
 
 
 def picture(form: str = "PNG", size: tuple[int, int] = (48, 32)) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, form)
-    return file.getvalue()
+    return encoded(noise(*size), form)
 
 
 def test_ping(app: Application) -> None:
@@ -158,9 +156,7 @@ def test_images_take_turns_and_a_ping_does_not_wait_for_them(monkeypatch: pytest
 
 
 def test_200_megapixels_are_refused(app: Application) -> None:
-    file = io.BytesIO()
-    Image.new("1", (20_000, 10_000)).save(file, "PNG")
-    status, _, answer = call(app, file.getvalue())
+    status, _, answer = call(app, encoded(Image.new("1", (20_000, 10_000))))
     assert status == 413
     assert "ImageTooLarge" in answer["error"]
 
@@ -251,6 +247,13 @@ def test_the_image_holds_all_that_its_commands_import(tmp_path: Path) -> None:
             shutil.copy(REPOSITORY / source, path)
     # Most of the check is imported when it runs.
     names = ("serving.serve", "serving.server", "monitoring.__main__", "monitoring.check", "monitoring.report")
-    code = f"import {', '.join(names)}; print(serving.__file__)"
+    # A report needs its templates, of two packages.
+    code = f"""import {", ".join(names)}
+from monitoring.baseline import Baseline
+from monitoring.features import Features, Model
+from monitoring.window import Window
+beside = Baseline(Features(), Model(["bicycle"], 0.7), 0.001, 0.2, 0.95)
+assert "No captures" in monitoring.report.render(Window(), beside, monitoring.check.check(Window(), beside))
+print(serving.__file__)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.startswith(str(tmp_path)), done.stderr

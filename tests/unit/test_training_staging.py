@@ -17,6 +17,7 @@ from PIL import Image
 from common.errors import CommandError
 from common.labels import parse_labels
 from common.manifest import Manifest, read_manifest
+from demo.drawing import encoded, noise
 from training.__main__ import main
 from training.dataset.reviewed import ReviewedSource
 from training.dataset.sources import open_source
@@ -52,10 +53,7 @@ def write_cifar(path: Path, extra: bytes = b"") -> Path:
 
 
 def png(seed: int, size: tuple[int, int] = (32, 32)) -> bytes:
-    file = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    return encoded(noise(*size, seed))
 
 
 def write_folder(root: Path, files: dict[str, bytes]) -> Path:
@@ -261,7 +259,7 @@ def test_labels_that_cannot_work(labels: str, reason: str) -> None:
 
 
 def test_cut_or_inconsistent_archives_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="no multiple of the 3074 bytes"):
+    with pytest.raises(CommandError, match="not a multiple of the 3074 bytes"):
         run(tmp_path / "out", write_cifar(tmp_path / "cut.tar.gz", b"\x00" * 100))
     with pytest.raises(CommandError, match="fine label 9, but"):
         run(tmp_path / "out", write_cifar(tmp_path / "label.tar.gz", record(9, 0)))
@@ -348,9 +346,8 @@ def test_a_review_wins_over_the_source_but_never_over_the_test_split(tmp_path: P
 def test_the_command_says_which_reviewed_images_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {"train/bicycle/a.png": png(2), "train/motorcycle/b.png": png(3), "test/bicycle/held-back.png": png(4)}
     source, reviews = write_folder(tmp_path / "in", files), tmp_path / "labels"
-    same = io.BytesIO()
-    Image.open(io.BytesIO(png(50))).save(same, "WEBP", lossless=True)
-    for content, suffix in ((png(2), "png"), (png(4), "png"), (png(50), "png"), (same.getvalue(), "webp")):
+    same = encoded(noise(32, 32, 50), "WEBP", lossless=True)
+    for content, suffix in ((png(2), "png"), (png(4), "png"), (png(50), "png"), (same, "webp")):
         write_review(reviews, "bicycle", content, suffix)
     write_review(reviews, "bicycle", b"no image")
     (reviews / f"{write_review(reviews, 'bicycle', png(51))}.png").unlink()
@@ -360,19 +357,18 @@ def test_the_command_says_which_reviewed_images_joined(tmp_path: Path, capsys: p
         assert main(command) == 0
         said, named = capsys.readouterr()
         assert (
-            "2 of 6 reviewed images joined; 1 are test images; 1 show the same as another reviewed one; "
-            "2 cannot be used (named below)\n"
+            "2 of 6 reviewed images joined; 1 are test images; 1 are duplicates of another reviewed image; "
+            "2 are unusable (named below)\n"
         ) in said
-        assert named.count("left out labels/") == 2
+        assert named.count("skipped labels/") == 2
 
 
 def test_of_two_reviews_of_the_same_picture_the_newest_counts(tmp_path: Path) -> None:
     archive, reviews = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
-    old, new = png(50), io.BytesIO()
-    Image.open(io.BytesIO(old)).save(new, "WEBP", lossless=True)
+    old, new = png(50), encoded(noise(32, 32, 50), "WEBP", lossless=True)
     write_review(reviews, "bicycle", old, reviewed_at="2026-11-23T09:00:00+00:00")
     # By the clock on the wall it looks the older one.
-    write_review(reviews, "motorcycle", new.getvalue(), "webp", reviewed_at="2026-11-23T08:30:00-05:00")
+    write_review(reviews, "motorcycle", new, "webp", reviewed_at="2026-11-23T08:30:00-05:00")
     counts = run(tmp_path / "out", archive, reviews=reviews).counts["train"]
     assert (counts["bicycle"], counts["motorcycle"]) == (3, 4)
 
@@ -380,9 +376,7 @@ def test_of_two_reviews_of_the_same_picture_the_newest_counts(tmp_path: Path) ->
 def test_every_format_that_the_workflow_reads_can_be_staged(tmp_path: Path) -> None:
     archive, reviews = write_cifar(tmp_path / "c.tar.gz"), tmp_path / "labels"
     for seed, (suffix, name) in enumerate({"jpg": "JPEG", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF"}.items()):
-        file = io.BytesIO()
-        Image.open(io.BytesIO(png(60 + seed))).save(file, name)
-        write_review(reviews, "bicycle", file.getvalue(), suffix)
+        write_review(reviews, "bicycle", encoded(noise(32, 32, 60 + seed), name), suffix)
     manifest = run(tmp_path / "out", archive, reviews=reviews)
     assert manifest.counts["train"]["bicycle"] == 7 and manifest.unreadable == []
     # train.py knows by the origin's ending which images carry the marks of compression.
@@ -414,8 +408,8 @@ def test_reviews_that_cannot_be_trusted_are_left_out_and_named(tmp_path: Path) -
     manifest = run(tmp_path / "out", archive, reviews=reviews)
     assert manifest.counts["train"]["bicycle"] == 3
     left_out = "\n".join(manifest.unreadable)
-    assert f"{changed}.png: it is not the image that was reviewed" in left_out
-    assert f"{lost}.png: there is a review of it, but no image" in left_out
+    assert f"{changed}.png: the image has changed since the review" in left_out
+    assert f"{lost}.png: it was reviewed, but the image is missing" in left_out
     assert all(f"{name}.json" in left_out for name in (outside, "0" * 16, "1" * 16))
 
 
@@ -426,7 +420,7 @@ def test_reviews_with_a_label_that_nobody_learns_are_refused(
     write_review(reviews, "pickup_truck", png(50))
     command = ["stage", "--source", str(archive), "--out", str(tmp_path / "out"), "--labels", str(reviews)]
     assert main(command) == 1
-    assert "pickup_truck; the labels are bicycle, motorcycle, and neither" in capsys.readouterr().err
+    assert "pickup_truck; expected bicycle, motorcycle or neither" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main([*command, "--labels", "bicycle,motorcycle,pickup_truck"]) == 0
     assert "4 pickup_truck" in capsys.readouterr().out
@@ -446,7 +440,7 @@ def test_reviews_are_read_from_s3_and_left_as_they_are(tmp_path: Path, monkeypat
         manifest = run(tmp_path / "out", archive, reviews="s3://images/labels")
         run(tmp_path / "out", archive, reviews="s3://images/labels/")
         assert {i["Key"]: i["LastModified"] for i in s3.list_objects_v2(Bucket="images")["Contents"]} == before
-        with pytest.raises(CommandError, match="s3://images/nothing holds no reviews"):
+        with pytest.raises(CommandError, match="s3://images/nothing contains no reviews"):
             ReviewedSource("s3://images/nothing")
     assert manifest.counts["train"]["motorcycle"] == 23
     origins = {entry.source for entry in manifest.images if "reviewed" in entry.path}

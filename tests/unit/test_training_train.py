@@ -22,11 +22,15 @@ from tests.stack import HANG_SECONDS, wait_for  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.dataset.sources import Source  # noqa: E402
 from training.dataset.staging import stage  # noqa: E402
-from training.fit.augment import augment, compress, textures  # noqa: E402
+from training.fit.augment import augment, compress, synthetic_negatives  # noqa: E402
+from training.fit.calibration import Calibration, cross_fit, fit_calibration, probabilities  # noqa: E402
+from training.fit.data import assign_folds, find_background_classes  # noqa: E402
+from training.fit.loop import lr_factor  # noqa: E402
 from training.fit.muon import orthogonalise  # noqa: E402
-from training.fit.network import Calibration, Network, ServedModel, collapse, probabilities  # noqa: E402
+from training.fit.network import ResidualNetwork, merge_background  # noqa: E402
 from training.fit.recipe import Recipe  # noqa: E402
-from training.fit.train import _calibrate, _cross_fitted, _deal, _kinds, _rate, train  # noqa: E402
+from training.fit.served import ServedModel  # noqa: E402
+from training.fit.train import train  # noqa: E402
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 SMALL = Recipe(
@@ -34,12 +38,12 @@ SMALL = Recipe(
     epochs=6,
     widths=(8, 16, 16),
     batch_size=16,
-    others_per_batch=8,
-    textures_per_batch=2,
-    colour_share=0.0,
-    grey_share=0.0,
+    background_per_batch=8,
+    synthetic_per_batch=2,
+    colour_probability=0.0,
+    grey_probability=0.0,
     folds=2,
-    averaging_decay=0.8,
+    ema_decay=0.8,
 )
 
 
@@ -120,7 +124,7 @@ def test_without_other_images_the_probabilities_sum_to_one(staged: Path, tmp_pat
     [
         ("parent", signal.SIGINT, "error: interrupted"),
         ("parent", signal.SIGKILL, ""),
-        ("child", signal.SIGKILL, "error: a process that trained was ended"),
+        ("child", signal.SIGKILL, "error: a training process was ended"),
     ],
 )
 def test_when_a_process_is_ended_all_are(
@@ -160,7 +164,7 @@ def _trains(pid: int) -> bool:
         return False
 
 
-def test_one_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_fold_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["train", "--folds", "1"])
     assert "'1' is not a whole number of at least 2" in capsys.readouterr().err
@@ -169,21 +173,22 @@ def test_one_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_changed_image_is_noticed(staged: Path, tmp_path: Path) -> None:
     stage([Source(staged.parent / "in")], list(COLOURS), tmp_path / "copy")
     (tmp_path / "copy/train/red/0.png").write_bytes(b"other")
-    with pytest.raises(CommandError, match=r"red/0\.png is missing or is not the staged image"):
+    with pytest.raises(CommandError, match=r"red/0\.png is missing or has changed since it was staged"):
         train(tmp_path / "copy", tmp_path / "model.onnx", SMALL, 0, 0.95, 0.95)
 
 
 def test_the_mirror_image_gets_the_same_answer() -> None:
     torch.manual_seed(0)
-    served = ServedModel(Network(5, (8, 16, 16)), 2, Calibration(0.7, 1.2, -0.3)).eval()
+    served = ServedModel(ResidualNetwork(5, (8, 16, 16)), 2, Calibration(0.7, 1.2, -0.3)).eval()
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     assert torch.allclose(served(images), served(images.flip(2)), atol=1e-6)
 
 
 def test_whitening_makes_patches_uncorrelated() -> None:
+    torch.manual_seed(0)
     images = torch.rand(50, 3, 32, 32).cumsum(dim=2).cumsum(dim=3) / 400
-    network = Network(2, (8, 16, 16))
-    network.set_whitening(images)
+    network = ResidualNetwork(2, (8, 16, 16))
+    network.prepare(images)
     outputs = network.whiten(images - 0.5)[:, :12].transpose(0, 1).flatten(1)
     correlation = torch.corrcoef(outputs) - torch.eye(12)
     assert correlation.abs().max() < 0.05
@@ -212,7 +217,7 @@ def test_augmentation_changes_images_repeatably_and_keeps_their_range() -> None:
 def test_images_that_were_never_compressed_are_compressed_once_more_than_the_others() -> None:
     images = torch.randint(0, 256, (20, 32, 32, 3), dtype=torch.uint8)
     compressed = torch.arange(20) < 10
-    never = dataclasses.replace(Recipe(), jpeg_share=0.0)
+    never = dataclasses.replace(Recipe(), jpeg_probability=0.0)
     x = (compress(images, compressed, never, torch.Generator().manual_seed(5)) * 255).round()
     same = (x == images.permute(0, 3, 1, 2)).flatten(1).all(dim=1)
     assert torch.equal(same, compressed)
@@ -221,46 +226,49 @@ def test_images_that_were_never_compressed_are_compressed_once_more_than_the_oth
     assert 0 < changed[compressed].sum() < 10
 
 
-def test_textures_are_made_of_the_images() -> None:
+def test_synthetic_negatives_are_made_of_the_images() -> None:
     shades = torch.linspace(0, 1, 30).view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
-    result = textures(shades, torch.Generator().manual_seed(0))
+    result = synthetic_negatives(shades, torch.Generator().manual_seed(0))
     assert result.shape == shades.shape
     assert torch.isclose(result.flatten()[:, None], shades[:, 0, 0, 0], atol=1e-5).any(dim=1).all()
     assert not torch.equal(result, shades)
 
 
-def test_the_parts_are_stratified() -> None:
+def test_the_folds_are_stratified() -> None:
     targets = torch.tensor([0] * 20 + [1] * 40 + [2] * 102)
-    part = _deal(targets, 2, 5, torch.Generator().manual_seed(0))
-    counts = [torch.bincount(part[targets == target]).tolist() for target in range(3)]
+    fold = assign_folds(targets, 2, 5, torch.Generator().manual_seed(0))
+    counts = [torch.bincount(fold[targets == target]).tolist() for target in range(3)]
     assert counts == [[4] * 5, [8] * 5, [21, 21, 20, 20, 20]]
-    assert not torch.equal(part[:20], _deal(targets, 2, 5, torch.Generator().manual_seed(1))[:20])
+    assert not torch.equal(fold[:20], assign_folds(targets, 2, 5, torch.Generator().manual_seed(1))[:20])
 
 
 def test_every_label_is_seen_in_training_and_in_validation() -> None:
-    assert _deal(torch.tensor([0, 0, 1, 1]), 2, 5, torch.Generator()).view(2, 2).sort().values.tolist() == [[0, 1]] * 2
+    assert (
+        assign_folds(torch.tensor([0, 0, 1, 1]), 2, 5, torch.Generator()).view(2, 2).sort().values.tolist()
+        == [[0, 1]] * 2
+    )
     with pytest.raises(CommandError, match="at least two training images"):
-        _deal(torch.tensor([0, 0, 1]), 2, 5, torch.Generator())
+        assign_folds(torch.tensor([0, 0, 1]), 2, 5, torch.Generator())
 
 
-def test_kinds_of_other_things_come_from_their_names() -> None:
+def test_background_classes_come_from_file_names() -> None:
     def entries(label: str, *names: str) -> list[Entry]:
         return [Entry(f"train/{label}/{name}.png", label, "train", "", "") for name in names]
 
     others = entries("neither", "cat_0", "cat_1", "aquarium_fish_train_3", "aquarium_fish_test_4", "dog_5", "x")
-    small = dataclasses.replace(SMALL, least_of_a_kind=2)
-    assert _kinds(entries("red", "a_1", "a_2") + others, small).tolist() == [0, 0, 2, 2, 1, 1, 0, 0]
-    assert _kinds(others[:4], small).tolist() == [1, 1, 0, 0]
-    assert _kinds(others, dataclasses.replace(small, most_kinds=0)).tolist() == [0] * 6
+    small = dataclasses.replace(SMALL, min_background_class=2)
+    assert find_background_classes(entries("red", "a_1", "a_2") + others, small).tolist() == [0, 0, 2, 2, 1, 1, 0, 0]
+    assert find_background_classes(others[:4], small).tolist() == [1, 1, 0, 0]
+    assert find_background_classes(others, dataclasses.replace(small, max_background_classes=0)).tolist() == [0] * 6
 
 
-def test_merging_kinds_keeps_the_probabilities_of_the_labels() -> None:
+def test_merging_background_classes_keeps_the_probabilities_of_the_labels() -> None:
     logits = torch.randn(6, 9)
-    merged = collapse(logits, 2)
+    merged = merge_background(logits, 2)
     assert torch.allclose(merged.softmax(dim=1)[:, :2], logits.softmax(dim=1)[:, :2], atol=1e-6)
     # Uncalibrated, that is what is served.
     assert torch.allclose(probabilities(merged, 2, Calibration()), logits.softmax(dim=1)[:, :2], atol=1e-6)
-    assert collapse(logits, 9) is logits
+    assert merge_background(logits, 9) is logits
 
 
 def test_the_calibration_undoes_overconfidence() -> None:
@@ -270,7 +278,7 @@ def test_the_calibration_undoes_overconfidence() -> None:
     # As many of the two labels together as of the others, since that is how they are weighed.
     keep = torch.cat([(targets < 2).nonzero().flatten()[:1900], (targets == 2).nonzero().flatten()[:1900]])
     boastful, targets = logits[keep] * 3, targets[keep]
-    calibration = _calibrate(boastful, targets, 2, 1.0)
+    calibration = fit_calibration(boastful, targets, 2, 1.0)
     assert calibration.temperature == pytest.approx(3, rel=0.1)
     known = targets < 2
     answers = probabilities(boastful, 2, calibration)
@@ -278,35 +286,35 @@ def test_the_calibration_undoes_overconfidence() -> None:
     right = answers[known].argmax(dim=1) == targets[known]
     which = answers[known] / answers[known].sum(dim=1, keepdim=True)
     assert float(which.amax(dim=1).mean()) == pytest.approx(float(right.float().mean()), abs=0.02)
-    # More weight on other things makes it more cautious.
-    assert probabilities(boastful, 2, _calibrate(boastful, targets, 2, 3.0)).sum() < answers.sum()
+    # More weight on the background makes it more cautious.
+    assert probabilities(boastful, 2, fit_calibration(boastful, targets, 2, 3.0)).sum() < answers.sum()
 
 
 def test_the_calibration_stays_finite_without_errors_and_without_others() -> None:
     targets = torch.tensor([0] * 10 + [1] * 10 + [2] * 20)
     perfect = torch.nn.functional.one_hot(targets, 3).float() * 5
-    answers = probabilities(perfect, 2, _calibrate(perfect, targets, 2, 0.5))
+    answers = probabilities(perfect, 2, fit_calibration(perfect, targets, 2, 0.5))
     assert answers.isfinite().all()
     assert (answers[:20].amax(dim=1) > 0.8).all()
     assert (answers[20:].amax(dim=1) < 0.2).all()
-    alone = probabilities(perfect[:20, :2], 2, _calibrate(perfect[:20, :2], targets[:20], 2, 0.5))
+    alone = probabilities(perfect[:20, :2], 2, fit_calibration(perfect[:20, :2], targets[:20], 2, 0.5))
     assert torch.allclose(alone.sum(dim=1), torch.ones(20))
 
 
 def test_the_calibration_of_the_figures_has_not_seen_their_images() -> None:
     torch.manual_seed(0)
-    logits, targets, part = torch.randn(90, 3), torch.arange(90) % 3, torch.arange(90) // 3 % 5
-    before = _cross_fitted(logits, targets, part, 2, 0.5)
-    first = part == 0
-    # Wrong answers in one part change the answers to all others, and none of its own.
+    logits, targets, fold = torch.randn(90, 3), torch.arange(90) % 3, torch.arange(90) // 3 % 5
+    before = cross_fit(logits, targets, fold, 2, 0.5)
+    first = fold == 0
+    # Wrong labels in one fold change the probabilities of all other folds, and none of its own.
     changed = targets.where(~first, (targets + 1) % 2)
-    after = _cross_fitted(logits, changed, part, 2, 0.5)
+    after = cross_fit(logits, changed, fold, 2, 0.5)
     assert torch.equal(before[first], after[first])
     assert (before[~first] != after[~first]).any(dim=1).all()
 
 
-def test_the_rate_rises_then_falls_to_zero() -> None:
-    rates = [_rate(step / 100, 0.15) for step in range(101)]
+def test_the_learning_rate_rises_then_falls_to_zero() -> None:
+    rates = [lr_factor(step / 100, 0.15) for step in range(101)]
     assert rates[0] == 0
     assert max(rates) == rates[15] == 1
     assert rates[-1] == 0

@@ -255,7 +255,7 @@ def test_the_longest_cause_is_kept(stage: Stage) -> None:
     definition["States"]["Serialize"] = {
         "Type": "Pass",
         "Result": {"Error": "X" * 256, "Cause": cause},
-        "Next": "Find address",
+        "Next": "Check input type",
     }
     workflow = stage.variant("talkative", json.dumps(definition))
     execution = stage.rehearsal.execute(workflow, {**EVENT, "s3_key": "k" * 1024})

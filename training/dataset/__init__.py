@@ -1,1 +1,1 @@
-"""Collect labelled images, and stage them for training."""
+"""Collect labelled images and stage them for training."""

@@ -1,4 +1,4 @@
-"""Download a file once: resumed when it was cut off, and trusted only after its checksum."""
+"""Download a file once, resume after an interruption, and verify its checksum."""
 
 import errno
 import hashlib
@@ -16,17 +16,17 @@ from common.progress import progress
 ATTEMPTS = 5
 _BLOCK = 1 << 20
 _TIMEOUT_SECONDS = 30
-# Answers that a later attempt can change; other 4xx codes will stay what they are.
-_TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+# Status codes that a later attempt can change; other 4xx codes are permanent.
+_RETRY = {408, 425, 429, 500, 502, 503, 504}
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def download(url: str, folder: Path, algorithm: str, digest: str, pause_seconds: float = 1.0) -> Path:
-    """Fetch a file into a folder, unless it is there already.
+    """Download a file into a folder, unless it exists there.
 
-    What has arrived is kept in ``NAME.part``; a later attempt or a later run asks only for the rest (HTTP
-    Range), and starts afresh where the server ignores that.
+    Received data is kept in ``NAME.part``; a later attempt or run requests only the rest (HTTP Range), and starts
+    again if the server ignores that.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def download(url: str, folder: Path, algorithm: str, digest: str, pause_seconds:
     Raises
     ------
     CommandError
-        The server refused, every attempt failed, the checksum is another one twice, or the file cannot be written.
+        The server refused, every attempt failed, the checksum was wrong twice, or the file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / url.rsplit("/", 1)[-1]
@@ -63,9 +63,9 @@ def download(url: str, folder: Path, algorithm: str, digest: str, pause_seconds:
             _fetch(url, part)
         except urllib.error.HTTPError as error:
             problem = f"the server answered {error.code} {error.reason}"
-            if error.code == 416 and part.exists():  # the part is longer than the file: it belongs to something else
+            if error.code == 416 and part.exists():  # the part is longer than the file, so it belongs to another one
                 part.unlink()
-            elif error.code not in _TRY_AGAIN:
+            elif error.code not in _RETRY:
                 break
             continue
         except (OSError, http.client.HTTPException) as error:
@@ -73,39 +73,39 @@ def download(url: str, folder: Path, algorithm: str, digest: str, pause_seconds:
             if _is_permanent(error):
                 break
             continue
-        except ValueError as error:  # no address
+        except ValueError as error:  # not a URL
             problem = str(error)
             break
         found = _hash(part, algorithm)
         if found == digest:
             return part.replace(target)
         part.unlink()
-        problem = f"its {algorithm} is {found}, but {digest} was expected"
+        problem = f"its {algorithm} is {found}, expected {digest}"
         wrong += 1
-        # A resumed part may come from an older file, or a proxy may have cut it: one attempt from nothing is worth it.
+        # A resumed part may come from an older file, or a proxy may have cut it: start again once.
         if wrong == 2:
             break
     raise CommandError(f"could not download {url}: {problem}; try again, or give a local copy with --source PATH")
 
 
 def _is_permanent(error: OSError | http.client.HTTPException) -> bool:
-    """Tell what a later attempt will not change: a wrong address or certificate, and the disk's own errors."""
+    """Return whether an error will not go away: a wrong address or certificate, or a disk error."""
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(reason, ssl.SSLCertVerificationError | http.client.InvalidURL):
         return True
     if isinstance(reason, socket.gaierror):
         return reason.errno == socket.EAI_NONAME
-    # The network's errors have no file name, apart from a full disk's, which has none either.
+    # Network errors have no file name; errors of a full disk have none either.
     return isinstance(reason, OSError) and (reason.filename is not None or reason.errno in _DISK)
 
 
 def _fetch(url: str, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-        if answer.status != 206:
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+        if response.status != 206:
             have = 0
-        length = answer.headers.get("Content-Length", "")
+        length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdecimal() else None
         with (
             part.open("r+b" if have else "wb") as file,
@@ -113,7 +113,7 @@ def _fetch(url: str, part: Path) -> None:
         ):
             file.seek(have)
             advance(have)
-            while block := answer.read(_BLOCK):
+            while block := response.read(_BLOCK):
                 file.write(block)
                 advance(len(block))
                 have += len(block)

@@ -1,4 +1,4 @@
-"""Images that people have labelled in review: ``{hash}.json``, each beside the image that it is about.
+"""Images that reviewers have labelled: ``{hash}.json``, each beside its image.
 
 ``python -m operations review`` writes them; ``docs/review.md`` has the fields.
 """
@@ -17,7 +17,7 @@ from common.errors import CommandError
 from common.progress import progress
 from training.dataset.sources import SourceImage
 
-#: Reads from S3 at a time; each waits for the network nearly all of its time.
+#: Concurrent reads from S3; each mostly waits for the network.
 THREADS = 16
 _RECORD = re.compile(r"[0-9a-f]{16}\.json")
 _IMAGE = re.compile(r"[0-9a-f]{16}\.(jpg|png|webp|gif|bmp|tiff)")
@@ -34,7 +34,7 @@ class ReviewedSource:
     Attributes
     ----------
     left_out : list of str
-        Records and images that cannot be used, with the reason; complete once `images` has been read to its end.
+        Unusable records and images, with the reason; complete after `images` has been read to its end.
 
     Raises
     ------
@@ -54,14 +54,14 @@ class ReviewedSource:
             self._open_folder(Path(place))
         names = [name for name in self._contents if _RECORD.fullmatch(name)]
         if not names:
-            raise CommandError(f"{place} holds no reviews; python -m operations review prints where it writes them")
+            raise CommandError(f"{place} contains no reviews; python -m operations review prints where it writes them")
         records = []
         for name, content in self._read_all(names, "read reviews"):
             try:
                 records.append(_parse(name, content))
             except ValueError as error:
                 self.left_out.append(f"{self.name}/{name}: {error}")
-        # The newest first: of two that are about the same picture, it is the one that counts.
+        # Newest first: it counts if an image was reviewed twice.
         self._records = sorted(records, key=lambda record: record["reviewed_at"], reverse=True)
 
     def _open_folder(self, folder: Path) -> None:
@@ -71,7 +71,7 @@ class ReviewedSource:
         self._read = lambda name: (folder / name).read_bytes()
 
     def _open_s3(self, place: str) -> None:
-        # Imported late: stage works on folders where boto3 is not installed.
+        # Imported late, because stage works on folders without boto3.
         import boto3
 
         from common.storage import parse_s3
@@ -91,29 +91,29 @@ class ReviewedSource:
         return hashlib.sha256(listing.encode()).hexdigest()
 
     def classes(self) -> set[str]:
-        """Name every label that a person has given."""
+        """Return every label that a reviewer has given."""
         return {record["label"] for record in self._records}
 
     def images(self) -> Iterator[SourceImage]:
-        """Read every image whose content is the one that was reviewed, the newest review first."""
+        """Read every image whose content has not changed since the review, newest review first."""
         records = {record["image"]: record for record in self._records}
         there = [name for name in records if name in self._contents]
         self.left_out += [
-            f"{self.name}/{name}: there is a review of it, but no image" for name in records.keys() - there
+            f"{self.name}/{name}: it was reviewed, but the image is missing" for name in records.keys() - there
         ]
         for name, content in self._read_all(there, "read reviewed images"):
             record = records[name]
             if hashlib.sha256(content).hexdigest() != record["sha256"]:
-                self.left_out.append(f"{self.name}/{name}: it is not the image that was reviewed (SHA-256 differs)")
+                self.left_out.append(f"{self.name}/{name}: the image has changed since the review (SHA-256 differs)")
                 continue
-            # Of a name without an underscore, training makes no kind of other things.
+            # Without an underscore in its name, training gives it no background class.
             stem = f"reviewed-{record['sha256'][:16]}"
             origin = f"{self.name}/{name}"
             yield SourceImage(record["label"], self.split, stem, origin, content, reviewed=True)
 
     def _read_all(self, names: list[str], what: str) -> Iterator[tuple[str, bytes]]:
         with progress(what, len(names), "files") as advance, ThreadPoolExecutor(THREADS) as pool:
-            # In batches, so that not all of them are in memory before the first is used.
+            # In batches, to limit the memory.
             for start in range(0, len(names), THREADS):
                 batch = names[start : start + THREADS]
                 yield from zip(batch, pool.map(self._read, batch), strict=True)
@@ -121,20 +121,20 @@ class ReviewedSource:
 
 
 def _is_review(name: str) -> bool:
-    """Tell records and their images from whatever else systems leave in a folder."""
+    """Return whether a file is a record or its image, and not something that a system left in the folder."""
     return bool(_RECORD.fullmatch(name) or _IMAGE.fullmatch(name))
 
 
 def _parse(name: str, content: bytes) -> dict[str, Any]:
-    """Parse a record; a ValueError says what is wrong with it."""
+    """Parse a record; raise a ValueError with the reason if it is invalid."""
     record = json.loads(content)
     if not isinstance(record, dict):
-        raise ValueError("not a review: it is no JSON object")
+        raise ValueError("not a review: not a JSON object")
     for field in ("label", "image", "sha256", "reviewed_at"):
         if not isinstance(record.get(field), str):
             raise ValueError(f"not a review: {field} is missing")
     stem = Path(name).stem
     if not (_IMAGE.fullmatch(record["image"]) and record["image"].startswith(stem) and record["sha256"][:16] == stem):
-        raise ValueError(f"its image should be {stem}.jpg (.png, …) with a SHA-256 that begins so")
+        raise ValueError(f"its image must be {stem}.jpg (.png, …), named after the beginning of its SHA-256")
     record["reviewed_at"] = datetime.datetime.fromisoformat(record["reviewed_at"]).astimezone(datetime.UTC)
     return record

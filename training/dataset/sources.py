@@ -1,6 +1,6 @@
-"""Where images come from: the CIFAR-100 binary archive, folders and tar files of class folders.
+"""Sources of images: the CIFAR-100 binary archive, folders and tar files of class folders.
 
-Nothing is unpickled, and no archive member is ever written to disk under a name of its own.
+Nothing is unpickled, and archive members are not extracted to disk.
 """
 
 import gzip
@@ -24,7 +24,7 @@ from common.folders import Found, FoundImage, Scan, Skipped, check_spelling, fin
 from training.dataset.download import download
 
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
-# Published beside the archive on the CIFAR home page.
+# Published on the CIFAR home page.
 CIFAR_MD5 = "03b5dce01913d631647c71ecec9e9cb8"
 DEFAULT_SOURCE = f"{CIFAR_URL}#md5={CIFAR_MD5}"
 
@@ -40,7 +40,7 @@ class SourceImage:
     """One image of a source.
 
     ``content`` is a whole image file, or an array (height, width, 3) of uint8. ``stem`` names it inside its
-    class, ``origin`` inside its source. ``reviewed``: a person has said of just this image what it shows.
+    class, ``origin`` inside its source. ``reviewed``: a reviewer has labelled this image.
     """
 
     class_name: str
@@ -65,12 +65,12 @@ class Source:
     Attributes
     ----------
     left_out : list of str
-        Images that cannot be read, with the reason; complete once `images` has been read to its end.
+        Images that cannot be read, with the reason; complete after `images` has been read to its end.
 
     Raises
     ------
     CommandError
-        There is no such path, or it is neither a folder nor a tar file.
+        The path does not exist, or is neither a folder nor a tar file.
     """
 
     def __init__(self, path: Path, split: str | None = None) -> None:
@@ -115,12 +115,12 @@ class Source:
         return whole.hexdigest()
 
     def find(self, labels: Sequence[str]) -> Found:
-        """Find the images and their classes; those of a CIFAR-100 archive have no names, and are not listed.
+        """Find the images and their classes; those of a CIFAR-100 archive have no names and are not listed.
 
         Raises
         ------
         CommandError
-            As `common.folders.find`.
+            As for `common.folders.find`.
         """
         if self._cifar_names:
             check_spelling(self._cifar_names, labels, self.name)
@@ -128,11 +128,11 @@ class Source:
         return find(self._scan, labels, self.name, self.path if self.path.is_dir() else None)
 
     def classes(self, labels: Sequence[str]) -> set[str]:
-        """Name every class that the source holds."""
+        """Return every class of the source."""
         return set(self._cifar_names) or {image.class_name for image in self.find(labels).images}
 
     def images(self, labels: Sequence[str]) -> Iterator[SourceImage]:
-        """Read every image, in an order that does not change between runs."""
+        """Read every image, in the same order in every run."""
         if self._cifar_names:
             yield from self._cifar_images()
             return
@@ -148,7 +148,7 @@ class Source:
                     continue
                 try:
                     file = tar.extractfile(member)
-                except (KeyError, RecursionError):  # a link to what is not there, or to itself
+                except (KeyError, RecursionError):  # a link to a missing member, or to itself
                     file = None
                 if file:
                     yield self._class_image(named, file.read())
@@ -165,10 +165,10 @@ class Source:
         try:
             with tarfile.open(self.path, "r:*") as tar:
                 yield tar
-        # A cut archive shows only when its end is reached, and each compression has an error of its own.
+        # A truncated archive shows only at its end, and each compression has its own error class.
         except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
             place = printable(str(self.path))
-            raise CommandError(f"source {place} is not a whole tar file (plain, gz, bz2 or xz): {error}") from error
+            raise CommandError(f"source {place} is not a complete tar file (plain, gz, bz2 or xz): {error}") from error
 
     def _cifar_images(self) -> Iterator[SourceImage]:
         names = self._cifar_names
@@ -179,7 +179,7 @@ class Source:
                     continue
                 if member.size % _RECORD:
                     raise CommandError(
-                        f"{self.path}: {member.name} has {member.size} bytes, which is no multiple of the "
+                        f"{self.path}: {member.name} has {member.size} bytes, not a multiple of the "
                         f"{_RECORD} bytes of a CIFAR-100 record"
                     )
                 own_split = PurePosixPath(name).stem
@@ -200,13 +200,13 @@ class Source:
 
 
 def open_source(text: str, cache: Path) -> Source:
-    """Find a source by what the user typed, downloading it when it is a URL.
+    """Open a source, after downloading it if it is a URL.
 
     Parameters
     ----------
     text : str
-        ``PATH`` or ``URL#md5=HEX`` or ``URL#sha256=HEX``, with ``@train`` or ``@test`` behind it to put all
-        its images into that split.
+        ``PATH`` or ``URL#md5=HEX`` or ``URL#sha256=HEX``, followed by ``@train`` or ``@test`` to put all its
+        images into that split.
     cache : pathlib.Path
         Folder for downloads.
 

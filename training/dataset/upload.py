@@ -1,4 +1,4 @@
-"""Copy a staged folder to S3, in parallel, leaving alone what is there already."""
+"""Copy a staged folder to S3 in parallel, skipping unchanged objects."""
 
 import base64
 import hashlib
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 THREADS = 16
-# How many failed objects an error names before it only counts them.
+# An error message names this many failed objects, and counts the others.
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """How many objects were sent, and how many were there with the same content."""
+    """How many objects were sent, and how many already had the same content."""
 
     sent: int
     unchanged: int
 
 
 def upload(folder: Path, bucket: str, prefix: str) -> Uploaded:
-    """Copy every staged image, then the manifest, so that a manifest in S3 never promises what is not there.
+    """Copy every staged image, then the manifest, so that all images of a manifest in S3 exist.
 
     Parameters
     ----------
     folder : pathlib.Path
         Written by `training.dataset.staging.stage`.
     bucket, prefix : str
-        Where to; an empty prefix is the bucket's root.
+        The destination; an empty prefix is the root of the bucket.
 
     Raises
     ------
@@ -92,8 +92,8 @@ def _send(s3: "S3Client", bucket: str, key: str, path: Path, present: dict[str, 
     content = path.read_bytes()
     checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
     if key in present:
-        # An ETag is the content's MD5, except under KMS encryption: there the stored checksum decides, at the
-        # price of one request.
+        # An ETag is the MD5 of the content, except under KMS encryption: then the stored checksum decides, which takes
+        # one request.
         if present[key] == hashlib.md5(content, usedforsecurity=False).hexdigest():
             return False
         head = s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")

@@ -5,16 +5,17 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.plots import FAINT, FIRST, INK, SECOND, SOFT, STYLE, to_svg
-from training.evaluation.metrics import wilson
+from training.evaluation.intervals import wilson
 from training.evaluation.robustness import CORRUPTIONS, describe
 
 
-def reliability(figures: dict[str, Any], key: str) -> str:
-    """Draw the share that was right over the confidence, with the number of images in each bin below."""
+def reliability(figures: dict[str, Any], key: str) -> Markup:
+    """Draw the accuracy over the confidence, with the number of images in each bin below."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
         figure = Figure(figsize=(4.8, 4.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -25,7 +26,7 @@ def reliability(figures: dict[str, Any], key: str) -> str:
         ends = np.array([wilson(round(each["accuracy"] * each["n"]), each["n"]) for each in bins])
         upper.vlines(x, ends[:, 0], ends[:, 1], color=FIRST, linewidth=1.2)
         upper.plot(x, y, "o", color=FIRST, markersize=6, label="bin, with its 95% interval")
-        upper.set(ylabel="share that was right", ylim=(-0.02, 1.04), xlim=(0, 1.01))
+        upper.set(ylabel="accuracy", ylim=(-0.02, 1.04), xlim=(0, 1.01))
         figure.legend(loc="outside upper left")  # inside it would cover intervals
         width = bins[0]["to"] - bins[0]["from"]
         bars = lower.bar([each["from"] for each in bins], [each["n"] for each in bins], 0.92 * width, align="edge")
@@ -38,8 +39,8 @@ def reliability(figures: dict[str, Any], key: str) -> str:
         return to_svg(figure, "Reliability diagram")
 
 
-def risk_coverage(figures: dict[str, Any], threshold: float, key: str) -> str:
-    """Draw the share of wrong answers among those that pass, over the share of images that passes."""
+def risk_coverage(figures: dict[str, Any], threshold: float, key: str) -> Markup:
+    """Draw the fraction of wrong predictions among those that pass, over the fraction of images that pass."""
     points = np.array(figures["risk_coverage"])
     passing = np.round(points[:, 1] * figures["n"]).astype(int)
     right = np.round(points[:, 2] * passing).astype(int)
@@ -52,39 +53,41 @@ def risk_coverage(figures: dict[str, Any], threshold: float, key: str) -> str:
         marks = [(threshold, "o", FIRST, f"threshold in use, {threshold:g}")]
         if figures["advice"]["threshold"] is not None:
             advised = figures["advice"]["threshold"]
-            marks.append((advised, "s", SECOND, f"advised threshold, {advised:g}"))
+            marks.append((advised, "s", SECOND, f"recommended threshold, {advised:g}"))
         for value, marker, colour, text in marks:
             if (passes := points[:, 0] >= value).any():
                 x, y = points[passes][-1, 1:]
                 axes.plot(x, 1 - y, marker, color=colour, markersize=10, fillstyle="none", mew=2.2, label=text)
-        axes.set(xlabel="coverage: share of images that passes", ylabel="risk: share of those that is wrong")
+        axes.set(xlabel="coverage: fraction of images that pass", ylabel="risk: fraction of those that are wrong")
         axes.set(xlim=(0, 1.03), ylim=(-0.01, max(0.2, 1.5 * float(1 - points[:, 2].min()))))
         axes.legend(loc="upper right")
         return to_svg(figure, "Risk-coverage curve")
 
 
-def histogram(labelled: npt.NDArray[np.floating], others: npt.NDArray[np.floating], threshold: float, key: str) -> str:
-    """Draw how confident the model is on images with a label, and on others."""
+def histogram(
+    labelled: npt.NDArray[np.floating], background: npt.NDArray[np.floating], threshold: float, key: str
+) -> Markup:
+    """Draw the confidence on images with a label, and on background images."""
     edges = np.linspace(0, 1, 21)
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
         figure = Figure(figsize=(4.8, 4.4), layout="constrained")
         axes = figure.subplots()
         for values, colour, hatch, text in (
             (labelled, FIRST, "", f"with a label ({len(labelled)})"),
-            (others, SECOND, "////", f"of other things ({len(others)})"),
+            (background, SECOND, "////", f"background ({len(background)})"),
         ):
             if len(values):
                 share = np.histogram(values, edges)[0] / len(values)
                 axes.stairs(share, edges, fill=True, color=colour, alpha=0.35 if not hatch else 0.0, linewidth=0)
                 axes.stairs(share, edges, color=colour, linewidth=1.6, hatch=hatch, label=text)
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.2, label=f"threshold, {threshold:g}")
-        axes.set(xlabel="highest probability of a label", ylabel="share of the images", xlim=(0, 1.01))
+        axes.set(xlabel="highest probability of a label", ylabel="fraction of images", xlim=(0, 1.01))
         figure.legend(loc="outside upper left")  # inside it would cover the bars or the threshold
         return to_svg(figure, "Histogram of confidence")
 
 
-def robustness(figures: dict[str, Any], name: str, key: str) -> str:
-    """Draw what one kind of damage does, from none to severe."""
+def robustness(figures: dict[str, Any], name: str, key: str) -> Markup:
+    """Draw the effect of one corruption, from none to severe."""
     rows = [row for row in figures["robustness"] if row["corruption"] in ("none", name)]
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
         figure = Figure(figsize=(3.6, 2.5), layout="constrained")

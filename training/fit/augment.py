@@ -1,4 +1,4 @@
-"""Augmentation: the same for images of a label and of other things, so that file formats are no clue."""
+"""Augmentation: the same for labels and background, so that the file format does not predict the class."""
 
 import io
 import math
@@ -13,16 +13,16 @@ from training.fit.recipe import Recipe
 
 
 def augment(images: torch.Tensor, scenery: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Tensor:
-    """Change a batch of images at random in ways that keep what they show.
+    """Change a batch of images at random, without changing their class.
 
     Parameters
     ----------
     images : torch.Tensor
         Shape (n, 3, edge, edge), float32, values 0 to 1.
     scenery : torch.Tensor
-        Shape (m, 3, edge, edge), m at least 1: what may surround an image that is shown smaller.
+        Shape (m, 3, edge, edge), m at least 1: images that may surround one that is shown smaller.
     recipe : Recipe
-        Shares and strengths.
+        Probabilities and strengths.
     random : torch.Generator
         Source of every random number.
 
@@ -38,17 +38,17 @@ def augment(images: torch.Tensor, scenery: torch.Tensor, recipe: Recipe, random:
 
 
 def compress(images: torch.Tensor, compressed: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Tensor:
-    """Bring images to floats, with JPEG's marks in all of them, whatever format they came in.
+    """Convert images to floats, with JPEG artefacts in all of them, whatever their file format was.
 
-    Images that have not been compressed once are now; then some of all are, once more. Otherwise the marks would
-    be a clue where one label's images are PNG files and those of other things JPEG files.
+    Images that were never compressed are compressed now, then some of all images once more. Otherwise the artefacts
+    would predict the class where a label's images are PNG files and background images are JPEG files.
 
     Parameters
     ----------
     images : torch.Tensor
         Shape (n, edge, edge, 3), dtype uint8.
     compressed : torch.Tensor
-        Shape (n,), dtype bool: the pixels came out of a JPEG file as they are.
+        Shape (n,), dtype bool: the pixels come from a JPEG file, not resized.
     recipe, random
         As for `augment`.
 
@@ -60,7 +60,7 @@ def compress(images: torch.Tensor, compressed: torch.Tensor, recipe: Recipe, ran
     pixels = images.numpy().copy()
     for jpeg, chosen, (low, high) in (
         (_first_jpeg, ~compressed, recipe.first_jpeg_quality),
-        (_jpeg, _chosen(len(images), recipe.jpeg_share, random), recipe.jpeg_quality),
+        (_jpeg, _chosen(len(images), recipe.jpeg_probability, random), recipe.jpeg_quality),
     ):
         qualities = torch.randint(low, high + 1, (len(images),), generator=random).tolist()
         for index in chosen.nonzero().flatten().tolist():
@@ -77,17 +77,17 @@ def _jpeg(pixels: bytes, edge: int, quality: int) -> bytes:
         return decoded.tobytes()
 
 
-# The images of labels come round every epoch.
+# Images with a label repeat every epoch.
 _first_jpeg = lru_cache(maxsize=1 << 15)(_jpeg)
 
 
-def textures(x: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """Make pictures of nothing in particular: strong enlargements, halves of two images, shuffled quarters.
+def synthetic_negatives(x: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    """Make images without a recognisable object: strong enlargements, halves of two images, shuffled quarters.
 
     Parameters
     ----------
     x : torch.Tensor
-        Shape (n, 3, edge, edge): images of other things.
+        Shape (n, 3, edge, edge): background images.
     random : torch.Generator
         Source of every random number.
 
@@ -125,8 +125,8 @@ def _between(low: int, high: int, random: torch.Generator) -> int:
     return int(torch.randint(low, high + 1, (), generator=random))
 
 
-def _chosen(n: int, share: float, random: torch.Generator) -> torch.Tensor:
-    return torch.rand(n, generator=random) < share
+def _chosen(n: int, probability: float, random: torch.Generator) -> torch.Tensor:
+    return torch.rand(n, generator=random) < probability
 
 
 def _drawn(n: int, low: float, high: float, random: torch.Generator) -> torch.Tensor:
@@ -140,18 +140,18 @@ def _spread(n: int, limit: float, random: torch.Generator) -> torch.Tensor:
 
 
 def _move(x: torch.Tensor, scenery: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Tensor:
-    """Mirror, rotate, shear, shift, zoom and squeeze; fill what lies outside in one of three ways."""
+    """Mirror, rotate, shear, shift, zoom and squeeze; fill the area outside in one of three ways."""
     n = len(x)
-    moved = _chosen(n, recipe.move_share, random).float()
+    moved = _chosen(n, recipe.move_probability, random).float()
     nearest, farthest = (math.log(scale) for scale in reversed(recipe.scale))
     usual = _drawn(n, farthest, nearest, random)
     far = _drawn(n, math.log(recipe.far_scale), farthest, random)
-    scale = (torch.where(_chosen(n, recipe.far_share, random), far, usual) * moved).exp()
+    scale = (torch.where(_chosen(n, recipe.far_probability, random), far, usual) * moved).exp()
     squeeze = (_spread(n, recipe.aspect, random) * moved).exp()
     angle = _spread(n, math.radians(recipe.rotation_degrees), random) * moved
     shear = _spread(n, recipe.shear, random) * moved
     mirror = torch.where(_chosen(n, 0.5, random), -1.0, 1.0)
-    # The sampling grid runs from -1 to 1, so a fraction of the edge counts double. What is small may be anywhere.
+    # The sampling grid runs from -1 to 1, so a fraction of the edge counts double. Small images may be anywhere.
     room = 2 * recipe.shift + 0.7 * (1 - scale).clamp(min=0)
     right, down = (_spread(n, 1, random) * room * moved / scale for _ in range(2))
     wide, high = 1 / (scale * squeeze), squeeze / scale
@@ -188,11 +188,11 @@ def _move(x: torch.Tensor, scenery: torch.Tensor, recipe: Recipe, random: torch.
 
 def _colour(x: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Tensor:
     n = len(x)
-    active = _chosen(n, recipe.colour_share, random).float()
+    active = _chosen(n, recipe.colour_probability, random).float()
     saturation = 1 + _spread(n, recipe.saturation, random) * active
-    saturation[_chosen(n, recipe.grey_share, random)] = 0
+    saturation[_chosen(n, recipe.grey_probability, random)] = 0
     contrast = torch.where(
-        _chosen(n, recipe.faint_share, random),
+        _chosen(n, recipe.faint_probability, random),
         _drawn(n, *recipe.faint_contrast, random),
         1 + _spread(n, recipe.contrast, random) * active,
     )
@@ -205,7 +205,7 @@ def _colour(x: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.T
 
 
 def _blur(x: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Tensor:
-    chosen = _chosen(len(x), recipe.blur_share, random)
+    chosen = _chosen(len(x), recipe.blur_probability, random)
     n = int(chosen.sum())
     if n:
         sigma = _drawn(n, 0.2, recipe.blur_sigma, random)
@@ -219,5 +219,5 @@ def _blur(x: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Ten
 
 def _noise(x: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Tensor:
     n = len(x)
-    sigma = _drawn(n, 0, recipe.noise_sigma, random) * _chosen(n, recipe.noise_share, random)
+    sigma = _drawn(n, 0, recipe.noise_sigma, random) * _chosen(n, recipe.noise_probability, random)
     return x + torch.randn(x.shape, generator=random) * sigma.view(-1, 1, 1, 1)

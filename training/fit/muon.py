@@ -1,4 +1,4 @@
-"""Muon: momentum whose update is orthogonalised, for the filters of convolutions.
+"""Muon: momentum with orthogonalised updates, for the filters of convolutions.
 
 The method is Keller Jordan's (2024, https://kellerjordan.github.io/posts/muon/); the weights are held at a
 fixed norm, as in his CIFAR-10 speed runs.
@@ -29,7 +29,7 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
     """
     x = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
-    if tall:  # the smaller Gram matrix is the cheaper one
+    if tall:  # the smaller Gram matrix is cheaper
         x = x.T
     for _ in range(_STEPS):
         gram = x @ x.T
@@ -45,7 +45,7 @@ class Muon(torch.optim.Optimizer):
     filters : iterable of torch.nn.Parameter
         Convolution weights of shape (out, in, height, width).
     lr : float
-        Step size; the weights have a norm of sqrt(out), so this is a relative change.
+        Step size; relative, since the weights have a norm of sqrt(out).
     momentum : float
         Between 0 and 1.
     """
@@ -61,9 +61,9 @@ class Muon(torch.optim.Optimizer):
                     if weight.grad is not None:
                         self._update(weight, group["lr"], group["momentum"])
 
-    def _update(self, weight: torch.nn.Parameter, rate: float, momentum: float) -> None:
+    def _update(self, weight: torch.nn.Parameter, lr: float, momentum: float) -> None:
         velocity = self.state[weight].setdefault("velocity", torch.zeros_like(weight))
         velocity.mul_(momentum).add_(weight.grad)
         ahead = weight.grad.add(velocity, alpha=momentum)
         weight.mul_(len(weight) ** 0.5 / weight.norm())
-        weight.add_(orthogonalise(ahead.flatten(1)).view_as(weight), alpha=-rate)
+        weight.add_(orthogonalise(ahead.flatten(1)).view_as(weight), alpha=-lr)

@@ -1,4 +1,4 @@
-"""Make an exported model smaller and faster: 8-bit integers in the place of 32-bit floats."""
+"""Make an exported model smaller and faster: 8-bit integers instead of 32-bit floats."""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-# The layers that take the time; what comes after the last pooling (logits, temperature, softmax) stays exact.
+# The slow layers; everything after the last pooling (logits, temperature, softmax) stays in floats.
 OPERATIONS = ["Conv", "Relu", "MaxPool", "Add"]
 LAST_POOLING = ("GlobalMaxPool", "ReduceMax")
 BATCH = 64
@@ -33,14 +33,14 @@ class _Reader(CalibrationDataReader):
 
 
 def quantise(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Replace an ONNX file by its static int8 form: per-channel weights, activations between their extremes.
+    """Replace an ONNX file by its static int8 form: per-channel weights, activations between their minimum and maximum.
 
     Parameters
     ----------
     path : pathlib.Path
-        The model; its metadata are kept.
+        The model; its metadata is kept.
     pixels : numpy.ndarray
-        Shape (n, edge, edge, 3), dtype uint8: images of every kind, which set the range of each activation.
+        Shape (n, edge, edge, 3), dtype uint8: images of every class, which set the range of each activation.
     """
     original = onnx.load(str(path))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,355 @@
+"""CloudFormation: stacks are made, changed and deleted so that a failure is undone and reported.
+
+A change adds and updates first and removes last, as CloudFormation does: what it would remove or replace is there
+until it has succeeded.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from moto.cloudformation import parsing
+from moto.cloudformation.exceptions import ValidationError
+from moto.cloudformation.models import CloudFormationBackend, Event, Stack, cloudformation_backends
+from moto.cloudformation.parsing import OutputMap, ResourceMap
+from moto.s3.models import FakeBucket
+
+from rehearsal.patches import RehearsalError, gap, replace
+
+log = logging.getLogger("rehearsal")
+
+#: States in which CloudFormation takes no update.
+STUCK = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED")
+
+
+class ResourceFailed(Exception):
+    """A resource could not be created or updated."""
+
+    def __init__(self, verb: str, name: str, error: Exception) -> None:
+        super().__init__(_reason(error))
+        self.verb, self.name = verb, name
+
+
+class RolledBack(Exception):
+    """A change of a stack failed; the stack's status and its events show how far it was undone."""
+
+
+def _reason(error: Exception) -> str:
+    message = str(getattr(error, "message", None) or error)
+    return message if isinstance(error, RehearsalError | ResourceFailed) else f"{type(error).__name__}: {message}"
+
+
+def _report(resources: ResourceMap, name: str, body: dict[str, Any], status: str, reason: str | None = None) -> None:
+    """Add an event of a resource to its stack's."""
+    stack = cloudformation_backends[resources._account_id][resources._region_name].stacks.get(resources.stack_id)
+    if stack:
+        physical = str(getattr(resources._parsed_resources.get(name), "physical_resource_id", None) or "")
+        stack.events.append(Event(stack.stack_id, stack.name, name, physical, body["Type"], status, reason, None))
+
+
+def _existing(resources: ResourceMap) -> dict[str, Any]:
+    """Return the resources that exist, oldest first; reading the map itself makes those that are missing."""
+    names = resources._resource_json_map
+    return {name: made for name, made in resources._parsed_resources.items() if name in names and made is not None}
+
+
+def _use(resources: ResourceMap, template: dict[str, Any], parameters: dict[str, Any]) -> None:
+    """Take bodies, parameters and conditions from a template, without making anything.
+
+    An empty one, to which a failed creation goes back, leaves the parameters to be read.
+    """
+    resources._template, resources._resource_json_map = template, template.get("Resources", {})
+    resources.input_parameters = parameters
+    if template:
+        resources.resolved_parameters = {}
+    resources.load_mapping()
+    resources.load_parameters()
+    resources.load_conditions()
+
+
+def _given_name(resources: ResourceMap, body: dict[str, Any]) -> Any:
+    wanted = parsing.resource_name_property_from_type(body["Type"])
+    given = (body.get("Properties") or {}).get(wanted) if wanted else None
+    return parsing.clean_json(given, resources) if given else None
+
+
+def _update(resources: ResourceMap, template: dict[str, Any], parameters: dict[str, Any] | None = None) -> None:
+    """Make a stack's resources those of another template or other parameters, or raise RolledBack."""
+    old_template, old_parameters, old = resources._template, resources.input_parameters, resources._resource_json_map
+    new: dict[str, Any] = template["Resources"]
+    before = _existing(resources)
+    changed = [name for name in resources.build_resource_diff(template, parameters)["Modify"] if name in before]
+    names = {name: _given_name(resources, old[name]) for name in changed}
+    attributes = {name: dict(vars(before[name])) for name in changed}
+    touched: list[str] = []
+
+    def change(name: str) -> None:
+        touched.append(name)
+        _change(resources, name)
+
+    def undo() -> None:
+        made = {name: resource for name, resource in _existing(resources).items() if name not in touched}
+        _use(resources, old_template, old_parameters)
+        for name in made:
+            resources._parsed_resources.pop(name)
+        resources._parsed_resources.update({name: before[name] for name in before if name not in touched})
+        for name in dict.fromkeys(reversed(touched)):
+            _change_back(resources, name)
+            if resources._parsed_resources[name] is before[name]:  # moto changes it in part, and not back
+                vars(before[name]).update(attributes[name])
+        for name in reversed(made):
+            if made[name] is not before.get(name):
+                _delete(resources, name, made[name], new[name])
+
+    try:
+        _use(resources, template, parameters or old_parameters)
+        conditions = resources.lazy_condition_map
+        wanted = [name for name, body in new.items() if "Condition" not in body or conditions[body["Condition"]]]
+        # Another name means another resource; the former one stays until the end.
+        replaced = [name for name in changed if name in wanted and _given_name(resources, new[name]) != names[name]]
+        for name in replaced:
+            del resources._parsed_resources[name]
+        for name in wanted:
+            resources[name]
+        _retrying(change, [name for name in changed if name in wanted and name not in replaced])
+        [*OutputMap(resources, template, resources.stack_id).values()]
+    except Exception as error:
+        _roll_back(resources, error, undo, creating=not old_template)
+    superfluous = [name for name in before if name not in wanted]
+    for name in superfluous:
+        del resources._parsed_resources[name]
+
+    def clean_up(name: str) -> None:
+        policy = "UpdateReplacePolicy" if name in replaced else "DeletionPolicy"
+        if old[name].get(policy) == "Retain":
+            _report(resources, name, old[name], "DELETE_SKIPPED")
+        else:
+            _delete(resources, name, before[name], old[name])
+
+    for name, failure in _retrying(clean_up, [*reversed(superfluous), *replaced], fail=False).items():
+        _report(resources, name, old[name], "DELETE_FAILED", _reason(failure))
+
+
+def _retrying(work: Callable[[str], None], names: Iterable[str], fail: bool = True) -> dict[str, Exception]:
+    """Do the work for each name, again while that helps, as one may wait for another; return what failed, or raise."""
+    waiting: list[str] = [*names]
+    while True:
+        failed: dict[str, Exception] = {}
+        for name in waiting:
+            try:
+                work(name)
+            except Exception as error:
+                failed[name] = error
+        if len(failed) == len(waiting):
+            break
+        waiting = [*failed]
+    if failed and fail:
+        raise next(iter(failed.values()))
+    return failed
+
+
+def _change(resources: ResourceMap, name: str) -> None:
+    body = resources._resource_json_map[name]
+    where = {"account_id": resources._account_id, "region_name": resources._region_name}
+    resources._parsed_resources[name] = parsing.parse_and_update_resource(name, body, resources, **where)
+
+
+def _change_back(resources: ResourceMap, name: str) -> None:
+    try:
+        _change(resources, name)
+    except Exception:  # the failed change has removed it
+        log.exception("%s is made again", name)
+        resources._parsed_resources.pop(name)
+        resources[name]
+
+
+def _delete(resources: ResourceMap, name: str, resource: Any, body: dict[str, Any]) -> None:
+    if isinstance(resource, FakeBucket) and resource.keys:
+        raise RehearsalError(f"The bucket {resource.name} you tried to delete is not empty")
+    resources._delete_resource(resource, body)
+    _report(resources, name, body, "DELETE_COMPLETE")
+
+
+def _undo_creation(resources: ResourceMap) -> None:
+    bodies, made = resources._resource_json_map, _existing(resources)
+    _use(resources, {}, resources.input_parameters)
+    for name in reversed(made):
+        _delete(resources, name, resources._parsed_resources.pop(name), bodies[name])
+
+
+def _roll_back(resources: ResourceMap, error: Exception, undo: Callable[[], None], creating: bool) -> NoReturn:
+    """Undo a change, report why, and raise RolledBack."""
+    log.error("Stack failed", exc_info=error)
+    stack = cloudformation_backends[resources._account_id][resources._region_name].stacks[resources.stack_id]
+    kind, reason = "ROLLBACK" if creating else "UPDATE_ROLLBACK", _reason(error)
+    if isinstance(error, ResourceFailed):
+        body = resources._resource_json_map[error.name]
+        _report(resources, error.name, body, f"{error.verb.upper()}_FAILED", reason)
+        reason = f"The following resource(s) failed to {error.verb}: [{error.name}]. "
+    stack._add_stack_event(f"{kind}_IN_PROGRESS", f"{reason}Rollback requested by user." if creating else reason)
+    try:
+        undo()
+        stack.status = f"{kind}_COMPLETE"
+    except Exception as failure:
+        log.exception("Rollback failed")
+        stack.status, reason = f"{kind}_FAILED", _reason(failure)
+    stack._add_stack_event(stack.status, reason if stack.status.endswith("FAILED") else None)
+    raise RolledBack(reason) from error
+
+
+@gap("a resource that fails answers HTTP 500, leaves the stack half changed, and a deploy waits for ever")
+def failed_changes_are_undone() -> None:
+    """Roll the stack back, and report every resource as a stack event, as ``sam deploy`` expects."""
+
+    def watching(verb: str) -> Callable[[Any], Any]:
+        def watch(original: Any) -> Any:
+            def make(name: str, body: dict[str, Any], resources: ResourceMap, **where: Any) -> Any:
+                try:
+                    made = original(name, body, resources, **where)
+                    if isinstance(made, Stack) and made.status.endswith(("ROLLBACK_COMPLETE", "FAILED")):
+                        reason = next(
+                            e.resource_status_reason for e in reversed(made.events) if e.resource_status_reason
+                        )
+                        Stack.delete_from_cloudformation_json(made.stack_id, body, **where)
+                        raise RehearsalError(f"Embedded stack {made.stack_id} was not successfully {verb}d: {reason}")
+                except ResourceFailed:  # of what this one needs
+                    raise
+                except Exception as error:
+                    raise ResourceFailed(verb, name, error) from error
+                if made is not None:
+                    _report(resources, name, body, f"{verb.upper()}_COMPLETE")
+                return made
+
+            return make
+
+        return watch
+
+    def creating(original: Any) -> Any:
+        def create(resources: ResourceMap, template: dict[str, Any]) -> Any:
+            try:
+                return original(resources, template)
+            except Exception as error:
+                _roll_back(resources, error, lambda: _undo_creation(resources), creating=True)
+
+        return create
+
+    def creating_stack(original: Any) -> Any:
+        def create_stack(backend: CloudFormationBackend, **given: Any) -> Stack:
+            try:
+                return original(backend, **given)
+            except (ResourceFailed, RolledBack) as error:
+                stack = backend.get_stack(given["name"])
+                if isinstance(error, ResourceFailed):  # exports are made before the rest
+                    with contextlib.suppress(RolledBack):
+                        resources = stack.resource_map
+                        _roll_back(resources, error, lambda: _undo_creation(resources), creating=True)
+                stack.output_map = OutputMap(stack.resource_map, {}, stack.stack_id)
+                return stack
+
+        return create_stack
+
+    def updating_stack(original: Any) -> Any:
+        def update(stack: Stack, *rest: Any, **more: Any) -> None:
+            template, body = stack.template, stack.template_dict
+            _refuse_if_stuck(stack)
+            try:
+                original(stack, *rest, **more)
+            except RolledBack:
+                stack.template, stack.template_dict = template, body
+
+        return update
+
+    def executing(original: Any) -> Any:
+        def execute(backend: CloudFormationBackend, change_set_name: str, stack_name: str | None = None) -> None:
+            change_set = backend.describe_change_set(change_set_name)
+            assert change_set is not None
+            try:
+                original(backend, change_set_name, stack_name)
+                _register_exports(backend, change_set.stack)
+            except RolledBack:
+                change_set.execution_status = "EXECUTE_FAILED"
+                change_set.stack.template = change_set.stack.template or change_set.template
+
+        return execute
+
+    replace(parsing, "parse_and_create_resource", watching("create"))
+    replace(parsing, "parse_and_update_resource", watching("update"))
+    replace(ResourceMap, "create", creating)
+    replace(ResourceMap, "update", lambda original: _update)
+    replace(CloudFormationBackend, "create_stack", creating_stack)
+    replace(Stack, "update", updating_stack)
+    replace(CloudFormationBackend, "execute_change_set", executing)
+
+
+def _register_exports(backend: CloudFormationBackend, stack: Stack) -> None:
+    for name in [name for name, known in backend.exports.items() if known.exporting_stack_id == stack.stack_id]:
+        del backend.exports[name]
+    backend.exports.update({export.name: export for export in stack.exports})
+
+
+def _refuse_if_stuck(stack: Stack) -> None:
+    if stack.status in STUCK:
+        raise ValidationError(message=f"Stack:{stack.stack_id} is in {stack.status} state and can not be updated.")
+
+
+@gap("a stack that failed takes updates, and one that exists is created a second time")
+def change_sets_need_a_stack_in_order() -> None:
+    """Refuse such change sets; a stack that was only reviewed makes room."""
+
+    def creating(original: Any) -> Any:
+        def create_change_set(backend: CloudFormationBackend, *, stack_name: str, **given: Any) -> Any:
+            found = [stack for stack in backend.stacks.values() if stack_name in (stack.name, stack.stack_id)]
+            for stack in found:
+                if given["change_set_type"] == "UPDATE":
+                    _refuse_if_stuck(stack)
+                elif stack.status == "REVIEW_IN_PROGRESS":
+                    del backend.stacks[stack.stack_id]
+                else:
+                    raise ValidationError(
+                        message=f"Stack [{stack_name}] already exists and cannot be created again with the changeSet "
+                        f"[{given['change_set_name']}]."
+                    )
+            return original(backend, stack_name=stack_name, **given)
+
+        return create_change_set
+
+    replace(CloudFormationBackend, "create_change_set", creating)
+
+
+@gap("reading a stack's resources makes those that are missing")
+def reading_makes_nothing() -> None:
+    """List what exists."""
+    Stack.stack_resources = property(lambda stack: [*_existing(stack.resource_map).values()])  # type: ignore[assignment]
+
+
+@gap("a stack that cannot be deleted is gone, or a bucket that is not empty stays behind without it")
+def failed_deletions_keep_their_stack() -> None:
+    """End in DELETE_FAILED with the reason, so that the deletion can be tried again."""
+
+    def deleting(original: Any) -> Any:
+        def delete_stack(backend: CloudFormationBackend, name_or_stack_id: str) -> None:
+            with contextlib.suppress(ValidationError):  # no such stack is no error
+                stack = backend.get_stack(name_or_stack_id)
+                if stack.stack_id in backend.stacks:
+                    _delete_stack(backend, stack, original)
+
+        return delete_stack
+
+    replace(CloudFormationBackend, "delete_stack", deleting)
+
+
+def _delete_stack(backend: CloudFormationBackend, stack: Stack, delete: Any) -> None:
+    _register_exports(backend, stack)  # moto removes them one by one
+    try:
+        for bucket in _existing(stack.resource_map).values():
+            if isinstance(bucket, FakeBucket) and bucket.keys:
+                raise RehearsalError(f"The bucket {bucket.name} you tried to delete is not empty")
+        delete(backend, stack.stack_id)
+    except Exception as error:
+        log.exception("Stack %s cannot be deleted", stack.name)
+        stack.output_map = OutputMap(stack.resource_map, {}, stack.stack_id)
+        _register_exports(backend, stack)
+        backend.stacks[stack.stack_id] = stack
+        stack.status = "DELETE_FAILED"
+        stack._add_stack_event("DELETE_FAILED", _reason(error))

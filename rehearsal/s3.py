@@ -1,0 +1,160 @@
+"""S3: bucket names, and the events of objects that EventBridge gets.
+
+Sources: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html and
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html.
+"""
+
+import ipaddress
+import itertools
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from moto.core.utils import unix_time
+from moto.events.models import events_backends
+from moto.s3 import notifications
+from moto.s3.exceptions import InvalidBucketName
+from moto.s3.models import FakeBucket, S3Backend
+from moto.s3.notifications import S3NotificationEvent
+from moto.s3.responses import S3Response
+
+from rehearsal.patches import gap, replace
+
+log = logging.getLogger("rehearsal")
+
+RESERVED_PREFIXES = ("xn--", "sthree-", "amzn-s3-demo-")
+RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
+CREATED: dict[str, str] = {
+    S3NotificationEvent.OBJECT_CREATED_PUT_EVENT: "PutObject",
+    S3NotificationEvent.OBJECT_CREATED_POST_EVENT: "POST Object",
+    S3NotificationEvent.OBJECT_CREATED_COPY_EVENT: "CopyObject",
+    S3NotificationEvent.OBJECT_CREATED_COMPLETE_MULTIPART_UPLOAD_EVENT: "CompleteMultipartUpload",
+}
+DELETED: dict[str, str] = {
+    S3NotificationEvent.OBJECT_REMOVED_DELETE_EVENT: "Permanently Deleted",
+    S3NotificationEvent.OBJECT_REMOVED_DELETE_MARKER_CREATED_EVENT: "Delete Marker Created",
+}
+_sequence = itertools.count(time.time_ns())
+
+
+def is_bucket_name(name: str) -> bool:
+    """Say whether S3 takes a name for a general purpose bucket."""
+    try:
+        ipaddress.IPv4Address(name)
+        return False
+    except ValueError:
+        formed = re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name) and ".." not in name
+        return bool(formed) and not name.startswith(RESERVED_PREFIXES) and not name.endswith(RESERVED_SUFFIXES)
+
+
+@gap("a bucket may have any name of 3 to 63 characters, also one with capitals")
+def bucket_names_are_checked() -> None:
+    """Refuse what S3 refuses."""
+
+    def creating(original: Any) -> Any:
+        def create_bucket(backend: S3Backend, bucket_name: str, *rest: Any, **more: Any) -> FakeBucket:
+            if not is_bucket_name(bucket_name):
+                raise InvalidBucketName()
+            return original(backend, bucket_name, *rest, **more)
+
+        return create_bucket
+
+    replace(S3Backend, "create_bucket", creating)
+
+
+def _detail(event: str, bucket: FakeBucket, key: Any, account: str, version: str | None) -> dict[str, Any]:
+    changed: dict[str, Any] = {"key": key.name}
+    if event not in DELETED:
+        changed["etag"] = key.etag.strip('"')
+    if event in CREATED or "ObjectRestore" in event:
+        changed["size"] = key.size
+    if version:
+        changed["version-id"] = version
+    detail = {
+        "version": "0",
+        "bucket": {"name": bucket.name},
+        "object": changed,
+        "request-id": uuid.uuid4().hex[:16].upper(),
+        "requester": account,
+        "source-ip-address": "127.0.0.1",
+    }
+    if event in CREATED or event in DELETED:
+        changed["sequencer"] = f"{next(_sequence):018X}"
+        detail["reason"] = CREATED.get(event, "DeleteObject")
+    if event in DELETED:
+        detail["deletion-type"] = DELETED[event]
+    return detail
+
+
+def _publish(account: str, bucket: FakeBucket, event: str, key: Any, version: str | None) -> None:
+    """Send an event of an object to the rules of the default bus, if the bucket is set up for it."""
+    if bucket.notification_configuration is None or bucket.notification_configuration.event_bridge is None:
+        return
+    message = {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": notifications._detail_type(event),
+        "source": "aws.s3",
+        "account": account,
+        "time": unix_time(),
+        "region": bucket.region_name,
+        "resources": [bucket.arn],
+        "detail": _detail(event, bucket, key, account, version),
+    }
+    for rule in [*events_backends[account][bucket.region_name].event_buses["default"].rules.values()]:
+        try:
+            rule.send_to_targets(message, transform_input=False)  # type: ignore[arg-type]
+        except Exception:  # the upload has succeeded, whatever comes of its event
+            log.exception("Rule %s failed with %s", rule.name, message)
+
+
+@gap("a multipart upload sends two events, a tag event goes with each upload, and events have another shape than AWS's")
+def objects_send_their_events() -> None:
+    """Send one event for each change of an object, in the form that AWS documents."""
+
+    def publish(account_id: str, bucket: FakeBucket, event_name: str, key: Any) -> None:
+        _publish(account_id, bucket, event_name, key, key.version_id if bucket.is_versioned else None)
+
+    def sending(original: Any) -> Any:
+        def send_event(account_id: str, event_name: S3NotificationEvent, bucket: FakeBucket, key: Any) -> None:
+            upload = event_name == S3NotificationEvent.OBJECT_CREATED_PUT_EVENT and key.multipart is not None
+            tags = event_name == S3NotificationEvent.OBJECT_TAGGING_PUT_EVENT
+            version = event_name == S3NotificationEvent.OBJECT_REMOVED_DELETE_EVENT and bucket.is_versioned
+            if not (upload or tags or version):  # these are sent below, or repeat another event
+                original(account_id, event_name, bucket, key)
+
+        return send_event
+
+    def tagging(original: Any) -> Any:
+        def put_object_tagging(response: S3Response) -> Any:
+            answer = original(response)
+            bucket, version = response.backend.get_bucket(response.bucket_name), response._get_param("versionId")
+            key = response.backend.get_object(response.bucket_name, response.parse_key_name(), version_id=version)
+            publish(response.current_account, bucket, S3NotificationEvent.OBJECT_TAGGING_PUT_EVENT, key)
+            return answer
+
+        return put_object_tagging
+
+    def deleting(original: Any) -> Any:
+        def delete_object(
+            backend: S3Backend, bucket_name: str, key_name: str, version_id: str | None = None, bypass: bool = False
+        ) -> tuple[bool, dict[str, Any]]:
+            bucket = backend.get_bucket(bucket_name)
+            key = next((key for key in bucket.keys.getlist(key_name, []) if key.version_id == version_id), None)
+            done, meta = original(backend, bucket_name, key_name, version_id, bypass)
+            if done and bucket.is_versioned:
+                marker = S3NotificationEvent.OBJECT_REMOVED_DELETE_MARKER_CREATED_EVENT
+                event = S3NotificationEvent.OBJECT_REMOVED_DELETE_EVENT if version_id else marker
+                gone = key if version_id else bucket.keys[key_name]
+                if gone:
+                    _publish(backend.account_id, bucket, event, gone, meta["version-id"])
+            return done, meta
+
+        return delete_object
+
+    replace(notifications, "send_event", sending)
+    replace(notifications, "_send_event_bridge_message", lambda original: publish)
+    replace(S3Response, "put_object_tagging", tagging)
+    replace(S3Backend, "delete_object", deleting)

@@ -1,0 +1,216 @@
+"""SageMaker processing jobs as processes, the workflow states that wait for them, and the schedules that start them."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+from moto.core.responses import ActionResult
+from moto.core.utils import utcnow
+from moto.logs.models import logs_backends
+from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
+from moto.sagemaker.models import SageMakerModelBackend
+from moto.sagemaker.responses import SageMakerResponse
+from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import (
+    FailureEvent,
+    FailureEventException,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task import state_task_factory
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import ResourceCondition
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
+    StateTaskServiceCallback,
+)
+
+from rehearsal.lifecycle import MARK
+from rehearsal.patches import gap, replace
+from rehearsal.sagemaker_endpoints import resolve_image
+from rehearsal.settings import Settings
+from rehearsal.stepfunctions_tasks import Waiting, failure, plain
+
+log = logging.getLogger("rehearsal")
+
+LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeProcessingJob.html
+MAX_EXIT_MESSAGE = 1024
+#: SageMaker's own limit where a job names none: one day.
+DEFAULT_RUNTIME_SECONDS = 24 * 60 * 60
+_folder: Path
+_settings: Settings
+
+
+def start(folder: Path, settings: Settings) -> None:
+    """Make this process able to run jobs, each in a folder of its own in ``folder``."""
+    global _folder, _settings
+    _folder, _settings = folder, settings
+
+
+class Job:
+    """One processing job's process."""
+
+    def __init__(self, backend: SageMakerModelBackend, described: Any, argv: list[str]) -> None:
+        self._described = described
+        self._work = _folder / uuid.uuid4().hex
+        self._work.mkdir(parents=True)
+        self._logs = logs_backends[backend.account_id][backend.region_name]
+        self._stream = f"{described.processing_job_name}/algo-1-{int(time.time())}"
+        self._logs.ensure_log_group(LOG_GROUP)
+        self._logs.create_log_stream(LOG_GROUP, self._stream)
+        given = {**os.environ, **described.environment, "PYTHONPATH": str(_settings.code), "PYTHONUNBUFFERED": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable if argv[0] in ("python", "python3") else argv[0], *argv[1:]],
+            env={**given, MARK: os.environ[MARK]},
+            cwd=self._work,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        """Ship the output as it comes; when it ends, say how it went."""
+        described, said = self._described, ""
+        seconds = (described.stopping_condition or {}).get("MaxRuntimeInSeconds", DEFAULT_RUNTIME_SECONDS)
+        limit = threading.Timer(seconds, self.stop)
+        limit.start()
+        assert self._process.stdout is not None
+        for raw in self._process.stdout:
+            line = raw.decode("utf-8", "replace").rstrip()
+            said = f"{said}{line}\n"[-MAX_EXIT_MESSAGE:]
+            if line:
+                event = {"timestamp": int(time.time() * 1000), "message": line}
+                self._logs.put_log_events(LOG_GROUP, self._stream, [event])
+        code = self._process.wait()
+        limit.cancel()
+        shutil.rmtree(self._work, ignore_errors=True)
+        described.exit_message = said.strip()
+        described.processing_end_time = described.last_modified_time = utcnow()
+        if described.processing_job_status == "Stopping":
+            described.processing_job_status = "Stopped"
+        elif code:
+            described.failure_reason = f"AlgorithmError: See job logs for more information, exit code: {code}"
+            described.processing_job_status = "Failed"
+        else:
+            described.processing_job_status = "Completed"
+
+    def stop(self) -> None:
+        """End the job's processes."""
+        self._described.processing_job_status = "Stopping"
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+@gap("processing jobs are completed at once, and nothing runs")
+def processing_jobs_run() -> None:
+    """Run the command in a process on this machine, if the project's settings have its image."""
+
+    def creating(original: Any) -> Any:
+        def create_processing_job(response: SageMakerResponse) -> ActionResult:
+            backend, application = response.sagemaker_backend, response._get_param("AppSpecification")
+            name = response._get_param("ProcessingJobName")
+            if name in backend.processing_jobs:
+                arn = backend.processing_jobs[name].arn
+                raise ResourceInUseException(f"Job name must be unique within an AWS account and region: {arn}")
+            resolve_image(application["ImageUri"], _settings.images)
+            outputs = (response._get_param("ProcessingOutputConfig") or {}).get("Outputs")
+            if outputs or response._get_param("ProcessingInputs"):
+                raise ValidationError("The rehearsal's jobs read and write S3 themselves, without inputs and outputs")
+            argv = [*application.get("ContainerEntrypoint", []), *application.get("ContainerArguments", [])]
+            if not application.get("ContainerEntrypoint"):
+                raise ValidationError("The rehearsal needs a ContainerEntrypoint: the image's own one is the server")
+            answer: ActionResult = original(response)
+            job: Any = backend.processing_jobs[name]
+            job.environment = response._get_param("Environment") or {}
+            job.processing_resources = response._get_param("ProcessingResources")
+            job.processing_job_status, job.processing_end_time = "InProgress", None
+            job.processing_start_time = utcnow()
+            try:
+                _jobs[job.arn] = Job(backend, job, argv)
+            except OSError as error:
+                job.failure_reason = f"AlgorithmError: {error}"
+                job.processing_job_status, job.processing_end_time = "Failed", utcnow()
+            return answer
+
+        return create_processing_job
+
+    def stop_processing_job(backend: SageMakerModelBackend, processing_job_name: str) -> None:
+        backend.describe_processing_job(processing_job_name)
+        job = backend.processing_jobs[processing_job_name]
+        if job.processing_job_status != "InProgress":
+            raise ValidationError(f"The request was rejected because the job is in status {job.processing_job_status}")
+        _jobs[job.arn].stop()
+
+    replace(SageMakerResponse, "create_processing_job", creating)
+    replace(SageMakerModelBackend, "stop_processing_job", lambda original: stop_processing_job)
+
+
+_jobs: dict[str, Job] = {}
+
+
+class SageMakerTask(StateTaskServiceCallback):
+    """The workflow state ``sagemaker:createProcessingJob``, with or without ``.sync``."""
+
+    def __init__(self) -> None:
+        # moto's waiting breaks without a token's endpoint; _get_supported_parameters refuses waitForTaskToken.
+        super().__init__({ResourceCondition("sync"), ResourceCondition("waitForTaskToken")})
+
+    def _get_supported_parameters(self) -> set[str] | None:
+        # None refuses the state; names would have moto drop all others in silence; no names leave it to the client.
+        known = self.resource.api_action.lower() == "createprocessingjob"
+        return set() if known and self.resource.condition in (None, ResourceCondition.Sync) else None
+
+    def _from_error(self, env: Any, ex: Exception) -> FailureEvent:
+        if isinstance(ex, ClientError):
+            code = ex.response["Error"]["Code"]
+            name = "AmazonSageMakerException" if code == "ValidationException" else f"{code}Exception"
+            return failure(self, env, f"SageMaker.{name}", ex.response["Error"]["Message"])
+        return super()._from_error(env, ex)
+
+    def _eval_service_task(
+        self, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
+    ) -> None:
+        # moto's own clients check no parameters; a misspelt one must not be dropped in silence.
+        client = boto3.client("sagemaker", region_name=resource_runtime_part.region)
+        answer = client.create_processing_job(**normalised_parameters)
+        env.stack.append({"ProcessingJobArn": answer["ProcessingJobArn"]})
+
+    def _build_sync_resolver(
+        self, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
+    ) -> Waiting:
+        env.stack.pop()
+        client = boto3.client("sagemaker", region_name=resource_runtime_part.region)
+        name = normalised_parameters["ProcessingJobName"]
+
+        def look() -> dict[str, Any] | None:
+            job = dict(client.describe_processing_job(ProcessingJobName=name))
+            if job["ProcessingJobStatus"] in ("InProgress", "Stopping"):
+                return None
+            job.pop("ResponseMetadata")
+            # This integration gives times in milliseconds, unlike those of the SDK.
+            result: dict[str, Any] = plain(job, lambda moment: int(moment.timestamp() * 1000))
+            if job["ProcessingJobStatus"] != "Completed":
+                raise FailureEventException(failure(self, env, "States.TaskFailed", json.dumps(result)))
+            return result
+
+        return Waiting(look, lambda: client.stop_processing_job(ProcessingJobName=name))
+
+
+@gap("workflows know no SageMaker tasks")
+def workflows_wait_for_jobs() -> None:
+    """Let a state create a processing job and wait for its end."""
+
+    def choosing(original: Any) -> Any:
+        return lambda service_name: SageMakerTask() if service_name == "sagemaker" else original(service_name)
+
+    replace(state_task_factory, "state_task_service_for", choosing)

@@ -1,0 +1,100 @@
+"""The settings of a deployment, and what SageMaker is sent for them."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import CommandError
+from training.deployment.image import IMAGE_URI
+
+# The name must stay the same over updates of one endpoint.
+VARIANT = "AllTraffic"
+
+# Names of configurations are "NAME-" and 12 hexadecimal digits, and have at most 63 characters.
+_MAX_NAME = 50
+# Endpoint ARNs come back in lower case, so a name in capitals would not match its own permissions.
+_NAME = re.compile(r"[a-z0-9](-*[a-z0-9]){0,62}")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The settings that the user gave; checked on creation.
+
+    Raises
+    ------
+    CommandError
+        A value that AWS would reject, or that is likely a mistake.
+    """
+
+    endpoint_name: str
+    bucket: str
+    role_arn: str
+    image_uri: str
+    model: Path
+    instance_type: str = "ml.m5.xlarge"
+    instance_count: int = 1
+    capture_percentage: int = 100
+
+    def __post_init__(self) -> None:
+        check_name(self.endpoint_name)
+        if not _BUCKET.fullmatch(self.bucket):
+            raise CommandError(f"--bucket {self.bucket!r} is not a bucket name; omit s3:// and the path")
+        if not _ROLE.fullmatch(self.role_arn):
+            raise CommandError(
+                f"--role-arn {self.role_arn!r} is not a role ARN; expected arn:aws:iam::123456789012:role/NAME"
+            )
+        if not IMAGE_URI.fullmatch(self.image_uri):
+            raise CommandError(
+                f"--image-uri {self.image_uri!r} is not an image in ECR with a tag or digest; expected "
+                "123456789012.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
+            )
+        if not self.model.is_file():
+            raise CommandError(f"--model {self.model} does not exist; create it with: python -m training train")
+        if not self.instance_type.startswith("ml."):
+            raise CommandError(f"--instance-type {self.instance_type!r}: SageMaker instance types begin with ml.")
+        if self.instance_count < 1:
+            raise CommandError(f"--instance-count {self.instance_count}: at least one instance is needed")
+        if not 0 <= self.capture_percentage <= 100:
+            raise CommandError(f"--capture-percentage {self.capture_percentage} is not between 0 and 100")
+
+
+def check_name(name: str) -> None:
+    """Reject an invalid endpoint name.
+
+    Raises
+    ------
+    CommandError
+        It has other characters than lower-case letters, digits and inner hyphens, or more than 50.
+    """
+    if not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
+        raise CommandError(
+            f"--endpoint-name {name!r}: use at most {_MAX_NAME} lower-case letters, digits and hyphens inside"
+        )
+
+
+def sagemaker_settings(deployment: Deployment, image: str, url: str) -> dict[str, Any]:
+    """Build the settings of the model and the endpoint configuration, without their names."""
+    return {
+        "model": {
+            "ExecutionRoleArn": deployment.role_arn,
+            "PrimaryContainer": {"Image": image, "ModelDataUrl": url},
+        },
+        "variant": {
+            "VariantName": VARIANT,
+            "InstanceType": deployment.instance_type,
+            "InitialInstanceCount": deployment.instance_count,
+            "InitialVariantWeight": 1.0,
+        },
+        "capture": {
+            "EnableCapture": deployment.capture_percentage > 0,
+            "InitialSamplingPercentage": deployment.capture_percentage,
+            # The stack's drift check may read here.
+            "DestinationS3Uri": f"s3://{deployment.bucket}/capture",
+            "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+            # All other content types, the images, are captured as base64.
+            "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+        },
+    }

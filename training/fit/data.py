@@ -1,0 +1,111 @@
+"""Load staged images as tensors, and assign them to folds."""
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.errors import CommandError
+from common.folders import JPEG_SUFFIXES
+from common.labels import NEITHER
+from common.manifest import Entry, Manifest
+from common.progress import progress
+from serving.preprocess import preprocess
+from training.fit.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images, and what is known about each.
+
+    Attributes
+    ----------
+    pixels : torch.Tensor
+        Shape (n, edge, edge, 3), dtype uint8.
+    targets : torch.Tensor
+        Shape (n,): the index of the label, or the number of labels for background.
+    background_classes : torch.Tensor
+        Shape (n,): numbers the classes of background images, from 0; 0 for images with a label.
+    compressed : torch.Tensor
+        Shape (n,), dtype bool: the pixels come from a JPEG file, not resized.
+    """
+
+    pixels: torch.Tensor
+    targets: torch.Tensor
+    background_classes: torch.Tensor
+    compressed: torch.Tensor
+
+    def take(self, which: torch.Tensor) -> "Images":
+        """Select images by their indices (m,)."""
+        return Images(self.pixels[which], self.targets[which], self.background_classes[which], self.compressed[which])
+
+    def partition(self, labels: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the indices of the images with a label, and those of background."""
+        return (self.targets < labels).nonzero().flatten(), (self.targets == labels).nonzero().flatten()
+
+
+def load_images(data: Path, manifest: Manifest, split: str, recipe: Recipe) -> Images:
+    """Read one split of a staged folder, preprocessed as the endpoint does.
+
+    Raises
+    ------
+    CommandError
+        An image is missing or has changed.
+    """
+    edge = recipe.input_size
+    index = {label: i for i, label in enumerate([*manifest.labels, NEITHER])}
+    entries = [entry for entry in manifest.images if entry.split == split]
+    background_classes = find_background_classes(entries, recipe)
+    pixels = np.empty((len(entries), edge, edge, 3), np.uint8)
+    compressed = torch.zeros(len(entries), dtype=torch.bool)
+    with progress(f"read {split} images", len(entries), "images") as advance:
+        for i, entry in enumerate(entries):
+            path = data / entry.path
+            content = path.read_bytes() if path.is_file() else b""
+            if hashlib.sha256(content).hexdigest() != entry.sha256:
+                raise CommandError(f"{path} is missing or has changed since it was staged; stage again")
+            pixels[i] = preprocess(content, edge)
+            # Shrinking removes compression artefacts.
+            width = int.from_bytes(content[16:20], "big")  # PNG's header, IHDR
+            compressed[i] = width <= edge and entry.source.lower().endswith(JPEG_SUFFIXES)
+            advance(1)
+    targets = torch.tensor([index[entry.label] for entry in entries], dtype=torch.long)
+    return Images(torch.from_numpy(pixels), targets, background_classes, compressed)
+
+
+def find_background_classes(entries: list[Entry], recipe: Recipe) -> torch.Tensor:
+    """Number the classes that background images had in their source; 0 is for the small ones, together.
+
+    `training.dataset.staging` names such an image after its class and its name in the source.
+    """
+    names = [
+        re.sub(r"(_train|_test)?_[^_]*$", "", Path(entry.path).stem) if entry.label == NEITHER else ""
+        for entry in entries
+    ]
+    counts = Counter(name for name in names if name)
+    most_common = counts.most_common(recipe.max_background_classes)
+    large = [name for name, count in most_common if count >= recipe.min_background_class]
+    first = int(len(large) < len(counts))
+    numbers = {name: first + i for i, name in enumerate(sorted(large))}
+    return torch.tensor([numbers.get(name, 0) for name in names], dtype=torch.long)
+
+
+def assign_folds(targets: torch.Tensor, labels: int, folds: int, generator: torch.Generator) -> torch.Tensor:
+    """Assign the images of each label, and the background, evenly to folds; return each image's fold (n,).
+
+    Raises
+    ------
+    CommandError
+        A label has fewer than two images.
+    """
+    fold = torch.empty_like(targets)
+    for target in range(labels + 1):
+        members = (targets == target).nonzero().flatten()
+        if target < labels and len(members) < 2:
+            raise CommandError("every label needs at least two training images, one of them to validate on")
+        fold[members[torch.randperm(len(members), generator=generator)]] = torch.arange(len(members)) % folds
+    return fold
