@@ -1,12 +1,12 @@
-"""Compare the decoder with another one, libvips, over folders of image files.
+"""Compare the decoder with libvips over folders of image files: ``python -m benchmarks.decoders DIR …``.
 
-Every file in the folders is decoded by both. Where both give a picture, it must have the same size, and the same
-pixels within a tolerance; where one of them refuses a file, the reason must be among the known ones below. Ends with 1
-if anything else happens.
+Every file in the folders is decoded by both. Where both return an image, it must have the same size, and the same
+pixels within a tolerance; where one of them rejects a file, the reason must be among the known ones below. Otherwise it
+exits with 1.
 
-libvips because it shares no code with Pillow above the codecs: orientation, transparency, 16 bits and palettes are its
-own work, it reads all formats of the decoder except BMP, and it can be told to fail on damage. OpenCV has neither
-transparency together with orientation nor an end to its patience with damage.
+libvips shares no code with Pillow above the codecs: it has its own orientation, transparency, 16 bits and palettes. It
+reads all formats of the decoder except BMP, and has an option to fail on damage. OpenCV does not combine transparency
+with orientation, and cannot fail on damage.
 """
 
 import argparse
@@ -23,26 +23,26 @@ from src.serialize.decoder import ImageError, decode
 
 #: Over all values of all pixels, of 255. Both use libjpeg-turbo, but round colours and transparency differently.
 MEAN_TOLERANCE = 1.0
-#: A pixel that is this far off in one colour is wrong, and this fraction of them may be, for edges of transparency.
+#: A pixel this far off in one colour is wrong; this fraction may be, at edges of transparency.
 PIXEL_TOLERANCE, WRONG_FRACTION = 24, 0.002
 
 Pixels = npt.NDArray[np.uint8]
 
-#: What only the decoder refuses, by what it says.
-REFUSED = {
+#: Reasons, by its message, why only the decoder rejects a file.
+REJECTED = {
     r"The format (AVIF|HEIC) is not supported": "not among the formats of the decoder",
-    r"no known range": "signed, 32-bit and floating-point pixels: what is white is not said",
+    r"no known range": "signed, 32-bit and floating-point pixels: the value of white is not specified",
     r"TIFF .* \(unknown pixel mode\)": "bits and channels that Pillow does not combine",
 }
-#: What only libvips refuses, by what it says: all of it TIFF that Pillow can read.
+#: Reasons, by its message, why only libvips rejects a file: all of these are TIFFs that Pillow can read.
 ACCEPTED = {
     r"samples_per_pixel not a whole number of bytes": "12 bits",
     r"bad labq format": "CIELab of 8 bits",
-    r"(LZMA|Old-style JPEG) compression support is not configured": "compression that this build of libvips has not",
+    r"(LZMA|Old-style JPEG) compression support is not configured": "compression that this build of libvips lacks",
     r"tiled separate planes not supported": "tiles of separate planes",
-    r"Bad code word at line": "fax codes without a checksum, which libtiff passes over and Pillow does not hear of",
+    r"Bad code word at line": "fax codes without a checksum, which libtiff ignores without reporting to Pillow",
 }
-#: Files that are as they should be although they are judged differently, by the end of their path.
+#: Known differences that are correct, by the end of the path.
 KNOWN = {
     "Tests/images/hopper_webp.tif": "Pillow's libtiff has no WebP",
     "exif-samples/jpg/corrupted.jpg": "JPEG has no checksum, and Pillow does not pass libjpeg's warnings on",
@@ -50,10 +50,10 @@ KNOWN = {
 
 
 def main() -> int:
-    """Compare, print what differs, and return the exit code."""
+    """Compare, print the differences, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="image files, at any depth")
-    parser.add_argument("--quiet", action="store_true", help="print only what is not justified, and the sums")
+    parser.add_argument("--quiet", action="store_true", help="print only unjustified differences, and the totals")
     arguments = parser.parse_args()
     outcomes: Counter[str] = Counter()
     unjustified = 0
@@ -74,7 +74,7 @@ def _files(folders: list[Path]) -> Iterator[Path]:
 
 
 def compare(path: Path) -> tuple[str, str, bool]:
-    """Decode one file twice; return the outcome, what there is to say about it, and whether it is as it should be."""
+    """Decode one file twice; return the outcome, its details, and whether it is justified."""
     data = path.read_bytes()
     known = next((reason for name, reason in KNOWN.items() if path.as_posix().endswith(name)), None)
     reference, complaint = _decode_by_vips(data)
@@ -82,16 +82,16 @@ def compare(path: Path) -> tuple[str, str, bool]:
         ours = decode(data)
     except ImageError as error:
         if reference is None:
-            kind = "of an unknown format" if str(error).startswith("Not a readable image") else "refused by both"
+            kind = "of an unknown format" if str(error).startswith("Not a readable image") else "rejected by both"
             return kind, "" if kind == "of an unknown format" else f"{error} — {complaint}", True
-        reason = known or _reason(REFUSED, str(error))
-        return "refused by the decoder", f"{error} ({reason or 'no reason known'})", reason is not None
+        reason = known or _reason(REJECTED, str(error))
+        return "rejected by the decoder", f"{error} ({reason or 'no reason known'})", reason is not None
     pixels = np.asarray(ours.image)
     if reference is None:
         if ours.format == "BMP":
             return "BMP, which libvips does not read", "", True
         reason = known or _reason(ACCEPTED, complaint)
-        return "refused by libvips", f"{complaint} ({reason or 'no reason known'})", reason is not None
+        return "rejected by libvips", f"{complaint} ({reason or 'no reason known'})", reason is not None
     if reference.shape != pixels.shape:
         return "differs", f"{pixels.shape} against {reference.shape} ({known})", known is not None
     difference = np.abs(reference.astype(int) - pixels)
@@ -106,7 +106,7 @@ def _reason(reasons: dict[str, str], said: str) -> str | None:
 
 
 def _decode_by_vips(data: bytes) -> tuple[Pixels | None, str]:
-    """Return upright RGB over white, or None and what libvips says."""
+    """Return upright RGB over white, or None and libvips' message."""
     import pyvips
 
     try:
@@ -115,7 +115,7 @@ def _decode_by_vips(data: bytes) -> tuple[Pixels | None, str]:
             most = 65535 if image.format == "ushort" else 255
             image = image.flatten(background=[most] * (image.bands - 1))
         if image.interpretation == "cmyk":
-            # Without profiles, as the decoder: libvips would take one of its own.
+            # Without profiles, like the decoder; libvips would use a default one.
             inks = image.numpy().astype(float) / (257 if image.format == "ushort" else 1)
             return np.round((255 - inks[..., :3]) * (255 - inks[..., 3:4]) / 255).astype(np.uint8), ""
         pixels = image.colourspace("srgb").cast("uchar").numpy()

@@ -1,8 +1,8 @@
-"""How surely drift is found: ``python -m benchmarks.drift --data DIR``.
+"""Measure how reliably drift is detected: ``python -m benchmarks.drift --data DIR``.
 
-Windows of images are drawn at random again and again, each with a baseline of its own from the rest of the same
-images, so that nothing but chance sets a clean window apart. Each window is damaged in every way and compared with
-its baseline as ``python -m monitoring check`` does. Beside it stands what watching the mean confidence alone finds.
+Random windows of images are drawn repeatedly, each with a baseline from the remaining images, so a clean window differs
+only by chance. Every corruption is applied to each window, which is then compared with its baseline as in
+``python -m monitoring check``. A test of the mean confidence alone is shown for comparison.
 """
 
 import argparse
@@ -38,23 +38,23 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: What the stack sends to the endpoint at most, in pixels (MaxEdge).
 MAX_EDGE = 224
-#: Share of the first label in a window with another mix.
+#: Fraction of the first label in a window with another mix of labels.
 MIX = 0.8
 MIXED = f"labels {MIX:.0%}:{1 - MIX:.0%}"
-#: What is wanted: drift of a middle strength is found, clean windows raise no alarm, in these shares of the windows.
-WANTED_SHARE, ALLOWED_SHARE = 0.98, 0.03
+#: Targets: fraction of windows in which drift of medium strength is detected, and of clean windows with a false alarm.
+TARGET_DETECTED, MAX_FALSE_ALARMS = 0.98, 0.03
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A kind of drift at its mild, middle and severe strength."""
+    """A kind of drift at mild, medium and severe strength."""
 
     name: str
     unit: str
     strengths: tuple[float, float, float]
 
     def named(self, strength: float) -> str:
-        """Name one strength for people."""
+        """Format one strength."""
         return f"{self.name} {self.unit}{strength:g}"
 
 
@@ -69,7 +69,7 @@ DAMAGES = (
 
 
 def damage(image: Image.Image, name: str, strength: float, random: np.random.Generator) -> Image.Image:
-    """Return the picture (RGB), darker, brighter and so on. Blur is in pixels; white is 1 to noise."""
+    """Apply one kind of drift to an RGB image. Blur is in pixels; noise is relative to white = 1."""
     if name == "blur":
         return image.filter(ImageFilter.GaussianBlur(strength))
     if name == "JPEG":
@@ -85,7 +85,7 @@ def damage(image: Image.Image, name: str, strength: float, random: np.random.Gen
 
 
 def look(images: list[ImageFile], network: Network) -> dict[str, list[Observation]]:
-    """Observe every image as it is (``clean``) and in every damaged state, as a capture of it would be."""
+    """Observe every image unchanged (``clean``) and with every kind of drift, as its capture would be observed."""
     model = Model(network.labels, THRESHOLD)
     random = np.random.default_rng(0)
     observed: dict[str, list[Observation]] = {}
@@ -116,7 +116,7 @@ def gather(observations: list[Observation], which: npt.NDArray[np.integer]) -> F
 
 @dataclass
 class Result:
-    """Of one kind of window: in how many a drift was found, by which features, and by mean confidence alone."""
+    """For one kind of window: how often drift was detected, by which features, and by mean confidence alone."""
 
     found: int = 0
     confidence_alone: int = 0
@@ -135,14 +135,14 @@ class Result:
 def measure(
     labelled: npt.NDArray[np.bool_], observed: dict[str, list[Observation]], size: int, windows: int
 ) -> dict[str, Result]:
-    """Draw windows and their baselines, and count in how many a drift is found.
+    """Draw windows and their baselines, and count in how many drift is detected.
 
     Parameters
     ----------
     labelled : numpy.ndarray
         Shape (images,), whether an image shows the first label.
     observed : dict
-        What `look` returned.
+        The result of `look`.
     size, windows : int
         Images in a window, and how many windows are drawn.
     """
@@ -165,11 +165,9 @@ def measure(
 
 
 def main() -> int:
-    """Print what was found; return 1 if it is less than what is wanted of the middle strengths and of clean windows."""
+    """Print the results; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", required=True, help="images in class folders, named as the model's labels or otherwise"
-    )
+    parser.add_argument("--data", required=True, help="images in class folders")
     parser.add_argument(
         "--model", type=Path, default=ROOT / "training/model/model.onnx", help="default: the committed one"
     )
@@ -180,32 +178,33 @@ def main() -> int:
         network, _ = load_model(options.model)
         (image_set,) = find_sets([options.data], network.labels).values()
     except CommandError as error:
-        raise SystemExit(f"drift.py: {error}") from error
+        raise SystemExit(f"error: {error}") from error
     images = image_set.images
     labelled = np.array([image.class_name == network.labels[0] for image in images])
     if min(labelled.sum(), (~labelled).sum(), len(images) - options.size) < options.size:
         raise SystemExit(
-            f"drift.py: windows of {options.size} need at least as many images of each kind, and a baseline"
+            f"error: windows of {options.size} need at least {options.size} images of the first label, of the others, "
+            "and for the baseline"
         )
     results = measure(labelled, look(images, network), options.size, options.windows)
 
     title = f"{options.windows} windows of {options.size}, baselines of {len(images) - options.size} images"
     table = Table("window", title=title, title_justify="left", box=None, pad_edge=False)
-    for heading in ("drift found", "by mean confidence alone"):
+    for heading in ("detected", "by mean confidence alone"):
         table.add_column(heading, justify="right")
-    table.add_column("features, and how often")
+    table.add_column("features, with counts")
     for name, result in results.items():
         features = ", ".join(f"{feature} {count}" for feature, count in result.features.most_common(4))
         table.add_row(name, str(result.found), str(result.confidence_alone), features)
     Console(highlight=False, width=120).print(table)
 
     middle = [MIXED, *(each.named(each.strengths[1]) for each in DAMAGES)]
-    missed = [name for name in middle if results[name].found < WANTED_SHARE * options.windows]
+    missed = [name for name in middle if results[name].found < TARGET_DETECTED * options.windows]
     alarms = results["clean"].found
-    print(f"\nfalse alarms: {alarms} of {options.windows} (at most {ALLOWED_SHARE:.0%} are wanted)")
-    found = f"{len(middle) - len(missed)} of {len(middle)} middle strengths"
-    print(f"found in at least {WANTED_SHARE:.0%} of windows: {found}")
-    return int(bool(missed) or alarms > ALLOWED_SHARE * options.windows)
+    print(f"\nfalse alarms: {alarms} of {options.windows} (target: at most {MAX_FALSE_ALARMS:.0%})")
+    found = f"{len(middle) - len(missed)} of {len(middle)} medium strengths"
+    print(f"detected in at least {TARGET_DETECTED:.0%} of windows: {found}")
+    return int(bool(missed) or alarms > MAX_FALSE_ALARMS * options.windows)
 
 
 if __name__ == "__main__":

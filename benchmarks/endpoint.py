@@ -1,14 +1,13 @@
-"""How fast the endpoint's server answers: ``python -m benchmarks.endpoint``, under the load of wrk.
+"""Measure the endpoint's server under load from wrk: ``python -m benchmarks.endpoint``.
 
-One worker of ``python -m serving.serve``, a handler that does nothing behind the same server, and the same
-model behind Flask and gunicorn take turns in short rounds, so that a noisy machine is
-noisy to all of them. Figures are medians over the rounds; comparisons are made within a round, and then the median is
-taken. Servers share one CPU, the client has another.
+It compares one worker of ``python -m serving.serve``, an empty handler in the same server, and the same model behind
+Flask and gunicorn. They take turns in short rounds, so noise on the machine affects all of them. Figures are medians
+over the rounds; comparisons are made within each round, then their median is taken. Servers share one CPU, the client
+has another.
 """
 
 import argparse
 import contextlib
-import http.client
 import io
 import json
 import os
@@ -16,25 +15,19 @@ import platform
 import random
 import resource
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from benchmarks.servers import HOST, ROOT, Server, running
 from common.command import positive_int
 
-if TYPE_CHECKING:
-    from flask import Flask
-
-ROOT = Path(__file__).resolve().parents[1]
-HOST = "127.0.0.1"
 #: Name of each measured case, its server and its body.
 CASES = {
     "empty handler": ("empty", "png"),
@@ -45,13 +38,10 @@ CASES = {
 }
 TITLES = {"png": "PNG, 32 px", "jpeg": "JPEG, 224 px"}
 
-Environ = dict[str, Any]
-Wsgi = Callable[[Environ, Callable[[str, list[tuple[str, str]]], Any]], Iterable[bytes]]
-
 
 @dataclass(frozen=True)
 class Load:
-    """What one run of the client saw; times in milliseconds."""
+    """The result of one run of the client; times in milliseconds."""
 
     p50: float
     p99: float
@@ -60,113 +50,9 @@ class Load:
     failed: int
     #: CPU time of the server's processes, per request.
     server_cpu: float
-    #: CPU time of the client, per request and as a share of the run.
+    #: CPU time of the client, per request and as a fraction of the run.
     client_cpu: float
     client_share: float
-
-
-# --- the servers ------------------------------------------------------------------------------------------------------
-
-
-def empty_app() -> Wsgi:
-    """Make the handler that answers at once, with an answer of the usual size."""
-
-    def app(environ: Environ, start_response: Callable[[str, list[tuple[str, str]]], Any]) -> Iterable[bytes]:
-        body = b"[0.939416, 0.028206]"
-        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-        return [body]
-
-    return app
-
-
-def flask_app() -> "Flask":
-    """Make what most people would write: the same preprocessing and model in a Flask view."""
-    import flask
-
-    from serving.model import Model
-    from serving.preprocess import preprocess
-
-    app, model = flask.Flask("bench"), Model(Path(os.environ["MODEL_DIR"]))
-
-    @app.get("/ping")
-    def ping() -> str:
-        return ""
-
-    @app.post("/invocations")
-    def invocations() -> flask.Response:
-        return flask.jsonify(model.probabilities(preprocess(flask.request.get_data(), model.input_size)))
-
-    return app
-
-
-def _serve(factory: str, port: int) -> None:
-    """Serve a factory of this file with the settings of the container's server."""
-    from serving import serve
-
-    serve.serve(f"benchmarks.endpoint:{factory}", HOST, port, workers=1)
-
-
-@dataclass
-class Server:
-    """A running server and the processes that belong to it."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-
-    def cpu_seconds(self) -> float:
-        """CPU time so far of every process in the server's group."""
-        ticks = 0
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                fields = stat.read_text().rpartition(")")[2].split()
-                if int(fields[2]) == self.process.pid:
-                    ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-
-@contextlib.contextmanager
-def running(kind: str, model_dir: Path, cpu: int | None, **settings: str) -> Iterator[Server]:
-    """Start a server, wait until it answers, and stop it at the end."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "MODEL_DIR": str(model_dir),
-        "HOST": HOST,
-        "PORT": str(port),
-        "WEB_CONCURRENCY": "1",
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    if kind == "endpoint":
-        command = ["-m", "serving.serve", "serve"]
-    elif kind in ("gthread", "sync"):
-        command = ["-m", "gunicorn", "benchmarks.endpoint:flask_app()", "--bind", f"{HOST}:{port}", "--workers", "1"]
-        command += ["--worker-class", kind, "--threads", "4" if kind == "gthread" else "1", "--log-level", "error"]
-    else:
-        command = ["-m", "benchmarks.endpoint", "serve", f"{kind}_app", str(port)]
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        env=environment | settings,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=None if cpu is None else lambda: os.sched_setaffinity(0, {cpu}),
-    )
-    try:
-        deadline = time.monotonic() + 30
-        while not _answers(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"endpoint: the server {kind!r} did not start")
-            time.sleep(0.05)
-        yield Server(process, port)
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 # --- the client -------------------------------------------------------------------------------------------------------
@@ -188,7 +74,7 @@ end
 
 
 def measure(server: Server, body: bytes, connections: int, seconds: int, cpu: int | None) -> Load:
-    """Keep every connection busy with one request at a time, and read what client and server used meanwhile."""
+    """Keep every connection busy with one request at a time; measure the CPU time of client and server."""
     with tempfile.TemporaryDirectory() as folder:
         script, content = Path(folder) / "post.lua", Path(folder) / "body"
         script.write_text(WRK_SCRIPT)
@@ -224,23 +110,11 @@ def _children_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _answers(port: int) -> bool:
-    """Say whether a server answers a ping."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=1)
-    try:
-        connection.request("GET", "/ping")
-        return connection.getresponse().status < 600
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-# --- what is measured -------------------------------------------------------------------------------------------------
+# --- the measurements -------------------------------------------------------------------------------------------------
 
 
 def bodies() -> dict[str, bytes]:
-    """Draw a picture, and encode it as the requests carry it."""
+    """Draw an image, and encode it for the requests."""
     from PIL import Image
 
     noise = Image.frombytes("RGB", (16, 16), random.Random(0).randbytes(16 * 16 * 3))
@@ -253,9 +127,9 @@ def bodies() -> dict[str, bytes]:
 
 
 def parts(model: Path, images: dict[str, bytes]) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Make what a request consists of, to be timed without a server; each with what a request does before it.
+    """Return the steps of a request, to be timed without a server; each with the step before it.
 
-    Weights of 2 MB and a decoder push one another out of the caches: timed alone, both would look faster than they are.
+    The weights and the decoder evict each other from the caches: timed alone, both would look too fast.
     """
     import onnxruntime
 
@@ -280,7 +154,7 @@ def parts(model: Path, images: dict[str, bytes]) -> dict[str, tuple[Callable[[],
 
 
 def typical(function: Callable[[], Any], before: Callable[[], Any], seconds: float = 0.25) -> float:
-    """Median milliseconds of a call that comes after another."""
+    """Return the median milliseconds of a call that follows another."""
     times = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -292,13 +166,13 @@ def typical(function: Callable[[], Any], before: Callable[[], Any], seconds: flo
 
 
 def middle(values: Iterable[float]) -> dict[str, float]:
-    """Median, least and greatest of the rounds."""
+    """Return median, minimum and maximum of the rounds."""
     values = list(values)
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def compare(rounds: list[dict[str, Load]], parts_of: list[dict[str, float]], connections: list[int]) -> dict[str, Any]:
-    """Compare what was measured in the same round."""
+    """Compare the measurements of the same round."""
     found: dict[str, Any] = {}
     for n in connections:
         own = [seen[f"endpoint/{n}"] for seen in rounds]
@@ -319,7 +193,7 @@ def compare(rounds: list[dict[str, Load]], parts_of: list[dict[str, float]], con
 
 
 def benchmark(model_dir: Path, rounds: int, seconds: int, pin: bool) -> dict[str, Any]:
-    """Run everything; the result is what ``--json`` prints."""
+    """Run the benchmark; return the result that ``--json`` prints."""
     cpus = sorted(os.sched_getaffinity(0))
     server_cpu, client_cpu = (cpus[0], cpus[-1]) if pin and len(cpus) > 1 else (None, None)
     connections, images = [1, 8], bodies()
@@ -334,7 +208,7 @@ def benchmark(model_dir: Path, rounds: int, seconds: int, pin: bool) -> dict[str
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
             seen: dict[str, Load] = {}
-            # Each round begins with another case, so that no case always follows the same one.
+            # Each round begins with a different case.
             names = list(CASES)[number % len(CASES) :] + list(CASES)[: number % len(CASES)]
             for n in connections:
                 for name in names:
@@ -359,7 +233,7 @@ def benchmark(model_dir: Path, rounds: int, seconds: int, pin: bool) -> dict[str
     }
 
 
-# --- what is printed --------------------------------------------------------------------------------------------------
+# --- the output --------------------------------------------------------------------------------------------------
 
 
 def show(result: dict[str, Any]) -> None:
@@ -392,13 +266,13 @@ def show(result: dict[str, Any]) -> None:
         )
     console.print(made)
     failed = sum(value["failed"]["max"] for value in result["cases"].values())
-    console.print(f"requests not answered with 200: {failed:.0f}")
-    made = table("Compared within each round", "what", "conn.", "median", "rounds")
+    console.print(f"requests without a 200 response: {failed:.0f}")
+    made = table("Compared within each round", "ratio or difference", "conn.", "median", "rounds")
     for key, value in result["compared"].items():
         what, _, n = key.rpartition("/")
         made.add_row(what, n, *spread(value))
     console.print(made)
-    made = table("Parts, without a server, one thread; milliseconds", "what", "median", "rounds")
+    made = table("Steps, without a server, one thread; milliseconds", "step", "median", "rounds")
     for name, value in result["parts_ms"].items():
         made.add_row(name, *spread(value, 3))
     console.print(made)
@@ -416,7 +290,7 @@ def main() -> int:
     if not options.model.is_file():
         parser.error(f"{options.model} does not exist")
     if shutil.which("wrk") is None:
-        parser.error("wrk is missing: apt-get install wrk (or another system's package of that name)")
+        parser.error("wrk is not installed: apt-get install wrk")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copyfile(options.model, Path(folder) / "model.onnx")
         result = benchmark(Path(folder), options.rounds, options.seconds, not options.no_pin)
@@ -428,8 +302,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["serve", factory, port]:
-            _serve(factory, int(port))
-        case _:
-            sys.exit(main())
+    sys.exit(main())

@@ -1,9 +1,8 @@
-"""How long a report takes: ``python -m benchmarks.report``.
+"""Measure how long a report takes: ``python -m benchmarks.report``.
 
-Captures are made on the spot, of 32-pixel PNGs as a training archive holds them, and of 224-pixel JPEGs as the
-workflow sends photographs. Beside ``python -m monitoring report`` stands what nothing that looks at pixels can do
-without: the same captures, read and decoded by one process. Both take turns; of each, the least and the most of
-the rounds are printed.
+It generates captures of 32-pixel PNGs, as in a training archive, and of 224-pixel JPEGs, as the workflow sends
+photographs. ``python -m monitoring report`` is compared with its lower bound: reading and decoding the same captures in
+one process. Both take turns; minimum and maximum over the rounds are printed.
 """
 
 import argparse
@@ -31,16 +30,16 @@ from tests.captures import BEGIN, write_captures
 ROOT = Path(__file__).resolve().parents[1]
 
 MODEL = Model(["bicycle", "motorcycle"], 0.7)
-#: By the name of the captures, the edge in pixels and how they are encoded.
+#: For each kind of capture, the edge in pixels and the encoding.
 KINDS = {"PNG, 32 px": (32, "PNG", {}), "JPEG, 224 px": (224, "JPEG", {"quality": 90})}
-#: Pictures that differ; more captures than this show them again.
+#: Number of distinct images; more captures repeat them.
 DRAWN = 200
-#: Seconds from a capture to the next.
+#: Seconds between captures.
 APART = 8.0
 
 
 def make(number: int, edge: int, form: str, options: dict[str, int]) -> Iterator[tuple[bytes, list[float]]]:
-    """Draw pictures with a little noise, and make up an answer to each."""
+    """Draw images with a little noise, and a random prediction for each."""
     random = np.random.default_rng(0)
     drawn = []
     for seed in range(min(DRAWN, number)):
@@ -72,7 +71,7 @@ def report(captures: Path, baseline: Path, page: Path, hours: float) -> float:
 
 
 def main() -> None:
-    """Make captures, time both, and print a table."""
+    """Generate captures, time both, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--captures", type=positive_int, default=10_000, help="how many (default: %(default)s)")
     parser.add_argument("--rounds", type=positive_int, default=3, help="default: %(default)s")
