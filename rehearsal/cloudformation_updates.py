@@ -61,10 +61,10 @@ def _use(resources: ResourceMap, template: dict[str, Any], parameters: dict[str,
     """
     resources._template, resources._resource_json_map = template, template.get("Resources", {})
     resources.input_parameters = parameters
+    resources.load_mapping()
     if template:
         resources.resolved_parameters = {}
-    resources.load_mapping()
-    resources.load_parameters()
+        resources.load_parameters()
     resources.load_conditions()
 
 

@@ -176,8 +176,8 @@ def test_a_failed_creation_takes_no_update_and_can_be_deleted(rehearsal: Rehears
     cloud, queues = Cloud(rehearsal, "broken"), rehearsal.client("sqs")
     named = {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "of-broken"}}
     outputs = {"Queue": {"Value": {"Ref": "Queue"}, "Export": {"Name": "broken-queue"}}}
-    body = template({"Queue": named, "Broken": BROKEN}, Outputs=outputs)
-    assert cloud.deploy(body, "CREATE") == "ROLLBACK_COMPLETE"
+    body = template({"Queue": named, "Broken": BROKEN}, WORD, Outputs=outputs)
+    assert cloud.deploy(body, "CREATE", Word="given") == "ROLLBACK_COMPLETE"
     told = [(name, status) for name, status, _ in cloud.events()]
     assert told[1:] == [
         ("broken", "CREATE_IN_PROGRESS"),
