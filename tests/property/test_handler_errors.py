@@ -19,10 +19,9 @@ from moto import mock_aws
 from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
-from tests.unit.conftest import FakeLambdaContext
+from tests.support.functions import SETTINGS, FakeLambdaContext
 
 BASES = {serialize: serialize.SerializeError, classify: classify.ClassifyError, filter_: filter_.FilterError}
-SETTINGS = {"MAX_EDGE": "224", "ENDPOINT_NAME": "image-classifier", "LABELS": "bicycle,motorcycle", "THRESHOLD": "0.7"}
 CLASSIFIED = {
     "s3_bucket": "images",
     "s3_key": "a.png",

@@ -15,7 +15,7 @@ from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
 from src.serialize import decoder, encoder
-from tests.unit.conftest import FakeLambdaContext
+from tests.support.functions import FakeLambdaContext
 
 LABELS = ["bicycle", "motorcycle", "other"]
 probability = st.floats(0, 1, allow_nan=False) | st.sampled_from([0, 1])

@@ -17,6 +17,7 @@ from moto import mock_aws
 from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
+from tests.support.functions import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = {"s3_bucket": str, "s3_key": str, "execution_id": str, "image_id": str}
@@ -43,10 +44,8 @@ def shape(value: Any) -> Any:
 @pytest.fixture
 def chain(monkeypatch: pytest.MonkeyPatch, png: Any, context: Any) -> Iterator[list[dict[str, Any]]]:
     """Return the event after each of the three functions, for a caller of the original design."""
-    monkeypatch.setenv("MAX_EDGE", "224")
-    monkeypatch.setenv("ENDPOINT_NAME", "image-classifier")
-    monkeypatch.setenv("LABELS", "bicycle,motorcycle")
-    monkeypatch.setenv("THRESHOLD", "0.70")
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
     with mock_aws():
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket="images")

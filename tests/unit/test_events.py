@@ -17,6 +17,7 @@ from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
 from src.serialize.decoder import ImageError
+from tests.support.functions import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 EVENTS = ROOT / "events"
@@ -29,12 +30,7 @@ def event(name: str) -> Any:
 @pytest.fixture(autouse=True)
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Set the functions up as the stack does, with the committed model behind the endpoint."""
-    for name, value in {
-        "MAX_EDGE": "224",
-        "ENDPOINT_NAME": "image-classifier",
-        "LABELS": "bicycle,motorcycle",
-        "THRESHOLD": "0.70",
-    }.items():
+    for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
     model = Model(ROOT / "training" / "model")
 

@@ -16,6 +16,7 @@ from moto import mock_aws
 from src.classify import app as classify
 from src.filter import app as filter_
 from src.serialize import app as serialize
+from tests.support.functions import SETTINGS
 
 ADDRESS = {
     "s3_bucket": "images",
@@ -31,12 +32,7 @@ UNSURE = {**CLASSIFIED, "inferences": [0.05, 0.4], "confidence": 0.4}
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "MAX_EDGE": "224",
-        "ENDPOINT_NAME": "image-classifier",
-        "LABELS": "bicycle,motorcycle",
-        "THRESHOLD": "0.70",
-    }.items():
+    for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
 
 

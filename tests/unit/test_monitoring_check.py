@@ -20,12 +20,11 @@ from monitoring import check as checking
 from monitoring.__main__ import _parser, main
 from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, constraints, load_baseline, statistics
 from monitoring.drift import Finding
-from monitoring.features import CATEGORICAL, NUMERIC, PASSES, Features, Model, Observation
+from monitoring.features import CATEGORICAL, NUMERIC, PASSES, Features, Observation
 from monitoring.window import PICTURES, read_window
 from tests.captures import write_captures
-from tests.unit.test_monitoring_drift import CLEAN, captured, scene
+from tests.support.scenes import CLEAN, MODEL, captured, scene
 
-MODEL = Model(["bicycle", "motorcycle"], 0.7)
 END = "2026-11-23T12:00:00+00:00"
 
 

@@ -18,7 +18,6 @@ from monitoring.features import (
     PASSES,
     UNSURE,
     Features,
-    Model,
     Observation,
     UnreadableImage,
     decode,
@@ -26,33 +25,7 @@ from monitoring.features import (
     observe,
 )
 from tests.captures import BEGIN
-
-MODEL = Model(["bicycle", "motorcycle"], 0.7)
-
-
-def scene(seed: int, size: tuple[int, int] = (32, 32)) -> Image.Image:
-    """Return a picture with large shapes and some texture."""
-    random = np.random.default_rng(seed)
-    coarse = Image.fromarray(random.integers(40, 216, (5, 5, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    return Image.fromarray(np.clip(np.asarray(coarse) + random.normal(0, 6, (*size[::-1], 3)), 0, 255).astype(np.uint8))
-
-
-def captured(image: Image.Image, probabilities: list[float], form: str = "PNG") -> Capture:
-    return Capture("id", BEGIN, "endpoint", "variant", None, "", encoded(image, form), probabilities)
-
-
-def features(images: list[Image.Image], probabilities: list[list[float]] | None = None) -> Features:
-    random = np.random.default_rng(5)
-    result = Features()
-    for i, image in enumerate(images):
-        sure = float(random.uniform(0.6, 1))
-        answer = probabilities[i] if probabilities else [sure, 1 - sure] if i % 2 else [1 - sure, sure]
-        result.add(observe(captured(image, answer), MODEL))
-    return result
-
-
-BASELINE = features([scene(seed) for seed in range(300)])
-CLEAN = [scene(seed) for seed in range(1000, 1100)]
+from tests.support.scenes import BASELINE, CLEAN, MODEL, captured, features, scene
 
 
 def drifted(window: Features, baseline: Features = BASELINE) -> set[str]:

@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from common import storage
 from monitoring.__main__ import main
 from monitoring.baseline import CONSTRAINTS, STATISTICS, constraints, statistics
-from monitoring.features import Model, observe
+from monitoring.features import observe
 from monitoring.model_monitor import COLUMNS
 from monitoring.model_monitor_preprocessor import preprocess_handler
-from tests.unit.test_monitoring_drift import BASELINE, captured, scene
+from tests.support.scenes import BASELINE, MODEL, captured, scene
 
-MODEL = Model(["bicycle", "motorcycle"], 0.7)
 ROLE = "arn:aws:iam::123456789012:role/monitor"
 PICTURE = scene(0)
 

@@ -13,7 +13,7 @@ from common import storage
 from monitoring.__main__ import main
 from monitoring.baseline import load_baseline
 from tests.captures import write_captures
-from tests.unit.test_monitoring_drift import captured, scene
+from tests.support.scenes import captured, scene
 
 BUCKET, ENDPOINT = "models", "vehicles"
 ROLE = "arn:aws:iam::123456789012:role/r"

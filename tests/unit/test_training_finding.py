@@ -21,7 +21,7 @@ from common.manifest import Manifest, read_manifest
 from demo import images as demo_images
 from demo.drawing import encoded, noise
 from monitoring.check import captures_of_images
-from tests.unit.test_training_staging import write_review
+from tests.support.reviews import write_review
 from training.__main__ import main
 from training.dataset.reviewed import ReviewedSource
 from training.dataset.sources import Source

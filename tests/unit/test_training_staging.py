@@ -18,6 +18,7 @@ from common.errors import CommandError
 from common.labels import parse_labels
 from common.manifest import Manifest, read_manifest
 from demo.drawing import encoded, noise
+from tests.support.reviews import write_folder, write_review
 from training.__main__ import main
 from training.dataset.reviewed import ReviewedSource
 from training.dataset.sources import open_source
@@ -54,23 +55,6 @@ def write_cifar(path: Path, extra: bytes = b"") -> Path:
 
 def png(seed: int, size: tuple[int, int] = (32, 32)) -> bytes:
     return encoded(noise(*size, seed))
-
-
-def write_folder(root: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
-
-
-def write_review(folder: Path, label: str, content: bytes, suffix: str = "png", **changed: str) -> str:
-    """Write an image and its record as the review does; return the hash that names them."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    name = sha256[:16]
-    record = {"label": label, "image": f"{name}.{suffix}", "sha256": sha256, "reviewed_at": "2026-11-23T12:00:00+00:00"}
-    files = {f"{name}.{suffix}": content, f"{name}.json": json.dumps({**record, **changed}).encode()}
-    write_folder(folder, files)
-    return name
 
 
 def run(
