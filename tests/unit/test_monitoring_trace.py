@@ -18,7 +18,6 @@ from common import storage
 from common.errors import CommandError
 from common.stack import Stack, find_execution
 from operations.__main__ import main
-from operations.replay import _wait
 from operations.trace import collect, show
 from tests.stack import wait_for
 
@@ -69,8 +68,13 @@ def run(
     event = json.dumps({"s3_bucket": BUCKET, "s3_key": key})
     arn = states.start_execution(stateMachineArn=workflow["stateMachineArn"], name=name, input=event)["executionArn"]
     if not last:
-        _wait(arn)
+        wait(arn)
     return arn
+
+
+def wait(arn: str) -> None:
+    """Wait for an execution's end."""
+    wait_for(lambda: boto3.client("stepfunctions").describe_execution(executionArn=arn)["status"] != "RUNNING")
 
 
 def put_image(content: bytes) -> str:
@@ -325,7 +329,7 @@ def test_what_an_uploader_wrote_cannot_command_the_terminal(
     hostile = "a\x1b]0;title\x07\x9b2J\u202eb\nc\x7f\x85d"
     cause = json.dumps({"errorMessage": hostile})
     arn = run(stack, "an-etag", last={"Type": "Fail", "Error": "Error", "Cause": cause}, key=f"incoming/{hostile}.png")
-    _wait(arn)
+    wait(arn)
     log("serialize", level="INFO", message=hostile, execution_id=arn, extra=hostile)
     timeline = collect(stack, "first")
     show(timeline)
