@@ -25,7 +25,7 @@ from monitoring.capture import CaptureReader
 from monitoring.check import write_baseline
 from monitoring.features import Model, decode
 from monitoring.window import read_window
-from tests.captures import BEGIN, write_captures
+from tests.support.captures import BEGIN, write_captures
 
 ROOT = Path(__file__).resolve().parents[1]
 

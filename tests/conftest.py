@@ -17,7 +17,7 @@ from xdist.scheduler import LoadFileScheduling
 from demo.drawing import encoded
 from rehearsal.environment import undisturbed
 from rehearsal.lifecycle import down, up
-from tests.stack import Rehearsal
+from tests.support.stack import Rehearsal
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.stack import HANG_SECONDS
+from tests.support.stack import HANG_SECONDS
 
 expect.set_options(timeout=HANG_SECONDS * 1000)
 

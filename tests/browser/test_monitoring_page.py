@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from demo.drawing import bicycle, encoded, motorcycle
 from monitoring.__main__ import main
-from tests.captures import write_captures
+from tests.support.captures import write_captures
 
 #: What is captured, again and again: for each picture the probabilities of bicycle and motorcycle. The last two are
 #: unsure, and neither.

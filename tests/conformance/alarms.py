@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from tests.conformance.behaviours import Json, World, behaviour, error_of, not_rehearsed
-from tests.stack import wait_for
+from tests.support.stack import wait_for
 
 ALARMS = "cloudwatch/test_cloudwatch"
 

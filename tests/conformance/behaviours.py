@@ -16,7 +16,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from tests.stack import ROLE, Rehearsal, create_function, wait_for
+from tests.support.stack import ROLE, Rehearsal, create_function, wait_for
 
 Json = dict[str, Any]
 NOT_REHEARSED = "refused in one sentence that begins with: The rehearsal"

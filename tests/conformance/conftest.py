@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conformance.behaviours import World
-from tests.stack import Rehearsal
+from tests.support.stack import Rehearsal
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from tests.conformance.behaviours import DOCS, Json, World, behaviour, error_of
-from tests.stack import wait_for
+from tests.support.stack import wait_for
 
 PATTERNS = "events/test_events_patterns"
 INPUTS = "events/test_events_inputs"

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from tests.conformance.behaviours import DOCS, World, behaviour, error_of, not_rehearsed
-from tests.stack import wait_for
+from tests.support.stack import wait_for
 
 MOVES = "sqs/test_sqs_move_task"
 LOGS = "logs/test_logs_filter_events"

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from tests.conformance.behaviours import DOCS, Json, World, behaviour, error_of, not_rehearsed
-from tests.stack import ROLE
+from tests.support.stack import ROLE
 
 STACKS = "cloudformation/api/"
 PARAMETERS = f"{DOCS}AWSCloudFormation/latest/UserGuide/parameters-section-structure.html"

@@ -15,7 +15,7 @@ from tests.conformance.behaviours import (
     not_rehearsed,
     task,
 )
-from tests.stack import wait_for
+from tests.support.stack import wait_for
 
 TASKS = "stepfunctions/v2/services/"
 ERRORS = "stepfunctions/v2/error_handling/"

@@ -15,7 +15,7 @@ from docker.errors import DockerException
 from samcli.yamlhelper import yaml_parse
 
 from rehearsal.lifecycle import down, up
-from tests.stack import REPOSITORY, STACK, Rehearsal, deploy_endpoint
+from tests.support.stack import REPOSITORY, STACK, Rehearsal, deploy_endpoint
 
 EVENTS = REPOSITORY / "events"
 #: This machine's name in containers, as Docker Desktop has it, too.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack import ENVIRONMENT, STACK, Rehearsal, Stack, deploy_endpoint, empty
+from tests.support.stack import ENVIRONMENT, STACK, Rehearsal, Stack, deploy_endpoint, empty
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from rehearsal.s3 import is_bucket_name
-from tests.stack import Rehearsal
+from tests.support.stack import Rehearsal
 
 ROLE = "arn:aws:iam::123456789012:role/r"
 QUEUE = {"Type": "AWS::SQS::Queue"}

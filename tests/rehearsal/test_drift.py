@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from demo import drawing
-from tests.stack import STACK, Stack, deploy_endpoint, wait_for
+from tests.support.stack import STACK, Stack, deploy_endpoint, wait_for
 
 
 def send(stack: Stack, seeds: range, change: Callable[[Image.Image], Image.Image] = lambda image: image) -> None:

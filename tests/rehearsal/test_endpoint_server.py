@@ -15,7 +15,7 @@ from PIL import Image
 
 from demo.drawing import bicycle, encoded
 from rehearsal.lifecycle import free_port
-from tests.stack import REPOSITORY, wait_for
+from tests.support.stack import REPOSITORY, wait_for
 
 HOST = "127.0.0.1"
 #: For hangs only: an answer takes milliseconds, and a stalled client holds its thread for longer than this.

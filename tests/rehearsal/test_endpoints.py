@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from rehearsal.lifecycle import free_port
-from tests.stack import IMAGE_URI, ROLE, Rehearsal, deploy_endpoint
+from tests.support.stack import IMAGE_URI, ROLE, Rehearsal, deploy_endpoint
 
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 OCI = "application/vnd.oci.image.manifest.v1+json"

@@ -14,7 +14,7 @@ import pytest
 
 from rehearsal.environment import credentials, inherited, redirected, undisturbed
 from rehearsal.lifecycle import Running, down, find, processes
-from tests.stack import IMAGE_URI, REPOSITORY, ROLE, wait_for
+from tests.support.stack import IMAGE_URI, REPOSITORY, ROLE, wait_for
 
 NOWHERE = "http://127.0.0.1:9"
 #: Each of these has broken commands, sent them elsewhere, or changed how the rehearsal works.

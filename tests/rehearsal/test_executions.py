@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.stack import IMAGE_URI, ROLE, Rehearsal, create_function, wait_for
+from tests.support.stack import IMAGE_URI, ROLE, Rehearsal, create_function, wait_for
 
 
 @pytest.fixture(scope="module")

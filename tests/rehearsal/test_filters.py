@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.stack import Rehearsal
+from tests.support.stack import Rehearsal
 
 LINES = {
     "error": json.dumps({"level": "ERROR", "key": "incoming/a.png", "ms": 12, "tags": [{"id": 1}], "gone": None}),

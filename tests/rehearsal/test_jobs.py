@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.stack import IMAGE_URI, REPOSITORY, ROLE, Rehearsal, wait_for
+from tests.support.stack import IMAGE_URI, REPOSITORY, ROLE, Rehearsal, wait_for
 
 OTHER_IMAGE = IMAGE_URI.replace("image-classifier", "something-else")
 BUCKET = "bucket-of-jobs"

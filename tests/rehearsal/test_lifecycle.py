@@ -14,7 +14,7 @@ import pytest
 
 from rehearsal.lifecycle import Running, down, find, processes, up
 from rehearsal.patches import GAPS, RehearsalError, load, replace
-from tests.stack import REPOSITORY, Rehearsal, create_function, wait_for
+from tests.support.stack import REPOSITORY, Rehearsal, create_function, wait_for
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

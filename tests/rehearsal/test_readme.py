@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from samcli.cli.main import cli as sam
 
-from tests.stack import REPOSITORY
+from tests.support.stack import REPOSITORY
 
 DOCUMENTS = [
     REPOSITORY / "README.md",

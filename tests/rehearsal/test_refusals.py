@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.stack import Rehearsal
+from tests.support.stack import Rehearsal
 
 #: One of each protocol and way of failing: no such operation, no such service, no such path, another operation's path.
 UNKNOWN: list[tuple[str, str, dict[str, Any], str]] = [

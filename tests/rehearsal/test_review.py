@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from demo import drawing
-from tests.stack import HANG_SECONDS, REPOSITORY, STACK, Stack, wait_for
+from tests.support.stack import HANG_SECONDS, REPOSITORY, STACK, Stack, wait_for
 
 #: The program as it is, but for how long a crash hides its message.
 QUICK = """

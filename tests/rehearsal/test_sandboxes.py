@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.stack import Rehearsal, create_function, wait_for
+from tests.support.stack import Rehearsal, create_function, wait_for
 
 MEGABYTE = 1024 * 1024
 SOURCE = textwrap.dedent(

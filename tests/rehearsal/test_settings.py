@@ -15,7 +15,7 @@ import pytest
 from rehearsal.lifecycle import down, find
 from rehearsal.patches import RehearsalError
 from rehearsal.settings import read_settings
-from tests.stack import REPOSITORY, Rehearsal, wait_for
+from tests.support.stack import REPOSITORY, Rehearsal, wait_for
 
 TABLE = """
 [tool.rehearsal]

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from rehearsal.cloudwatch_alarms import _parse, calculate
-from tests.stack import Rehearsal, create_function, wait_for
+from tests.support.stack import Rehearsal, create_function, wait_for
 
 
 def deploy(rehearsal: Rehearsal, name: str, resources: dict[str, Any], kind: str = "CREATE", **rest: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo import drawing
-from tests.stack import REPOSITORY, STACK, Stack, wait_for
+from tests.support.stack import REPOSITORY, STACK, Stack, wait_for
 
 
 def snippet(language: str) -> str:

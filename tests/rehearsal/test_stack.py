@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from demo import drawing
-from tests.stack import ENVIRONMENT, REPOSITORY, STACK, Stack, deploy_endpoint, empty, wait_for
+from tests.support.stack import ENVIRONMENT, REPOSITORY, STACK, Stack, deploy_endpoint, empty, wait_for
 
 
 def functions_of(stack: Stack) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack import Rehearsal, wait_for
+from tests.support.stack import Rehearsal, wait_for
 
 SENDER = {"version", "bucket", "object", "request-id", "requester", "source-ip-address"}
 

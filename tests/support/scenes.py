@@ -6,7 +6,7 @@ from PIL import Image
 from demo.drawing import encoded
 from monitoring.capture import Capture
 from monitoring.features import Features, Model, observe
-from tests.captures import BEGIN
+from tests.support.captures import BEGIN
 
 MODEL = Model(["bicycle", "motorcycle"], 0.7)
 

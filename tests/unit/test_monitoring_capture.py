@@ -13,7 +13,7 @@ from common.errors import CommandError
 from monitoring.capture import Capture, CaptureReader, UnreadableRecord, parse_record
 from monitoring.features import Model
 from monitoring.window import read_window
-from tests.captures import BEGIN, record, write_captures
+from tests.support.captures import BEGIN, record, write_captures
 
 HOUR = datetime.timedelta(hours=1)
 

@@ -22,7 +22,7 @@ from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, constraints
 from monitoring.drift import Finding
 from monitoring.features import CATEGORICAL, NUMERIC, PASSES, Features, Observation
 from monitoring.window import PICTURES, read_window
-from tests.captures import write_captures
+from tests.support.captures import write_captures
 from tests.support.scenes import CLEAN, MODEL, captured, scene
 
 END = "2026-11-23T12:00:00+00:00"

@@ -24,7 +24,7 @@ from monitoring.features import (
     measure_pixels,
     observe,
 )
-from tests.captures import BEGIN
+from tests.support.captures import BEGIN
 from tests.support.scenes import BASELINE, CLEAN, MODEL, captured, features, scene
 
 

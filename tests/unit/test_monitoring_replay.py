@@ -19,7 +19,7 @@ from operations import queue
 from operations import replay as module
 from operations.__main__ import main
 from operations.replay import replay, replay_faults
-from tests.stack import HANG_SECONDS
+from tests.support.stack import HANG_SECONDS
 
 BUCKET = "images"
 

@@ -24,7 +24,7 @@ from operations import review_session
 from operations.review import _Handler
 from operations.review_session import NotOnScreen, ReviewSession
 from src.serialize.decoder import FORMATS
-from tests.stack import wait_for
+from tests.support.stack import wait_for
 
 BUCKET, LABELS = "images", "s3://images/labels"
 EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:workflow:one"

@@ -12,7 +12,7 @@ from moto import mock_aws
 from common import storage
 from monitoring.__main__ import main
 from monitoring.baseline import load_baseline
-from tests.captures import write_captures
+from tests.support.captures import write_captures
 from tests.support.scenes import captured, scene
 
 BUCKET, ENDPOINT = "models", "vehicles"

@@ -19,7 +19,7 @@ from common.errors import CommandError
 from common.stack import Stack, find_execution
 from operations.__main__ import main
 from operations.trace import collect, show
-from tests.stack import wait_for
+from tests.support.stack import wait_for
 
 BUCKET, KEY = "images", "incoming/a.png"
 ROLE = "arn:aws:iam::123456789012:role/r"

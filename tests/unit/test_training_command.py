@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from common.errors import CommandError
-from tests.stack import HANG_SECONDS
+from tests.support.stack import HANG_SECONDS
 from training.__main__ import main
 from training.deployment.settings import Deployment
 

@@ -20,7 +20,7 @@ from common.image_sets import find_sets
 from demo.drawing import bicycle, encoded, house, motorcycle
 from serving.model import load_model
 from serving.preprocess import preprocess
-from tests.stack import HANG_SECONDS
+from tests.support.stack import HANG_SECONDS
 from training.__main__ import main
 from training.evaluation.intervals import certified_accuracy, wilson
 from training.evaluation.metrics import (

@@ -18,7 +18,7 @@ from PIL import Image
 from demo.drawing import encoded, noise
 from serving.model import Model, ModelError
 from serving.server import MAX_BYTES, Application, create_app
-from tests.stack import HANG_SECONDS
+from tests.support.stack import HANG_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL_DIR = REPOSITORY / "training" / "model"

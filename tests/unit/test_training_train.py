@@ -18,7 +18,7 @@ onnx = pytest.importorskip("onnx", reason="training needs onnx; run in the envir
 
 from common.errors import CommandError  # noqa: E402
 from common.manifest import Entry  # noqa: E402
-from tests.stack import HANG_SECONDS, wait_for  # noqa: E402
+from tests.support.stack import HANG_SECONDS, wait_for  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.dataset.sources import Source  # noqa: E402
 from training.dataset.staging import stage  # noqa: E402

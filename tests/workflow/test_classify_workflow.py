@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack import REPOSITORY, ROLE, Rehearsal, create_function, wait_for
+from tests.support.stack import REPOSITORY, ROLE, Rehearsal, create_function, wait_for
 
 FUNCTIONS = ("serialize", "classify", "filter")
 EVENT = {

@@ -20,7 +20,7 @@ from demo.drawing import encoded
 from rehearsal.environment import redirected
 from rehearsal.lifecycle import Running
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 STACK = "image-classifier-rehearsal"
 IMAGE_URI = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"
 ROLE = "arn:aws:iam::123456789012:role/rehearsal"
