@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from common.image_sets import find_sets
 from demo.drawing import bicycle, encoded, house, motorcycle
 from serving.model import load_model
 from serving.preprocess import preprocess
+from tests.support.pages import Page, assert_self_contained
 from tests.support.stack import HANG_SECONDS
 from training.__main__ import main
 from training.evaluation.intervals import certified_accuracy, wilson
@@ -378,50 +378,12 @@ def test_torch_is_not_needed_and_a_missing_library_is_one_line(tmp_path: Path) -
 # The page
 
 
-class Page(HTMLParser):
-    """Collects what a page refers to, and how its elements are nested."""
-
-    void = ("meta", "link", "br", "img")
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.tags: list[str] = []
-        self.unnamed_images = 0
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        values = dict(attributes)
-        self.tags.append(tag)
-        if values.get("id"):
-            self.ids.append(str(values["id"]))
-        self.references += [str(values[name]) for name in ("src", "href", "xlink:href") if values.get(name)]
-        self.unnamed_images += tag == "img" and not values.get("alt")
-        self.unnamed_images += tag == "svg" and not values.get("aria-label")
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attributes)
-        if tag not in self.void:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def test_page_is_whole_and_needs_no_network(written: Path) -> None:
     html = (written / "report.html").read_text()
+    assert_self_contained(html)
     page = Page(html)
-    assert not page.open
-    assert not page.unnamed_images
-    assert len(page.ids) == len(set(page.ids))
-    for reference in page.references:
-        assert reference.startswith("data:") or (reference.startswith("#") and reference[1:] in page.ids), reference
-    assert "http:" not in html and "https:" not in html and "@import" not in html
-    assert page.tags.count("svg") == 8
-    assert page.tags.count("h1") == page.tags.count("main") == 1
+    assert all(image["alt"] for image in page.of("img")) and all(plot["aria-label"] for plot in page.of("svg"))
+    assert len(page.of("svg")) == 8
+    assert len(page.of("h1")) == len(page.of("main")) == 1
     for phrase in ("Recommended threshold", "noise σ 0.08", "blur σ 1.2 px", "contrast ×0.3", "after preprocessing"):
-        assert phrase in html
+        assert phrase in page.text
