@@ -151,7 +151,7 @@ def test_a_mistyped_place_of_captures_can_be_noticed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_check(folder, "cleen", tmp_path) == 4
-    assert "cleen holds no captures. Is data capture on?" in capsys.readouterr().err
+    assert "cleen holds no captures. Is data capture enabled?" in capsys.readouterr().err
     assert run_check(folder, "clean", tmp_path, "--endpoint-name", "x") == 4
     assert "no captures of endpoint x; there are image-classifier" in capsys.readouterr().err
 

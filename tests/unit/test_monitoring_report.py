@@ -125,6 +125,9 @@ def test_a_window_that_lacks_captures_is_no_clean_one() -> None:
     page = show(shown)
     assert "No drift detected, but 50 captures could not be read" in page.text
     assert "1 violation" in page.text
+    shown.unreadable.clear()
+    shown.unreadable["no endpointInput"] = 1
+    assert "No drift detected, but 1 capture could not be read" in show(shown).text
 
 
 def test_what_captures_say_stays_text() -> None:
@@ -142,6 +145,12 @@ def test_what_captures_say_stays_text() -> None:
     for where in (f"{HOSTILE}-0", f"{HOSTILE}, {HOSTILE}", f"50: {HOSTILE}", f"{HOSTILE} 0.900"):
         assert where in page.text
     assert page.of("svg", aria_label=f"Confidence over time: {HOSTILE}")
+
+
+def test_a_page_calls_a_prediction_so() -> None:
+    page = show(window(features(200, label="motorcycle")))
+    assert "features drifted: prediction" in page.text
+    assert "answer" not in page.text
 
 
 def test_a_capture_of_no_execution_says_so() -> None:

@@ -150,7 +150,8 @@ def test_no_advice_says_what_would_be_possible_at_best() -> None:
     advice = recommend_threshold(np.full(58, 0.99), np.ones(58, bool), 0.95, 0.95)
     assert advice.threshold is None
     assert advice.reason == (
-        "none: 58 images pass 0.95, 0 of them wrong, which certifies 94.97%; 58 without error certify at most 94.97%"
+        "none: 58 images pass 0.95, 0 of them wrong, which certifies 94.97%; "
+        "without errors, 58 images would certify 94.97%"
     )
     assert recommend_threshold(np.full(59, 0.99), np.ones(59, bool), 0.95, 0.95).threshold == 0.5
     assert recommend_threshold(np.zeros(0), np.zeros(0, bool), 0.95, 0.95).threshold is None

@@ -194,7 +194,7 @@ def evaluate(
 def _uncounted(predictions: Predictions) -> list[Skip]:
     skipped = Skipped()
     for pair in predictions.conflicts:
-        skipped.add("picture under two labels", pair)
+        skipped.add("image under two labels", pair)
     for reason in predictions.unreadable:
         skipped.add("unreadable image", reason)
     return skipped.summary()
