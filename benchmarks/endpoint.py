@@ -8,11 +8,9 @@ has another.
 
 import argparse
 import contextlib
-import io
 import json
 import os
 import platform
-import random
 import resource
 import shutil
 import statistics
@@ -25,8 +23,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from benchmarks.servers import HOST, ROOT, Server, running
 from common.command import positive_int
+from demo.drawing import encoded, noise
 
 #: Name of each measured case, its server and its body.
 CASES = {
@@ -115,15 +116,12 @@ def _children_cpu() -> float:
 
 def bodies() -> dict[str, bytes]:
     """Draw an image, and encode it for the requests."""
-    from PIL import Image
+    drawn = noise(16, 16)
 
-    noise = Image.frombytes("RGB", (16, 16), random.Random(0).randbytes(16 * 16 * 3))
-    found = {}
-    for form, edge in (("png", 32), ("jpeg", 224)):
-        file = io.BytesIO()
-        noise.resize((edge, edge), Image.Resampling.BICUBIC).save(file, form, **({"quality": 90} if edge > 32 else {}))
-        found[form] = file.getvalue()
-    return found
+    def enlarged(edge: int, form: str, **options: int) -> bytes:
+        return encoded(drawn.resize((edge, edge), Image.Resampling.BICUBIC), form, **options)
+
+    return {"png": enlarged(32, "PNG"), "jpeg": enlarged(224, "JPEG", quality=90)}
 
 
 def parts(model: Path, images: dict[str, bytes]) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:

@@ -24,6 +24,7 @@ from common import storage
 from common.errors import CommandError
 from common.labels import NEITHER
 from common.stack import explain, parse_object
+from operations.queue import count
 from src.serialize.decoder import ImageError, decode
 
 if TYPE_CHECKING:
@@ -225,15 +226,11 @@ class ReviewSession:
     def _state(self) -> dict[str, Any]:
         if self._current is None and not self._ended.is_set():
             self._current = self._take()
-        counts = self._sqs.get_queue_attributes(
-            QueueUrl=self._queue,
-            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        )["Attributes"]
         return {
             "labels": self.labels,
             "neither": NEITHER,
             "reviewer": self.reviewer,
-            "left": sum(map(int, counts.values())),
+            "left": count(self._queue),
             "saved": self.saved.total(),
             "skipped": len(self._skipped),
             "back": self._previous is not None and self._ahead is None,
