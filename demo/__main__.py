@@ -24,7 +24,7 @@ from common.stack import find_stack
 from demo.contact_sheet import draw_contact_sheet
 from demo.images import Sample, collect, draw
 from demo.screenshots import take_screenshots
-from demo.watch import LIMIT_SECONDS, check, fetch, out_of_focus, send, wait_for
+from demo.watch import LIMIT_SECONDS, check, out_of_focus, send, wait_for
 from rehearsal.environment import redirected, undisturbed
 from rehearsal.lifecycle import down, up
 from rehearsal.patches import RehearsalError
@@ -264,7 +264,7 @@ def watch(outputs: dict[str, str]) -> None:
         style = "green" if found.alarm == "OK" else "red"
         table.add_row(what, f"[{style}]{found.alarm}[/]", ", ".join(found.violations) or "nothing")
     console.print(table)
-    fetch(bucket, found.report, OUT / "drift.html")
+    boto3.client("s3").download_file(bucket, found.report, str(OUT / "drift.html"))
     console.print(f"\n{OUT / 'drift.html'}: the drift report\n")
 
 

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import boto3
@@ -98,8 +97,3 @@ def check(outputs: dict[str, str], stack: str) -> Checked:
         f"DriftAlarm is not {alarm} {LIMIT_SECONDS} s after the drift check",
     )
     return Checked(violations, alarm, f"{folder}/report.html")
-
-
-def fetch(bucket: str, key: str, path: Path) -> None:
-    """Copy a report from S3."""
-    path.write_bytes(boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())

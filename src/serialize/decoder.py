@@ -27,13 +27,6 @@ if __package__:
 else:
     import layouts  # type: ignore[import-not-found, no-redef]
 
-#: Supported formats; all others are rejected before they reach a decoder.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-#: Larger than any usual photograph.
-MAX_BYTES = 25 * 1024 * 1024
-#: 50 megapixels of RGBA are 200 MB, and WebP's decoder keeps four copies.
-MAX_PIXELS = 50_000_000
-
 _OPENERS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
@@ -42,6 +35,12 @@ _OPENERS: dict[str, type[ImageFile.ImageFile]] = {
     "BMP": BmpImageFile,
     "TIFF": TiffImageFile,
 }
+#: Supported formats; all others are rejected before they reach a decoder.
+FORMATS = tuple(_OPENERS)
+#: Larger than any usual photograph.
+MAX_BYTES = 25 * 1024 * 1024
+#: 50 megapixels of RGBA are 200 MB, and WebP's decoder keeps four copies.
+MAX_PIXELS = 50_000_000
 
 #: Operation that turns the stored pixels upright, by EXIF orientation (EXIF 2.32, tag 0x0112).
 TURNS = {

@@ -29,18 +29,7 @@ _INTEGERS = {1: "B", 3: "H", 4: "I"}
 
 
 def detect(data: bytes) -> str:
-    """Return the format by the file's first bytes, or an empty string if they are unknown.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-
-    Returns
-    -------
-    str
-        JPEG, PNG, …
-    """
+    """Return the format by the file's first bytes, or an empty string if they are unknown."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if data.startswith(_PNG):
@@ -61,26 +50,9 @@ def detect(data: bytes) -> str:
 
 
 def strip(data: bytes, image_format: str) -> tuple[bytes, int]:
-    """Remove from a file everything that does not affect the pixels of its first image.
+    """Return a file without what does not affect its first image, and its EXIF orientation: 0 or 1 without one.
 
-    Data that cannot be parsed stay as they are, so that the decoder rejects them.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-    image_format : str
-        As `detect` returns it. Formats without metadata stay unchanged.
-
-    Returns
-    -------
-    tuple of (bytes, int)
-        The content that remains, and the EXIF orientation; 0 or 1 if there is none.
-
-    Raises
-    ------
-    Exception
-        The file is damaged. The types of errors are many: ValueError, struct.error, IndexError, …
+    Data that cannot be parsed stay as they are, so that the decoder rejects them, or raise an error of any type.
     """
     stripper = _STRIPPERS.get(image_format)
     return stripper(data) if stripper else (data, 1)
