@@ -210,6 +210,17 @@ def test_a_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(ModelError, match="not a usable ONNX model"):
         Model(tmp_path)
+    # The same length, so that the file stays whole.
+    for former, other, reason in (
+        (b"input_size", b"input_edge", "no 'input_size' in its metadata"),
+        (b'["bicycle", "motorcycle"]', b'["bicycle", "motorcycle"}', "not a usable ONNX model"),
+        (b'["bicycle", "motorcycle"]', b'["bicycle","motor","car"]', "does not return one probability for each"),
+    ):
+        content = (MODEL_DIR / "model.onnx").read_bytes()
+        assert former in content and len(former) == len(other)
+        (tmp_path / "model.onnx").write_bytes(content.replace(former, other))
+        with pytest.raises(ModelError, match=reason):
+            Model(tmp_path)
 
 
 @pytest.mark.parametrize(

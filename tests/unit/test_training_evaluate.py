@@ -22,6 +22,7 @@ from serving.preprocess import preprocess
 from tests.support.pages import Page, assert_self_contained
 from tests.support.stack import HANG_SECONDS
 from training.__main__ import main
+from training.evaluation import plots
 from training.evaluation.intervals import certified_accuracy, wilson
 from training.evaluation.metrics import (
     calibration_bins,
@@ -176,6 +177,16 @@ def test_advice_breaks_its_promise_no_more_often_than_it_says(honesty: str) -> N
             broken += bool(right[population >= advice.threshold].mean() < target)
     # Three standard deviations of a count above the promised rate.
     assert broken <= sets * 0.1 + 3 * math.sqrt(sets * 0.1 * 0.9)
+
+
+@pytest.mark.parametrize("recommended", [0.61, None])
+def test_the_plot_marks_the_threshold_in_use_and_the_recommended_one(recommended: float | None) -> None:
+    confidence = np.linspace(0.5, 0.99, 50)
+    points = risk_coverage(confidence, confidence > 0.6)
+    figures = {"n": 50, "risk_coverage": points, "advice": {"threshold": recommended}}
+    svg = plots.risk_coverage(figures, 0.7, "key")
+    assert "threshold in use, 0.7" in svg
+    assert ("recommended threshold, 0.61" in svg) == (recommended is not None)
 
 
 # Damage
