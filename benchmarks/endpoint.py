@@ -8,9 +8,7 @@ has another.
 
 import argparse
 import contextlib
-import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -191,7 +189,7 @@ def compare(rounds: list[dict[str, Load]], parts_of: list[dict[str, float]], con
 
 
 def benchmark(model_dir: Path, rounds: int, seconds: int, pin: bool) -> dict[str, Any]:
-    """Run the benchmark; return the result that ``--json`` prints."""
+    """Run the benchmark; return the result that `show` prints."""
     cpus = sorted(os.sched_getaffinity(0))
     server_cpu, client_cpu = (cpus[0], cpus[-1]) if pin and len(cpus) > 1 else (None, None)
     connections, images = [1, 8], bodies()
@@ -218,10 +216,8 @@ def benchmark(model_dir: Path, rounds: int, seconds: int, pin: bool) -> dict[str
             times.append({name: typical(*pair) for name, pair in functions.items()})
             os.sched_setaffinity(0, cpus)
     return {
-        "machine": {"cpus": len(cpus), "pinned": server_cpu is not None, "python": platform.python_version()},
         "rounds": rounds,
-        "seconds": seconds,
-        "bytes": {form: len(body) for form, body in images.items()},
+        "bytes": len(images["png"]),
         "cases": {
             key: {field: middle(getattr(seen[key], field) for seen in loads) for field in asdict(loads[0][key])}
             for key in loads[0]
@@ -250,7 +246,7 @@ def show(result: dict[str, Any]) -> None:
     def spread(value: dict[str, float], digits: int = 2) -> tuple[str, str]:
         return f"{value['median']:.{digits}f}", f"{value['min']:.{digits}f}–{value['max']:.{digits}f}"
 
-    title = f"One worker, {result['bytes']['png']:,} bytes of PNG; medians of {result['rounds']} rounds; milliseconds"
+    title = f"One worker, {result['bytes']:,} bytes of PNG; medians of {result['rounds']} rounds; milliseconds"
     made = table(title, "case", "conn.", "p50", "p99", "req/s", "(rounds)", "server CPU", "client CPU", "client busy")
     for key, value in result["cases"].items():
         case, _, n = key.rpartition("/")
@@ -283,7 +279,6 @@ def main() -> int:
     parser.add_argument("--rounds", type=positive_int, default=7)
     parser.add_argument("--seconds", type=positive_int, default=2, help="of each run (default: 2)")
     parser.add_argument("--no-pin", action="store_true", help="let servers and client run on any CPU")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if not options.model.is_file():
         parser.error(f"{options.model} does not exist")
@@ -291,11 +286,7 @@ def main() -> int:
         parser.error("wrk is not installed: apt-get install wrk")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copyfile(options.model, Path(folder) / "model.onnx")
-        result = benchmark(Path(folder), options.rounds, options.seconds, not options.no_pin)
-    if options.json:
-        print(json.dumps(result, indent=1))
-    else:
-        show(result)
+        show(benchmark(Path(folder), options.rounds, options.seconds, not options.no_pin))
     return 0
 
 

@@ -69,6 +69,8 @@ class Item:
 class ReviewSession:
     """One reviewer's session at the review queue: one image at a time, and a way back to the previous one.
 
+    Methods that take the ID of an image raise `NotOnScreen` if another one is on the screen now.
+
     Parameters
     ----------
     queue : str
@@ -106,8 +108,6 @@ class ReviewSession:
 
         Raises
         ------
-        NotOnScreen
-            Another image is on the screen now.
         CommandError
             The label is unknown, or there is no image.
         """
@@ -147,8 +147,6 @@ class ReviewSession:
 
         Raises
         ------
-        NotOnScreen
-            Another image is on the screen now.
         CommandError
             The image exists, or may be readable later.
         """
@@ -167,13 +165,7 @@ class ReviewSession:
             return self._advance()
 
     def skip(self, item_id: str) -> dict[str, Any]:
-        """Put an image back for later, or keep a saved one as it is; return the state after it.
-
-        Raises
-        ------
-        NotOnScreen
-            Another image is on the screen now.
-        """
+        """Put an image back for later, or keep a saved one as it is; return the state after it."""
         with self._lock:
             item = self._on_screen(item_id)
             if item.receipt:
@@ -191,20 +183,13 @@ class ReviewSession:
             return self._state()
 
     def image(self, item_id: str) -> tuple[str, bytes]:
-        """Return the media type and the bytes of the image on the screen, in a form that browsers show.
-
-        Raises
-        ------
-        NotOnScreen
-            Another image is on the screen now.
-        """
+        """Return the media type and the bytes of the image on the screen, in a form that browsers show."""
         with self._lock:
             item = self._on_screen(item_id)
         if item.image_format not in CONVERTED:
             return Image.MIME[item.image_format], item.content
-        picture = decode(item.content, max_edge=CONVERTED_EDGE).image
         file = io.BytesIO()
-        picture.save(file, "PNG")
+        decode(item.content, max_edge=CONVERTED_EDGE).image.save(file, "PNG")
         return "image/png", file.getvalue()
 
     def end(self) -> None:
