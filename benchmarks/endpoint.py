@@ -188,10 +188,10 @@ def compare(rounds: list[dict[str, Load]], parts_of: list[dict[str, float]], con
     return found
 
 
-def benchmark(model_dir: Path, rounds: int, seconds: int, pin: bool) -> dict[str, Any]:
+def benchmark(model_dir: Path, rounds: int, seconds: int) -> dict[str, Any]:
     """Run the benchmark; return the result that `show` prints."""
     cpus = sorted(os.sched_getaffinity(0))
-    server_cpu, client_cpu = (cpus[0], cpus[-1]) if pin and len(cpus) > 1 else (None, None)
+    server_cpu, client_cpu = (cpus[0], cpus[-1]) if len(cpus) > 1 else (None, None)
     connections, images = [1, 8], bodies()
     functions = parts(model_dir / "model.onnx", images)
     loads: list[dict[str, Load]] = []
@@ -278,7 +278,6 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=ROOT / "training/model/model.onnx", help="default: the committed")
     parser.add_argument("--rounds", type=positive_int, default=7)
     parser.add_argument("--seconds", type=positive_int, default=2, help="of each run (default: 2)")
-    parser.add_argument("--no-pin", action="store_true", help="let servers and client run on any CPU")
     options = parser.parse_args()
     if not options.model.is_file():
         parser.error(f"{options.model} does not exist")
@@ -286,7 +285,7 @@ def main() -> int:
         parser.error("wrk is not installed: apt-get install wrk")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copyfile(options.model, Path(folder) / "model.onnx")
-        show(benchmark(Path(folder), options.rounds, options.seconds, not options.no_pin))
+        show(benchmark(Path(folder), options.rounds, options.seconds))
     return 0
 
 
