@@ -29,7 +29,6 @@ from monitoring.capture import Capture
 from monitoring.drift import SIGNIFICANCE, compare
 from monitoring.features import Features, Model, Observation, observe
 from serving.model import Model as Network
-from serving.model import load_model
 from serving.preprocess import preprocess
 from src.serialize.decoder import decode
 from training.evaluation.metrics import THRESHOLD
@@ -175,7 +174,7 @@ def main() -> int:
     parser.add_argument("--windows", type=positive_int, default=100, help="windows of each kind (default: %(default)s)")
     options = parser.parse_args()
     try:
-        network, _ = load_model(options.model)
+        network = Network(options.model)
         (image_set,) = find_sets([options.data], network.labels).values()
     except CommandError as error:
         raise SystemExit(f"error: {error}") from error

@@ -20,7 +20,7 @@ from monitoring.capture import Capture
 from monitoring.drift import LEAST_CAPTURES, Finding, compare
 from monitoring.features import Features, Model
 from monitoring.window import Window
-from serving.model import load_model
+from serving.model import Model as Network
 from serving.preprocess import preprocess
 from src.serialize.decoder import ImageError
 
@@ -52,9 +52,9 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
     Raises
     ------
     CommandError
-        As `serving.model.load_model` and `common.image_sets.find_sets`.
+        As `serving.model.Model` and `common.image_sets.find_sets`.
     """
-    network, _ = load_model(model_path)
+    network = Network(model_path)
     (found,) = find_sets([str(folder)], network.labels).values()
     for line in skipped_lines(found.skipped):
         print(line, file=sys.stderr)

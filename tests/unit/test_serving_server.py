@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import CommandError
 from demo.drawing import encoded, noise
-from serving.model import Model, ModelError
+from serving.model import Model
 from serving.server import MAX_BYTES, Application, create_app
 from tests.support.stack import HANG_SECONDS
 
@@ -205,11 +206,12 @@ def test_the_answer_is_the_models(app: Application) -> None:
 
 
 def test_a_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="does not exist"):
-        Model(tmp_path)
-    (tmp_path / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(ModelError, match="not a usable ONNX model"):
-        Model(tmp_path)
+    path = tmp_path / "any name.onnx"
+    with pytest.raises(CommandError, match="does not exist"):
+        Model(path)
+    path.write_bytes(b"no model")
+    with pytest.raises(CommandError, match="not a usable ONNX model"):
+        Model(path)
     # The same length, so that the file stays whole.
     for former, other, reason in (
         (b"input_size", b"input_edge", "no 'input_size' in its metadata"),
@@ -218,9 +220,9 @@ def test_a_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     ):
         content = (MODEL_DIR / "model.onnx").read_bytes()
         assert former in content and len(former) == len(other)
-        (tmp_path / "model.onnx").write_bytes(content.replace(former, other))
-        with pytest.raises(ModelError, match=reason):
-            Model(tmp_path)
+        path.write_bytes(content.replace(former, other))
+        with pytest.raises(CommandError, match=reason):
+            Model(path)
 
 
 @pytest.mark.parametrize(

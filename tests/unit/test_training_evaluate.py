@@ -17,7 +17,7 @@ from PIL import Image
 from common.errors import CommandError
 from common.image_sets import find_sets
 from demo.drawing import bicycle, encoded, house, motorcycle
-from serving.model import load_model
+from serving.model import Model
 from serving.preprocess import preprocess
 from tests.support.pages import Page, assert_self_contained
 from tests.support.stack import HANG_SECONDS
@@ -280,12 +280,12 @@ def test_two_sets_of_one_name_are_refused(drawn: Path) -> None:
 
 def test_a_model_may_have_any_name_and_must_be_one(tmp_path: Path) -> None:
     (tmp_path / "seed-3.onnx").write_bytes(MODEL.read_bytes())
-    assert load_model(tmp_path / "seed-3.onnx")[0].labels == LABELS
+    assert Model(tmp_path / "seed-3.onnx").labels == LABELS
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(CommandError, match=r"broken\.onnx is not a usable ONNX model"):
-        load_model(tmp_path / "broken.onnx")
+        Model(tmp_path / "broken.onnx")
     with pytest.raises(CommandError, match="does not exist"):
-        load_model(tmp_path / "missing.onnx")
+        Model(tmp_path / "missing.onnx")
 
 
 # The command
@@ -302,7 +302,7 @@ def test_evaluation_file_agrees_with_the_endpoint(written: Path, drawn: Path) ->
     assert evaluation["labels"] == LABELS
     figures = evaluation["sets"]["drawn"]
     assert (figures["n"], figures["other_n"]) == (6, 3)
-    model, _ = load_model(MODEL)
+    model = Model(MODEL)
     right = [
         model.probabilities(preprocess(path.read_bytes(), model.input_size))
         for label in LABELS
