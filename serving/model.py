@@ -77,5 +77,5 @@ class Model:
             One probability per label. Rounded down to a millionth, so that rounding never makes the sum
             exceed one.
         """
-        result = self._session.run(None, {self._input: pixels[None]})[0][0]
+        result = self._session.run(["probabilities"], {self._input: pixels[None]})[0][0]
         return [float(p) for p in np.floor(result.astype(np.float64) * 1e6) / 1e6]

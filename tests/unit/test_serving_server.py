@@ -197,11 +197,12 @@ def test_what_nobody_foresaw_is_a_500_and_no_crash(app: Application, capsys: pyt
 def test_the_answer_is_the_models(app: Application) -> None:
     import onnxruntime
 
-    pixels = np.random.default_rng(3).integers(0, 256, (32, 32, 3), np.uint8)
+    session = onnxruntime.InferenceSession(MODEL_DIR / "model.onnx")
+    edge = int(session.get_modelmeta().custom_metadata_map["input_size"])
+    pixels = np.random.default_rng(3).integers(0, 256, (edge, edge, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    session = onnxruntime.InferenceSession(MODEL_DIR / "model.onnx")
-    wanted = session.run(None, {session.get_inputs()[0].name: pixels[None]})[0][0]
+    (wanted,) = session.run(["probabilities"], {session.get_inputs()[0].name: pixels[None]})[0]
     assert call(app, file.getvalue())[2] == pytest.approx(wanted.tolist(), abs=2e-6)
 
 

@@ -62,4 +62,4 @@ def test_the_committed_model_reaches_its_figures() -> None:
 
 
 def test_the_committed_model_is_small() -> None:
-    assert (REPOSITORY / "training/model/model.onnx").stat().st_size <= 2_000_000
+    assert (REPOSITORY / "training/model/model.onnx").stat().st_size <= 6_000_000
