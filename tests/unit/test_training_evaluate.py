@@ -212,8 +212,8 @@ def test_damage_is_what_it_says_and_the_same_every_time(drawn: Path) -> None:
 def test_blur_spreads_a_point_as_a_gaussian() -> None:
     pixels = np.zeros((33, 33, 3), np.uint8)
     pixels[16, 16] = 255
-    blurred = corrupt(encoded(Image.fromarray(pixels)), pixels, 0)[CASES.index(("blur", 1.2))][:, :, 0] / 255
-    assert blurred[16, 16] == pytest.approx(1 / (2 * math.pi * 1.2**2), abs=0.004)
+    blurred = corrupt(encoded(Image.fromarray(pixels)), pixels, 0)[CASES.index(("blur", 0.04))][:, :, 0] / 255
+    assert blurred[16, 16] == pytest.approx(1 / (2 * math.pi * (0.04 * 33) ** 2), abs=0.004)
     assert blurred.sum() == pytest.approx(1, abs=0.05)
 
 
@@ -397,5 +397,5 @@ def test_page_is_whole_and_needs_no_network(written: Path) -> None:
     assert all(image["alt"] for image in page.of("img")) and all(plot["aria-label"] for plot in page.of("svg"))
     assert len(page.of("svg")) == 8
     assert len(page.of("h1")) == len(page.of("main")) == 1
-    for phrase in ("Recommended threshold", "noise σ 0.08", "blur σ 1.2 px", "contrast ×0.3", "after preprocessing"):
+    for phrase in ("Recommended threshold", "noise σ 0.08", "blur σ 4%", "contrast ×0.3", "after preprocessing"):
         assert phrase in page.text
