@@ -1,4 +1,4 @@
-"""Command line of the rehearsal: ``python -m rehearsal up|down|status|env|exec|gaps``."""
+"""Command line of the rehearsal: ``python -m rehearsal up|down|status|env|exec|patches``."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rehearsal.environment import WELL_KNOWN, credentials, redirected, without_proxy
 from rehearsal.lifecycle import LOG_FILE, Running, down, find, up
-from rehearsal.patches import GAPS, RehearsalError, load
+from rehearsal.patches import PATCHES, RehearsalError, load
 
 
 def main() -> int:
@@ -35,7 +35,7 @@ def _main() -> int:
     commands.add_parser("env", help="print the shell commands that send SAM CLI and the AWS SDKs to it")
     execute = commands.add_parser("exec", help="run a command with that environment")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND …")
-    commands.add_parser("gaps", help="list what it adds to moto, and why")
+    commands.add_parser("patches", help="list the differences between moto and AWS that it removes")
     arguments = parser.parse_args()
     try:
         return _run(arguments)
@@ -46,11 +46,11 @@ def _main() -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
-    if arguments.command == "gaps":
+    if arguments.command == "patches":
         load()
-
-        for entry in GAPS:
-            print(f"{entry.name}\n    {entry.reason}")
+        for difference in dict.fromkeys(difference for difference, _ in PATCHES):
+            bug = f" (bug of moto: rehearsal/moto_bugs/{difference.name}.py)" if difference.bug else ""
+            print(f"{difference.name}{bug}\n    {difference.reason}")
     elif arguments.command == "up":
         running = up(folder)
         print(f"The rehearsal is up at {running.endpoint_url}. To use it from this shell:\n")

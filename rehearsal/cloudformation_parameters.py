@@ -1,4 +1,4 @@
-"""CloudFormation: what a template demands of its parameters.
+"""CloudFormation: constraints of parameters.
 
 AWS documents the constraints at
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/parameters-section-structure.html.
@@ -10,7 +10,7 @@ from typing import Any
 from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import CloudFormationBackend, Stack
 
-from rehearsal.patches import gap, replace
+from rehearsal.patches import Difference, patch
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -76,26 +76,29 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-@gap("parameters may break every constraint of the template, and a list cannot keep its former value")
-def parameters_are_checked() -> None:
-    """Check them before anything is made of a template."""
+CONSTRAINTS = Difference(
+    "parameters_are_checked",
+    "parameters may violate every constraint of the template, and a list cannot keep its previous value",
+    bug=True,
+)
 
-    def checking(original: Any) -> Any:
-        def create(backend: CloudFormationBackend, *, template: str, parameters: dict[str, Any], **rest: Any) -> Any:
-            texts = {name: _text(value) for name, value in parameters.items()}
-            check(Stack.parse_template(template).get("Parameters") or {}, texts)
-            return original(backend, template=template, parameters=texts, **rest)
 
-        return create
+@patch(CloudFormationBackend, "create_change_set", CONSTRAINTS)
+@patch(CloudFormationBackend, "create_stack", CONSTRAINTS)
+def _create(
+    original: Any, self: CloudFormationBackend, *, template: str, parameters: dict[str, Any], **rest: Any
+) -> Any:
+    return original(self, template=template, parameters=_checked(template, parameters), **rest)
 
-    def updating(original: Any) -> Any:
-        def update(stack: Stack, template: str, role_arn: Any = None, parameters: Any = None, tags: Any = None) -> None:
-            texts = {name: _text(value) for name, value in (parameters or {}).items()}
-            check(Stack.parse_template(template).get("Parameters") or {}, texts)
-            original(stack, template, role_arn, texts, tags)
 
-        return update
+@patch(Stack, "update", CONSTRAINTS)
+def _update(
+    original: Any, self: Stack, template: str, role_arn: Any = None, parameters: Any = None, tags: Any = None
+) -> None:
+    original(self, template, role_arn, _checked(template, parameters or {}), tags)
 
-    replace(CloudFormationBackend, "create_change_set", checking)
-    replace(CloudFormationBackend, "create_stack", checking)
-    replace(Stack, "update", updating)
+
+def _checked(template: str, parameters: dict[str, Any]) -> dict[str, str]:
+    texts = {name: _text(value) for name, value in parameters.items()}
+    check(Stack.parse_template(template).get("Parameters") or {}, texts)
+    return texts

@@ -1,7 +1,7 @@
-"""CloudWatch: alarms that change their state and tell their topics, and metrics that come out of log lines.
+"""CloudWatch: alarms change their state and notify their topics.
 
-Once a second every alarm looks at its metrics, in periods that end now (CloudWatch's end on whole minutes, and are
-looked at a little later), so that a rehearsal need not wait longer than a period lasts.
+Every alarm is evaluated once a second, over periods that end now. CloudWatch's periods end on whole minutes and are
+evaluated a little later; the rehearsal need not wait longer than one period.
 """
 
 import ast
@@ -34,7 +34,7 @@ from moto.core.utils import utcnow
 from moto.sns.models import sns_backends
 
 from rehearsal.cloudwatch_metrics import measure_queues
-from rehearsal.patches import RehearsalError, gap, replace
+from rehearsal.patches import Difference, add, patch
 
 log = logging.getLogger("rehearsal")
 
@@ -257,54 +257,48 @@ def _message(alarm: Alarm, account: str, old: str) -> dict[str, Any]:
     }
 
 
-@gap("alarms are never evaluated: they stay OK, whatever their metrics say, and tell nobody when they are set")
-def alarms_change_and_tell_their_topics() -> None:
-    """Begin without data, refuse what could not be evaluated, and publish each change of state."""
+EVALUATED = Difference(
+    "alarms_change_and_notify_their_topics",
+    "alarms are never evaluated: they stay OK, and setting their state notifies no topic",
+)
 
-    def putting(original: Any) -> Any:
-        def put_metric_alarm(backend: CloudWatchBackend, name: str, **rest: Any) -> Alarm:
-            before = backend.alarms.get(name)
-            alarm: Alarm = original(backend, name=name, **rest)
-            try:
-                _check(alarm)
-            except Exception:
-                backend.alarms.pop(name)
-                if before:
-                    backend.alarms[name] = before
-                raise
-            alarm.state_value = "INSUFFICIENT_DATA"
-            if before:
-                alarm.state_value, alarm.state_reason, alarm.history = (
-                    before.state_value,
-                    before.state_reason,
-                    before.history,
-                )
-            return alarm
 
-        return put_metric_alarm
+@patch(CloudWatchBackend, "put_metric_alarm", EVALUATED)
+def _put_metric_alarm(original: Any, self: CloudWatchBackend, name: str, **rest: Any) -> Alarm:
+    before = self.alarms.get(name)
+    alarm: Alarm = original(self, name=name, **rest)
+    try:
+        _check(alarm)
+    except Exception:
+        self.alarms.pop(name)
+        if before:
+            self.alarms[name] = before
+        raise
+    alarm.state_value = "INSUFFICIENT_DATA"
+    if before:
+        alarm.state_value, alarm.state_reason = before.state_value, before.state_reason
+        alarm.history = before.history
+    return alarm
 
-    def update_state(alarm: Alarm, reason: str, reason_data: str, state_value: str) -> None:
-        old = alarm.state_value
-        alarm.state_value, alarm.state_reason, alarm.state_reason_data = state_value, reason, reason_data or "{}"
-        alarm.state_updated_timestamp = utcnow()
-        if old == state_value:
-            return
-        _remember(alarm, "StateUpdate", f"Alarm updated from {old} to {state_value}")
-        actions = {"ALARM": alarm.alarm_actions, "OK": alarm.ok_actions}.get(
-            state_value, alarm.insufficient_data_actions
-        )
-        for arn in actions if alarm.actions_enabled else ():
-            _, _, _, region, account, _ = arn.split(":")
-            subject = f'{state_value}: "{alarm.name}" in {_region_name(region)}'[:100]
-            try:
-                sns_backends[account][region].publish(json.dumps(_message(alarm, account, old)), arn, subject=subject)
-                _remember(alarm, "Action", f"Successfully executed action {arn}")
-            except Exception as error:
-                log.exception("Alarm %s could not tell %s", alarm.name, arn)
-                _remember(alarm, "Action", f"Failed to execute action {arn}. Received error: {error!r}")
 
-    replace(CloudWatchBackend, "put_metric_alarm", putting)
-    replace(Alarm, "update_state", lambda original: update_state)
+@patch(Alarm, "update_state", EVALUATED)
+def _update_state(original: Any, self: Alarm, reason: str, reason_data: str, state_value: str) -> None:
+    old = self.state_value
+    self.state_value, self.state_reason, self.state_reason_data = state_value, reason, reason_data or "{}"
+    self.state_updated_timestamp = utcnow()
+    if old == state_value:
+        return
+    _remember(self, "StateUpdate", f"Alarm updated from {old} to {state_value}")
+    actions = {"ALARM": self.alarm_actions, "OK": self.ok_actions}.get(state_value, self.insufficient_data_actions)
+    for arn in actions if self.actions_enabled else ():
+        _, _, _, region, account, _ = arn.split(":")
+        subject = f'{state_value}: "{self.name}" in {_region_name(region)}'[:100]
+        try:
+            sns_backends[account][region].publish(json.dumps(_message(self, account, old)), arn, subject=subject)
+            _remember(self, "Action", f"Successfully executed action {arn}")
+        except Exception as error:
+            log.exception("Alarm %s could not notify %s", self.name, arn)
+            _remember(self, "Action", f"Failed to execute action {arn}. Received error: {error!r}")
 
 
 def _remember(alarm: Alarm, kind: str, summary: str) -> None:
@@ -321,19 +315,16 @@ def _remember(alarm: Alarm, kind: str, summary: str) -> None:
     )
 
 
-@gap("DescribeAlarmHistory is not implemented")
-def alarms_have_a_history() -> None:
-    """Answer with changes of state and with what their actions did, newest first."""
-
-    def describe_alarm_history(response: CloudWatchResponse) -> ActionResult:
-        name, kind = response._get_param("AlarmName"), response._get_param("HistoryItemType")
-        alarms = response.cloudwatch_backend.describe_alarms()
-        items = [item for alarm in alarms if name in (None, alarm.name) for item in alarm.history]
-        return ActionResult({"AlarmHistoryItems": [item for item in items if kind in (None, item["HistoryItemType"])]})
-
-    if hasattr(CloudWatchResponse, "describe_alarm_history"):
-        raise RehearsalError("moto now implements describe_alarm_history: delete this gap")
-    CloudWatchResponse.describe_alarm_history = describe_alarm_history  # type: ignore[attr-defined]
+@add(
+    CloudWatchResponse,
+    "describe_alarm_history",
+    Difference("alarms_have_a_history", "DescribeAlarmHistory is not implemented"),
+)
+def _describe_alarm_history(self: CloudWatchResponse) -> ActionResult:
+    name, kind = self._get_param("AlarmName"), self._get_param("HistoryItemType")
+    alarms = self.cloudwatch_backend.describe_alarms()
+    items = [item for alarm in alarms if name in (None, alarm.name) for item in alarm.history]
+    return ActionResult({"AlarmHistoryItems": [item for item in items if kind in (None, item["HistoryItemType"])]})
 
 
 def start() -> None:
