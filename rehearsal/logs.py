@@ -194,7 +194,7 @@ def _value(compare: str, token: str) -> Callable[[Any], bool]:
 
 FILTERS = Difference(
     "log_filters_filter",
-    "log filter patterns other than a word or one quoted phrase match every line, and invalid ones are accepted",
+    "log filter patterns other than words or one quoted phrase match every line, and invalid ones are accepted",
     bug=True,
 )
 

@@ -240,7 +240,11 @@ def _define(properties: dict[str, Any], account_id: str, region_name: str) -> No
 @patch(
     StepFunctionsParserBackend,
     "start_execution",
-    Difference("executions_get_a_default_name", "StartExecution without a name fails", bug=True),
+    Difference(
+        "executions_get_a_default_name",
+        "StartExecution without a name calls the execution None, so that a second one fails",
+        bug=True,
+    ),
 )
 def _start_with_name(
     original: Any,
@@ -276,7 +280,6 @@ def _get_evaluation_environment(original: Any, self: ExecutionWorker) -> Any:
     Difference(
         "fail_states_accept_any_error",
         "a Fail state cannot end with an error of the States Language, such as States.Timeout from ErrorPath",
-        bug=True,
     ),
 )
 def _any_error_name(original: Any, error_name: str) -> ErrorName:

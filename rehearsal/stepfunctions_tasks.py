@@ -63,7 +63,6 @@ class Waiting:
     Difference(
         "stopped_tasks_stop_their_job",
         "a .sync task does not stop its job or workflow when its execution is stopped or the task times out",
-        bug=True,
     ),
 )
 def _eval_sync(original: Any, self: Any, *, sync_resolver: Any, **rest: Any) -> Any:
