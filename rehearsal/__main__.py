@@ -20,7 +20,7 @@ def main() -> int:
             return _main()
         finally:
             print(end="", flush=True)
-    except BrokenPipeError:  # as in: status | head -1
+    except BrokenPipeError:  # for example: status | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left must not fail at the end
         return 128 + signal.SIGPIPE
 
@@ -30,8 +30,8 @@ def _main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(".rehearsal"), help="where its state lives (%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start it, and wait until it is ready")
-    commands.add_parser("down", help="end it, and leave nothing behind")
-    commands.add_parser("status", help="say whether it runs, and what is deployed in it")
+    commands.add_parser("down", help="stop it and clean up")
+    commands.add_parser("status", help="show whether it runs, and what is deployed in it")
     commands.add_parser("env", help="print the shell commands that send SAM CLI and the AWS SDKs to it")
     execute = commands.add_parser("exec", help="run a command with that environment")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND …")
@@ -56,7 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"The rehearsal is up at {running.endpoint_url}. To use it from this shell:\n")
         print('    eval "$(python -m rehearsal env)"')
     elif arguments.command == "down":
-        print("The rehearsal is down." if down(folder) else "There was no rehearsal.")
+        print("The rehearsal is down." if down(folder) else "Nothing to stop.")
     else:
         running = _running(folder)
         if arguments.command == "env":
@@ -79,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _running(folder: Path) -> Running:
     running = find(folder)
     if running is None:
-        raise RehearsalError("It does not run; start it with: python -m rehearsal up")
+        raise RehearsalError("Not running; start it with: python -m rehearsal up")
     return running
 
 

@@ -21,7 +21,7 @@ def check(slots: dict[str, Any], given: dict[str, Any]) -> None:
     Raises
     ------
     ValidationError
-        If one is unknown or missing, or breaks a constraint; the message is CloudFormation's.
+        If one is unknown or missing, or violates a constraint; the message is CloudFormation's.
     """
     if unknown := [name for name in given if name not in slots]:
         raise ValidationError(message=f"Parameters: [{', '.join(unknown)}] do not exist in the template")
@@ -36,14 +36,14 @@ def check(slots: dict[str, Any], given: dict[str, Any]) -> None:
         numeric = kind in ("Number", "List<Number>")
         if numeric and not all(NUMBER.fullmatch(item.strip()) for item in items):
             raise ValidationError(message=f"Parameter '{name}' must be a number")
-        if broken := next((said for item in items if (said := _broken(name, slot, item, numeric))), None):
+        if broken := next((found for item in items if (found := _broken(name, slot, item, numeric))), None):
             description = slot.get("ConstraintDescription")
-            said = f"Parameter {name} failed to satisfy constraint: {description}" if description else broken
-            raise ValidationError(message=said)
+            message = f"Parameter {name} failed to satisfy constraint: {description}" if description else broken
+            raise ValidationError(message=message)
 
 
 def _broken(name: str, slot: dict[str, Any], item: str, numeric: bool) -> str | None:
-    """Return how CloudFormation says that a value breaks a constraint; None if it breaks none."""
+    """Return CloudFormation's message about the constraint that a value violates; None if there is none."""
     if "AllowedValues" in slot and item not in map(_text, slot["AllowedValues"]):
         return f"Parameter '{name}' must be one of AllowedValues"
     pattern = slot.get("AllowedPattern")
@@ -70,7 +70,7 @@ def _matches(name: str, pattern: str, item: str) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Return a template's value as the text that CloudFormation makes of it; a former value may be a list."""
+    """Return a template's value as CloudFormation's string; a previous value may be a list."""
     if isinstance(value, list):
         return ",".join(map(_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

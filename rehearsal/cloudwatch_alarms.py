@@ -70,13 +70,13 @@ LANGUAGE = "+ - * / ( ) < <= > >= == != FILL(m, n) IF(c, a, b) and MAX, MIN, SUM
 def calculate(node: ast.expr, value_of: Callable[[str], float | None]) -> float | None:
     """Return the value of a metric math expression in one period; None where a data point is missing.
 
-    Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html, by which what
-    lacks an operand or divides by zero has no data point.
+    Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html: without an operand,
+    or on division by zero, there is no data point.
 
     Raises
     ------
     ValidationError
-        If the expression uses more of the language than is rehearsed.
+        If the rehearsal does not support the expression.
     """
 
     def value(part: ast.expr) -> float | None:
@@ -152,8 +152,8 @@ def _check(alarm: Alarm) -> None:
         if query.metric_stat is None:
             calculate(_parse(str(query.expression)), known)
         elif not re.fullmatch(r"p\d+(\.\d+)?", query.metric_stat.stat) and query.metric_stat.stat not in STATISTICS:
-            said = f"The rehearsal knows {', '.join(STATISTICS)} and percentiles (p99), not {query.metric_stat.stat}"
-            raise ValidationError(said)
+            known_ones = f"{', '.join(STATISTICS)} and percentiles (p99)"
+            raise ValidationError(f"The rehearsal knows {known_ones}, not {query.metric_stat.stat}")
 
 
 def _summary(data: list[MetricDatumBase], statistic: str, now: datetime.datetime) -> float | None:
@@ -165,7 +165,7 @@ def _summary(data: list[MetricDatumBase], statistic: str, now: datetime.datetime
         value: Any = summary.get_statistics_for_type(statistic)
         return float(value)
     values = sorted(summary.metric_single_values_list)
-    if not values:  # statistic sets hold no percentiles, in CloudWatch neither
+    if not values:  # statistic sets have no percentiles, as in CloudWatch
         return None
     position = (len(values) - 1) * float(statistic.removeprefix("p")) / 100
     low = values[int(position)]
@@ -208,8 +208,7 @@ def evaluate(alarm: Alarm, points: list[float | None]) -> tuple[str, str]:
     there = [point for point in points if point is not None]
     missing = len(points) - len(there)
     breaching = len([point for point in there if compare(point, float(alarm.threshold))])
-    said = ", ".join(map(str, there))
-    reason = f"Threshold Crossed: {breaching} out of the last {len(points)} datapoints [{said}] "
+    reason = f"Threshold Crossed: {breaching} out of the last {len(points)} datapoints [{', '.join(map(str, there))}] "
     reason += f"{'was' if breaching == 1 else 'were'} {words} the threshold ({alarm.threshold})"
     if not there and treat in ("breaching", "notBreaching"):
         reason = f"Threshold Crossed: no datapoints were received for {missing} periods and {missing} missing "
@@ -221,18 +220,18 @@ def evaluate(alarm: Alarm, points: list[float | None]) -> tuple[str, str]:
     undecided = breaching + missing >= wanted and treat in ("missing", "ignore")
     if undecided and treat == "ignore":
         return alarm.state_value, alarm.state_reason
-    # What is there breaches, and older points are missing: the alarm does not wait for them.
+    # All known points breach, and older ones are missing: the alarm does not wait for them.
     return "ALARM" if undecided and there and breaching == len(there) else "OK", reason
 
 
 def _region_name(region: str) -> str:
-    """Return how CloudWatch's messages call a Region, such as US East (N. Virginia)."""
+    """Return a Region's name in CloudWatch's messages, such as US East (N. Virginia)."""
     partitions = botocore.session.get_session().get_data("endpoints")["partitions"]
     return str(next((p["regions"][region]["description"] for p in partitions if region in p["regions"]), region))
 
 
 def _message(alarm: Alarm, account: str, old: str) -> dict[str, Any]:
-    """Return what CloudWatch sends to a topic; its ``Trigger`` is the alarm's own part alone, without the metrics."""
+    """Return what CloudWatch sends to a topic; the ``Trigger`` has no metrics of a list."""
     return {
         "AlarmName": alarm.name,
         "AlarmDescription": alarm.description,
@@ -346,5 +345,5 @@ def _watch() -> None:
                     if state != alarm.state_value:
                         facts = {"version": "1.0", "recentDatapoints": points[::-1], "threshold": alarm.threshold}
                         alarm.update_state(reason, json.dumps(facts), state)
-                except Exception:  # the other alarms go on
+                except Exception:  # evaluate the other alarms
                     log.exception("Alarm %s could not be evaluated", alarm.name)

@@ -328,8 +328,8 @@ def _invoke_endpoint(original: Any, self: SageMakerRuntimeResponse) -> tuple[int
         raise InvokeError(503, "ServiceUnavailable", "The request has failed.") from error
     if status >= 400:
         text, kind = answer.decode("utf-8", "replace")[:4096], "server" if status >= 500 else "client"
-        said = f'Received {kind} error ({status}) from primary with message "{text}".'
-        raise InvokeError(424, "ModelError", said, OriginalStatusCode=status, OriginalMessage=text)
+        message = f'Received {kind} error ({status}) from primary with message "{text}".'
+        raise InvokeError(424, "ModelError", message, OriginalStatusCode=status, OriginalMessage=text)
     variant = endpoint.production_variants[0]["VariantName"]
     answer_type = headers.get("Content-Type", "application/octet-stream")
     endpoints().capture.record(

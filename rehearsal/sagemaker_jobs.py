@@ -43,7 +43,7 @@ log = logging.getLogger("rehearsal")
 LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeProcessingJob.html
 MAX_EXIT_MESSAGE = 1024
-#: SageMaker's own limit where a job names none: one day.
+#: SageMaker's default limit: one day.
 DEFAULT_RUNTIME_SECONDS = 24 * 60 * 60
 
 
@@ -77,21 +77,21 @@ class Job:
 
     def _follow(self) -> None:
         """Send the output to the log as it comes; when the process ends, set the job's status."""
-        described, said = self._described, ""
+        described, tail = self._described, ""
         seconds = (described.stopping_condition or {}).get("MaxRuntimeInSeconds", DEFAULT_RUNTIME_SECONDS)
         limit = threading.Timer(seconds, self.stop)
         limit.start()
         assert self._process.stdout is not None
         for raw in self._process.stdout:
             line = raw.decode("utf-8", "replace").rstrip()
-            said = f"{said}{line}\n"[-MAX_EXIT_MESSAGE:]
+            tail = f"{tail}{line}\n"[-MAX_EXIT_MESSAGE:]
             if line:
                 event = {"timestamp": int(time.time() * 1000), "message": line}
                 self._logs.put_log_events(LOG_GROUP, self._stream, [event])
         code = self._process.wait()
         limit.cancel()
         shutil.rmtree(self._work, ignore_errors=True)
-        described.exit_message = said.strip()
+        described.exit_message = tail.strip()
         described.processing_end_time = described.last_modified_time = utcnow()
         if described.processing_job_status == "Stopping":
             described.processing_job_status = "Stopped"
@@ -160,7 +160,7 @@ class SageMakerTask(StateTaskServiceCallback):
         super().__init__({ResourceCondition("sync"), ResourceCondition("waitForTaskToken")})
 
     def _get_supported_parameters(self) -> set[str] | None:
-        # None refuses the state; names would have moto drop all others in silence; no names leave it to the client.
+        # None refuses the state. With names, moto would drop others silently; without, the client checks them.
         known = self.resource.api_action.lower() == "createprocessingjob"
         return set() if known and self.resource.condition in (None, ResourceCondition.Sync) else None
 
@@ -174,7 +174,7 @@ class SageMakerTask(StateTaskServiceCallback):
     def _eval_service_task(
         self, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
     ) -> None:
-        # moto's own clients check no parameters; a misspelt one must not be dropped in silence.
+        # moto's own clients do not check parameters; a misspelt one must not be dropped silently.
         client = boto3.client("sagemaker", region_name=resource_runtime_part.region)
         answer = client.create_processing_job(**normalised_parameters)
         env.stack.append({"ProcessingJobArn": answer["ProcessingJobArn"]})

@@ -1,4 +1,4 @@
-"""The process that is AWS: moto with its patches, functions, and endpoints.
+"""The server: moto with its patches, functions and endpoints.
 
 Started by the supervisor (:mod:`rehearsal.lifecycle`) as ``python -m rehearsal.server FOLDER PORT PROJECT``.
 """
@@ -19,7 +19,7 @@ PARENT_POLL_SECONDS = 0.5
 
 
 def main() -> None:
-    """Serve until the supervisor ends this process, or is gone itself."""
+    """Serve until the supervisor ends this process or dies."""
     folder, port, os.environ[PROJECT] = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     settings = of_this_process()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")

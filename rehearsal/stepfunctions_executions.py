@@ -196,7 +196,7 @@ def _get_execution_history(original: Any, self: StepFunctionResponse) -> ActionR
 
 EXECUTED = Difference(
     "workflows_are_executed",
-    "workflows are not executed unless a setting says so, and CloudFormation creates them where nothing executes them",
+    "workflows are executed only with a setting of moto, and those that CloudFormation creates never are",
 )
 
 

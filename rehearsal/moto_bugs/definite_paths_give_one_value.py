@@ -1,6 +1,7 @@
 """The path $.a[0].b gives a list of the value.
 
 https://docs.aws.amazon.com/step-functions/latest/dg/amazon-states-language-paths.html
+moto wraps such values since https://github.com/getmoto/moto/issues/7825.
 """
 
 import json

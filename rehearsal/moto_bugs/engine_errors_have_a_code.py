@@ -1,6 +1,7 @@
 """Errors of the States Language engine without a message end in a TypeError; the others have no code.
 
 https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html
+Seen in https://github.com/getmoto/moto/issues/7823, where the error had no message either.
 """
 
 import sys

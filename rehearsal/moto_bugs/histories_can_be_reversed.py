@@ -1,6 +1,7 @@
 """GetExecutionHistory ignores reverseOrder.
 
 https://docs.aws.amazon.com/step-functions/latest/apireference/API_GetExecutionHistory.html
+LocalStack, from which moto has the engine, has closed it: https://github.com/localstack/localstack/issues/10106.
 """
 
 import json

@@ -1,6 +1,7 @@
 """A filter pattern with optional terms matches every line.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
+Reported: https://github.com/getmoto/moto/issues/2419, closed when words and one phrase were supported.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """An upload to a bucket sends a tag event to EventBridge, too.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/EventBridge.html
+The tag event came with https://github.com/getmoto/moto/pull/7673.
 """
 
 import json

@@ -1,6 +1,7 @@
 """$$.Execution.StartTime is not a string, so that intrinsic functions fail on it.
 
 https://docs.aws.amazon.com/step-functions/latest/dg/input-output-contextobject.html
+LocalStack, from which moto has the engine, has closed it: https://github.com/localstack/localstack/issues/9695.
 """
 
 import json

@@ -53,11 +53,11 @@ def test_up_status_exec_down(tmp_path: Path) -> None:
         assert end_of_pipe(folder, *arguments) == (128 + signal.SIGPIPE, "")
     assert command(folder, "down").returncode == 0
     assert not folder.exists() and not processes(folder)
-    assert command(folder, "down").stdout == "There was no rehearsal.\n"
+    assert command(folder, "down").stdout == "Nothing to stop.\n"
     refused = command(folder, "status")
     assert (
         refused.returncode == 1
-        and refused.stderr == "rehearsal: It does not run; start it with: python -m rehearsal up\n"
+        and refused.stderr == "rehearsal: Not running; start it with: python -m rehearsal up\n"
     )
 
 
