@@ -49,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "patches":
         load()
         for difference in dict.fromkeys(difference for difference, _ in PATCHES):
-            bug = f" (bug of moto: rehearsal/moto_bugs/{difference.name}.py)" if difference.bug else ""
+            bug = f" (bug of moto: tests/rehearsal/moto_bugs/{difference.name}.py)" if difference.bug else ""
             print(f"{difference.name}{bug}\n    {difference.reason}")
     elif arguments.command == "up":
         running = up(folder)

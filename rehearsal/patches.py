@@ -48,7 +48,7 @@ class Difference:
 
     name: str
     reason: str
-    #: Whether moto contradicts AWS's documentation, which rehearsal/moto_bugs/NAME.py shows. Otherwise it does not
+    #: Whether moto contradicts AWS's documentation: tests/rehearsal/moto_bugs/NAME.py. Otherwise it does not
     #: implement something, or only the rehearsal needs the patch.
     bug: bool = False
 

@@ -11,7 +11,7 @@ from rehearsal.environment import undisturbed
 from rehearsal.patches import PATCHES, load
 from tests.support.stack import REPOSITORY
 
-SCRIPTS = sorted((REPOSITORY / "rehearsal" / "moto_bugs").glob("*.py"))
+SCRIPTS = sorted((REPOSITORY / "tests/rehearsal/moto_bugs").glob("*.py"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

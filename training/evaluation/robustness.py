@@ -25,7 +25,8 @@ CASES = [(name, strength) for name, strengths in CORRUPTIONS.items() for strengt
 
 def describe(name: str, strength: float) -> str:
     """Format a strength: ``×0.5``, ``σ 4%``, ``quality 30``."""
-    return {"blur": f"σ {strength:.0%}", "noise": f"σ {strength:g}", "JPEG": f"quality {strength:g}"}.get(name, f"×{strength:g}")
+    shown = {"blur": f"σ {strength:.0%}", "noise": f"σ {strength:g}", "JPEG": f"quality {strength:g}"}
+    return shown.get(name, f"×{strength:g}")
 
 
 def corrupt(image_bytes: bytes, pixels: npt.NDArray[np.uint8], seed: int) -> list[npt.NDArray[np.uint8]]:
