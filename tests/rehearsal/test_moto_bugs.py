@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rehearsal.environment import undisturbed
-from rehearsal.patches import PATCHES, load
+from rehearsal.patches import MODULES, PATCHES, load
 from tests.support.stack import REPOSITORY
 
 SCRIPTS = sorted((REPOSITORY / "tests/rehearsal/moto_bugs").glob("*.py"))
@@ -28,3 +28,11 @@ def test_moto_still_has_the_bug(script: Path, tmp_path: Path) -> None:
 def test_each_bug_has_one_script() -> None:
     load()
     assert {difference.name for difference, _ in PATCHES if difference.bug} == {script.stem for script in SCRIPTS}
+
+
+def test_every_module_with_patches_is_loaded() -> None:
+    sources = {path.stem: path.read_text() for path in (REPOSITORY / "rehearsal").glob("*.py")}
+    patching = {
+        name for name, text in sources.items() if "\n@patch(" in text or "\n@add(" in text or "\n@configure(" in text
+    }
+    assert patching == set(MODULES)
