@@ -56,8 +56,7 @@ def test_up_status_exec_down(tmp_path: Path) -> None:
     assert command(folder, "down").stdout == "Nothing to stop.\n"
     refused = command(folder, "status")
     assert (
-        refused.returncode == 1
-        and refused.stderr == "rehearsal: Not running; start it with: python -m rehearsal up\n"
+        refused.returncode == 1 and refused.stderr == "rehearsal: Not running; start it with: python -m rehearsal up\n"
     )
 
 
