@@ -360,6 +360,7 @@ def test_every_network_is_found_by_its_name() -> None:
 def test_a_pretrained_network_learns_three_labels(staged: Path, tmp_path: Path) -> None:
     report = train(staged, tmp_path / "model.onnx", PRETRAINED, 1, 0.9, 0.95)
     assert report["network"] == "efficientnet-lite0"
+    assert train(staged, tmp_path / "again.onnx", PRETRAINED, 1, 0.9, 0.95)["model_sha256"] == report["model_sha256"]
     assert report["validation"]["accuracy"] >= 0.9
     session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "model.onnx")
     pixels = np.random.default_rng(2).integers(0, 256, (2, 64, 64, 3), np.uint8)
