@@ -17,7 +17,7 @@ from training.fit.networks import network_names
 
 MODEL = Path("training/model/model.onnx")
 STAGED = Path("build/staged")
-NETWORK = "efficientnet-lite0"
+NETWORK = "residual"
 LABELS = "bicycle,motorcycle"
 EVALUATION = Path("build/evaluation")
 
