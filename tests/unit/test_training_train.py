@@ -23,10 +23,11 @@ from tests.support.stack import HANG_SECONDS, wait_for  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.dataset.sources import Source  # noqa: E402
 from training.dataset.staging import stage  # noqa: E402
+from training.fit import augment as augmentation  # noqa: E402
 from training.fit.augment import augment, compress, synthetic_negatives  # noqa: E402
 from training.fit.calibration import Calibration, cross_fit, fit_calibration, probabilities  # noqa: E402
 from training.fit.data import Images, assign_folds, enlarge, find_background_classes, load_images  # noqa: E402
-from training.fit.loop import lr_factor  # noqa: E402
+from training.fit.loop import fit, lr_factor  # noqa: E402
 from training.fit.muon import orthogonalise  # noqa: E402
 from training.fit.network import create_network, load_recipe, merge_background  # noqa: E402
 from training.fit.networks import efficientnet_lite0, network_names  # noqa: E402
@@ -429,6 +430,61 @@ def test_8_bit_weights_answer_as_the_floats_do(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = served(pixels)[1].numpy()
     assert np.corrcoef(features.ravel(), wanted.ravel())[0, 1] > 0.99
+
+
+def test_8_bit_weights_are_restored_when_the_file_is_loaded(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    served = ServedModel(create_network(3, 2, PRETRAINED), 2, Calibration(), mirrored=False).eval()
+    export(served, tmp_path / "model.onnx", ["a", "b"], PRETRAINED, 0)
+    quantise_weights(tmp_path / "model.onnx")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    onnxruntime.InferenceSession(tmp_path / "model.onnx", options, providers=["CPUExecutionProvider"])
+    stored, loaded = (onnx.load(str(tmp_path / name)).graph for name in ("model.onnx", "loaded.onnx"))
+    assert sum(each.data_type == onnx.TensorProto.INT8 for each in stored.initializer) > 50
+    names = {each.name for each in loaded.initializer}
+    assert not [node.name for node in loaded.node if names.issuperset(node.input) and node.input]
+
+
+def test_with_full_interpolation_the_fine_tuned_weights_stay() -> None:
+    network = create_network(3, 2, dataclasses.replace(PRETRAINED, interpolation=1.0))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.01
+    before = {name: values.clone() for name, values in network.state_dict().items() if "probe" not in name}
+    network.finish(_random_images(2, 8))
+    assert all(torch.equal(network.state_dict()[name], values) for name, values in before.items())
+
+
+def test_a_pretrained_network_needs_no_background() -> None:
+    images = _random_images(3, 24)
+    known = images.take(images.partition(3)[0])
+    network = fit("labels only", known, 3, 3, PRETRAINED, torch.Generator().manual_seed(0))
+    assert network(torch.rand(2, 3, 64, 64)).shape == (2, 3)
+
+
+def test_weights_of_another_shape_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *others = efficientnet_lite0._pretrained_weights()
+    monkeypatch.setattr(efficientnet_lite0, "_pretrained_weights", lambda: [first[:1], *others])
+    with pytest.raises(ValueError, match=r"body\.1\.weight"):
+        create_network(3, 2, PRETRAINED)
+
+
+def test_a_small_image_beside_a_large_one_is_enlarged_in_every_way() -> None:
+    checks = (torch.arange(16).view(-1, 1) + torch.arange(16)).remainder(2).mul(255).byte().unsqueeze(2).repeat(1, 1, 3)
+    pixels = [torch.zeros(64, 64, 3, dtype=torch.uint8), *[checks] * 30]
+    plain = dataclasses.replace(PRETRAINED, jpeg_probability=0.0)
+    x = compress(pixels, torch.ones(31, dtype=torch.bool), plain, torch.Generator().manual_seed(0))[1:]
+    assert len({image.numpy().tobytes() for image in x}) == len(plain.enlarging)
+    assert any(image.unique().tolist() == [0, 1] for image in x)  # nearest
+
+
+def test_large_images_are_not_kept_in_memory_after_compression() -> None:
+    kept = augmentation._first_jpeg.cache_info().currsize
+    images = list(torch.randint(0, 256, (3, 176, 176, 3), dtype=torch.uint8))
+    compress(images, torch.zeros(3, dtype=torch.bool), PRETRAINED, torch.Generator().manual_seed(0))
+    assert augmentation._first_jpeg.cache_info().currsize == kept
 
 
 def test_weights_that_are_missing_or_damaged_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from training.fit.recipe import Recipe
 
+# The largest images whose first compression is remembered, in pixels.
+_CACHED_EDGE = 64
+
 
 def augment(images: torch.Tensor, scenery: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Tensor:
     """Change a batch of images at random, without changing their class.
@@ -67,15 +70,24 @@ def compress(
     ):
         qualities = torch.randint(low, high + 1, (len(images),), generator=random).tolist()
         for index in chosen.nonzero().flatten().tolist():
-            content = jpeg(pixels[index].tobytes(), len(pixels[index]), qualities[index])
+            edge = len(pixels[index])
+            content = (jpeg if edge <= _CACHED_EDGE else _jpeg)(pixels[index].tobytes(), edge, qualities[index])
             pixels[index] = np.frombuffer(content, np.uint8).reshape(pixels[index].shape)
     edge = max(map(len, pixels))
-    return torch.cat([_resize(torch.tensor(x).permute(2, 0, 1)[None].float() / 255, edge) for x in pixels])
+    # Where all images have one size, `augment` draws how to enlarge them.
+    kinds = len(recipe.enlarging)
+    mixed = kinds > 1 and edge != min(map(len, pixels))
+    kind = torch.randint(kinds, (len(pixels),), generator=random).tolist() if mixed else [0] * len(pixels)
+    floats = (torch.tensor(x).permute(2, 0, 1)[None].float() / 255 for x in pixels)
+    resized = [_resize(x, edge, recipe.enlarging[i]) for x, i in zip(floats, kind, strict=True)]
+    return torch.cat(resized).clamp(0, 1)
 
 
-def _resize(x: torch.Tensor, edge: int) -> torch.Tensor:
+def _resize(x: torch.Tensor, edge: int, mode: str = "bilinear") -> torch.Tensor:
     """Resize images (n, 3, old edge, old edge)."""
-    return x if x.shape[-1] == edge else functional.interpolate(x, (edge, edge), mode="bilinear", antialias=True)
+    if x.shape[-1] == edge:
+        return x
+    return functional.interpolate(x, (edge, edge), mode=mode, antialias=mode != "nearest")
 
 
 def _jpeg(pixels: bytes, edge: int, quality: int) -> bytes:
@@ -86,7 +98,7 @@ def _jpeg(pixels: bytes, edge: int, quality: int) -> bytes:
         return decoded.tobytes()
 
 
-# Images with a label repeat every epoch.
+# Images with a label repeat every epoch. A cache full of larger ones could take gigabytes.
 _first_jpeg = lru_cache(maxsize=1 << 15)(_jpeg)
 
 

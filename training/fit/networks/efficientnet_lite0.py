@@ -217,6 +217,8 @@ class EfficientNetLite0(Network):
                     continue
                 if name.startswith("classes."):  # the new outputs begin at 0
                     start = torch.cat([start, start.new_zeros(self.labels, *start.shape[1:])])
+                if start.shape != own[name].shape:
+                    raise ValueError(f"{name} has the shape {tuple(own[name].shape)}, its weights {tuple(start.shape)}")
                 own[name].copy_(start + fraction * (own[name] - start))
 
     def _features_of(self, pixels: list[torch.Tensor]) -> torch.Tensor:
