@@ -262,42 +262,48 @@ EVALUATED = Difference(
 )
 
 
+# Of requests and of the thread that evaluates: an alarm's new state, its message and its history belong together.
+_CHANGE = threading.RLock()
+
+
 @patch(CloudWatchBackend, "put_metric_alarm", EVALUATED)
 def _put_metric_alarm(original: Any, self: CloudWatchBackend, name: str, **rest: Any) -> Alarm:
-    before = self.alarms.get(name)
-    alarm: Alarm = original(self, name=name, **rest)
-    try:
-        _check(alarm)
-    except Exception:
-        self.alarms.pop(name)
+    with _CHANGE:
+        before = self.alarms.get(name)
+        alarm: Alarm = original(self, name=name, **rest)
+        try:
+            _check(alarm)
+        except Exception:
+            self.alarms.pop(name)
+            if before:
+                self.alarms[name] = before
+            raise
+        alarm.state_value = "INSUFFICIENT_DATA"
         if before:
-            self.alarms[name] = before
-        raise
-    alarm.state_value = "INSUFFICIENT_DATA"
-    if before:
-        alarm.state_value, alarm.state_reason = before.state_value, before.state_reason
-        alarm.history = before.history
-    return alarm
+            alarm.state_value, alarm.state_reason = before.state_value, before.state_reason
+            alarm.history = before.history
+        return alarm
 
 
 @patch(Alarm, "update_state", EVALUATED)
 def _update_state(original: Any, self: Alarm, reason: str, reason_data: str, state_value: str) -> None:
-    old = self.state_value
-    self.state_value, self.state_reason, self.state_reason_data = state_value, reason, reason_data or "{}"
-    self.state_updated_timestamp = utcnow()
-    if old == state_value:
-        return
-    _remember(self, "StateUpdate", f"Alarm updated from {old} to {state_value}")
-    actions = {"ALARM": self.alarm_actions, "OK": self.ok_actions}.get(state_value, self.insufficient_data_actions)
-    for arn in actions if self.actions_enabled else ():
-        _, _, _, region, account, _ = arn.split(":")
-        subject = f'{state_value}: "{self.name}" in {_region_name(region)}'[:100]
-        try:
-            sns_backends[account][region].publish(json.dumps(_message(self, account, old)), arn, subject=subject)
-            _remember(self, "Action", f"Successfully executed action {arn}")
-        except Exception as error:
-            log.exception("Alarm %s could not notify %s", self.name, arn)
-            _remember(self, "Action", f"Failed to execute action {arn}. Received error: {error!r}")
+    with _CHANGE:
+        old = self.state_value
+        self.state_value, self.state_reason, self.state_reason_data = state_value, reason, reason_data or "{}"
+        self.state_updated_timestamp = utcnow()
+        if old == state_value:
+            return
+        _remember(self, "StateUpdate", f"Alarm updated from {old} to {state_value}")
+        actions = {"ALARM": self.alarm_actions, "OK": self.ok_actions}.get(state_value, self.insufficient_data_actions)
+        for arn in actions if self.actions_enabled else ():
+            _, _, _, region, account, _ = arn.split(":")
+            subject = f'{state_value}: "{self.name}" in {_region_name(region)}'[:100]
+            try:
+                sns_backends[account][region].publish(json.dumps(_message(self, account, old)), arn, subject=subject)
+                _remember(self, "Action", f"Successfully executed action {arn}")
+            except Exception as error:
+                log.exception("Alarm %s could not notify %s", self.name, arn)
+                _remember(self, "Action", f"Failed to execute action {arn}. Received error: {error!r}")
 
 
 def _remember(alarm: Alarm, kind: str, summary: str) -> None:
@@ -341,9 +347,10 @@ def _watch() -> None:
             for alarm in [*backend.alarms.values()]:
                 try:
                     points = _points(alarm, data, now)
-                    state, reason = evaluate(alarm, points)
-                    if state != alarm.state_value:
-                        facts = {"version": "1.0", "recentDatapoints": points[::-1], "threshold": alarm.threshold}
-                        alarm.update_state(reason, json.dumps(facts), state)
+                    facts = {"version": "1.0", "recentDatapoints": points[::-1], "threshold": alarm.threshold}
+                    with _CHANGE:
+                        state, reason = evaluate(alarm, points)
+                        if state != alarm.state_value:
+                            alarm.update_state(reason, json.dumps(facts), state)
                 except Exception:  # evaluate the other alarms
                     log.exception("Alarm %s could not be evaluated", alarm.name)

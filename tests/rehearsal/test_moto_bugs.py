@@ -9,7 +9,7 @@ import pytest
 
 from rehearsal.environment import undisturbed
 from rehearsal.patches import MODULES, PATCHES, load
-from tests.support.stack import REPOSITORY
+from tests.support.stack import HANG_SECONDS, REPOSITORY
 
 SCRIPTS = sorted((REPOSITORY / "tests/rehearsal/moto_bugs").glob("*.py"))
 
@@ -17,8 +17,9 @@ SCRIPTS = sorted((REPOSITORY / "tests/rehearsal/moto_bugs").glob("*.py"))
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_moto_still_has_the_bug(script: Path, tmp_path: Path) -> None:
     environment = undisturbed(os.environ)
+    command = [sys.executable, script]
     ended = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=HANG_SECONDS
     )
     # A script that crashes exits with 1 as well, but has not printed both answers.
     assert [line[:6] for line in ended.stdout.splitlines()] == ["moto: ", "AWS:  "], ended.stderr

@@ -307,7 +307,7 @@ def test_a_window_keeps_the_newest_and_the_least_confident_pictures() -> None:
     assert len(window.least_confident) == len(window.newest) == PICTURES
 
 
-def test_a_window_measures_on_all_processors_what_one_would_and_counts_what_none_can(
+def test_one_and_several_processes_measure_a_window_alike(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     captures = [captured(scene(seed), [0.6 + seed / 100, 0.1]) for seed in range(20)]

@@ -268,7 +268,7 @@ def test_a_failed_creation_shows_the_reason_and_cleans_up(
     assert said[-1] == "removed the resources that this deployment had created"
 
 
-def test_what_cannot_be_cleaned_up_is_said_beside_the_reason(
+def test_a_failed_clean_up_is_reported_after_the_reason(
     wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = state("Failed", FailureReason="the ping was not answered")

@@ -276,7 +276,7 @@ def test_a_manifest_that_points_outside_is_refused(tmp_path: Path) -> None:
         ("[]", "not a manifest"),
     ],
 )
-def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str | None, reason: str) -> None:
+def test_invalid_manifests_are_rejected(tmp_path: Path, text: str | None, reason: str) -> None:
     if text:
         (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(CommandError, match=reason):

@@ -79,7 +79,7 @@ def load_images(data: Path, manifest: Manifest, split: str, recipe: Recipe) -> I
 
 
 def enlarge(pixels: list[torch.Tensor], edge: int) -> torch.Tensor:
-    """Enlarge images to the network's input as `serving.preprocess` does.
+    """Enlarge square images to the network's input as `serving.preprocess` does.
 
     Returns
     -------

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,9 +40,13 @@ class Network(nn.Module, ABC):
         """Complete the trained network, after the last step."""
 
 
+def _module(name: str) -> Any:
+    return import_module(f"training.fit.networks.{name.replace('-', '_')}")
+
+
 def load_recipe(name: str) -> Recipe:
     """Return the recipe of a network, one of `training.fit.networks.network_names`."""
-    recipe: Recipe = import_module(f"training.fit.networks.{name.replace('-', '_')}").RECIPE
+    recipe: Recipe = _module(name).RECIPE
     return recipe
 
 
@@ -55,8 +60,7 @@ def create_network(outputs: int, labels: int, recipe: Recipe) -> Network:
     recipe : Recipe
         Names the network.
     """
-    module = import_module(f"training.fit.networks.{recipe.network.replace('-', '_')}")
-    network: Network = module.create(outputs, labels, recipe)
+    network: Network = _module(recipe.network).NETWORK(outputs, labels, recipe)
     return network
 
 

@@ -1,5 +1,5 @@
-"""The networks, one per module. A module has a `RECIPE`, and a function `create` that takes the numbers of outputs and
-of labels, and the recipe.
+"""The networks, one per module. A module has a `RECIPE` and a `NETWORK`, a class that takes the number of outputs, the
+number of labels, and the recipe.
 """
 
 import pkgutil

@@ -90,7 +90,7 @@ RECIPE = EfficientNetRecipe()
 class EfficientNetLite0(Network):
     """EfficientNet-Lite0 whose own 1000 classes are grouped into labels and background.
 
-    ImageNet classes that the label's training images excite, and background images do not, belong to the label
+    ImageNet classes that are much more probable on a label's training images than on background belong to the label,
     together with one new output; all others are background. A linear probe on the features then corrects the choice
     among the labels, but not that between them and background.
 
@@ -195,7 +195,7 @@ class EfficientNetLite0(Network):
         weight, bias = weight / spread, bias - (weight / spread) @ mean
         with torch.no_grad():
             probed, grouped = features @ weight.T + bias, self.logits(features)[:, : self.labels]
-            # Both have the same say.
+            # Both have the same spread, so that neither outweighs the other.
             factor = _spread(grouped) / _spread(probed)
             self.probe.weight.copy_(weight * factor)
             self.probe.bias.copy_(bias * factor)
@@ -298,6 +298,4 @@ def _spread(logits: torch.Tensor) -> torch.Tensor:
     return (logits - logits.mean(dim=1, keepdim=True)).std() + 1e-6
 
 
-def create(outputs: int, labels: int, recipe: EfficientNetRecipe) -> EfficientNetLite0:
-    """Create a network with the pretrained weights."""
-    return EfficientNetLite0(outputs, labels, recipe)
+NETWORK = EfficientNetLite0

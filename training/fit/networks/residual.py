@@ -121,6 +121,4 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return norm
 
 
-def create(outputs: int, labels: int, recipe: ResidualRecipe) -> ResidualNetwork:
-    """Create an untrained network."""
-    return ResidualNetwork(outputs, labels, recipe)
+NETWORK = ResidualNetwork
