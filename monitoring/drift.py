@@ -1,4 +1,4 @@
-"""Compare a window of captures with the baseline, feature by feature."""
+"""Compare a window of captures with the baseline, feature by feature, and its images' content."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from monitoring.content import NEIGHBOURS, Content
 from monitoring.features import CATEGORICAL, NUMERIC, Features
 
 #: Probability of a false alarm in one check of a window without drift, over all features together.
@@ -18,6 +19,9 @@ SIGNIFICANCE = 0.001
 LEAST_PSI = 0.2
 #: Fewer captures than this are not compared.
 LEAST_CAPTURES = 30
+
+#: The name of the content among the features.
+CONTENT = "content"
 
 _BINS = 10
 # Smaller p-values are not shown.
@@ -30,8 +34,8 @@ _LEAST_EXPECTED = 5
 class Finding:
     """One feature, compared.
 
-    ``statistic`` is Kolmogorov and Smirnov's D, or chi-square. ``p_value`` is corrected for the number of features.
-    ``baseline`` and ``window`` describe typical values: a median, or shares.
+    ``statistic`` is Kolmogorov and Smirnov's D, chi-square, or `Content.statistic`. ``p_value`` is corrected for the
+    number of features. ``baseline`` and ``window`` describe typical values: a median, or shares.
     """
 
     feature: str
@@ -46,21 +50,28 @@ class Finding:
     @property
     def description(self) -> str:
         """Return the finding as a sentence."""
+        before_after = f"{self.window} in the window, {self.baseline} in the baseline"
+        if self.feature == CONTENT:
+            before_after = f"the images show something else: {self.window}, {self.baseline}"
         p_value = f"{self.p_value:.1g}" if self.p_value >= _LEAST_SHOWN else f"below {_LEAST_SHOWN:g}"
         return (
-            f"{self.feature}: {self.window} in the window, {self.baseline} in the baseline "
+            f"{self.feature}: {before_after} "
             f"({self.test} {self.statistic:.3f}, corrected p {p_value}; PSI {self.psi:.2f})"
         )
 
 
 def compare(
-    baseline: Features, window: Features, significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI
+    baseline: Features,
+    window: Features,
+    significance: float = SIGNIFICANCE,
+    least_psi: float = LEAST_PSI,
+    content: Content | None = None,
 ) -> list[Finding]:
     """Test every feature; it has drifted if the difference is both significant and large.
 
-    Numeric features are tested with Kolmogorov and Smirnov's two-sample test, categorical ones with chi-square.
-    Holm's procedure (1979, "A simple sequentially rejective multiple test procedure") keeps the probability of any
-    false alarm at ``significance``, even if features depend on each other.
+    Numeric features are tested with Kolmogorov and Smirnov's two-sample test, categorical ones with chi-square, and
+    content as `monitoring.content` describes. Holm's procedure (1979, "A simple sequentially rejective multiple test
+    procedure") keeps the probability of any false alarm at ``significance``, even if features depend on each other.
 
     Parameters
     ----------
@@ -70,11 +81,13 @@ def compare(
         0 to 1.
     least_psi : float
         Least population stability index that counts as drift.
+    content : Content or None
+        The comparison of what the images show, if it could be made.
 
     Returns
     -------
     list of Finding
-        One per feature, in the order of `NUMERIC` and `CATEGORICAL`.
+        One per feature, in the order of `NUMERIC` and `CATEGORICAL`; and one for the content, if given.
     """
     tested: list[tuple[str, str, float, float, float, str, str]] = []
     for name in NUMERIC:
@@ -89,6 +102,13 @@ def compare(
         psi = population_stability_index(*counts)
         typical = (_shares(categories, counts[0]), _shares(categories, counts[1]))
         tested.append((name, "chi-square", chi_square, p_value, psi, *typical))
+    if content:
+        psi = population_stability_index(*numeric_bins(content.baseline, content.window))
+        typical = (
+            f"{content.expected:.0%} by chance",
+            f"{content.window.mean():.0%} of an image's {NEIGHBOURS} most similar images are in the window itself",
+        )
+        tested.append((CONTENT, "neighbours", content.statistic, content.p_value, psi, *typical))
     corrected = holm([each[3] for each in tested])
     return [
         Finding(name, test, statistic, p, psi, before, now, p < significance and psi >= least_psi)

@@ -12,6 +12,8 @@ import onnxruntime
 from common.errors import CommandError
 
 MODEL_FILE = "model.onnx"
+#: The output with the image's features, which not every model has; `Model.probabilities` does not compute it.
+FEATURES = "features"
 # SageMaker's limit on CustomAttributes is 1024 visible ASCII characters.
 _MAX_ATTRIBUTES = 1023
 
@@ -21,7 +23,7 @@ class ModelError(Exception):
 
 
 class Model:
-    """An ONNX model with its labels.
+    """An ONNX model with its labels; ``has_features`` if it can describe images as well as classify them.
 
     Parameters
     ----------
@@ -54,6 +56,8 @@ class Model:
         except Exception as error:  # ONNX Runtime's own errors have no common base class
             raise ModelError(f"{path} is not a usable ONNX model: {error}") from error
         self._input = self._session.get_inputs()[0].name
+        self._probabilities, *others = [output.name for output in self._session.get_outputs()]
+        self.has_features = FEATURES in others
         self.attributes = (
             f"labels={json.dumps(self.labels, separators=(',', ':'))};model={hashlib.sha256(content).hexdigest()[:12]}"
         )
@@ -78,8 +82,24 @@ class Model:
             One probability per label. Rounded down to a millionth, so that rounding never makes the sum
             exceed one.
         """
-        result = self._session.run(None, {self._input: pixels[None]})[0][0]
+        result = self._session.run([self._probabilities], {self._input: pixels[None]})[0][0]
         return [float(p) for p in np.floor(result.astype(np.float64) * 1e6) / 1e6]
+
+    def features(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Describe the content of one image; only a model that `has_features` can.
+
+        Parameters
+        ----------
+        pixels : numpy.ndarray
+            As for `probabilities`.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (features,).
+        """
+        result: npt.NDArray[np.float32] = self._session.run([FEATURES], {self._input: pixels[None]})[0][0]
+        return result
 
 
 def load_model(path: Path) -> tuple[Model, str]:

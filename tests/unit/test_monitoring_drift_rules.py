@@ -9,6 +9,8 @@ from scipy import stats
 
 from monitoring.drift import (
     LEAST_CAPTURES,
+    LEAST_PSI,
+    SIGNIFICANCE,
     Finding,
     _chi_square,
     categorical_counts,
@@ -77,8 +79,9 @@ def test_a_difference_counts_from_the_least_psi_on_and_below_the_significance() 
 
 def test_the_limits_that_the_documents_name() -> None:
     assert LEAST_CAPTURES == 30
+    assert (SIGNIFICANCE, LEAST_PSI) == (0.001, 0.2)
     defaults = compare.__defaults__
-    assert defaults == (0.001, 0.2)
+    assert defaults is not None and defaults[:2] == (SIGNIFICANCE, LEAST_PSI)
 
 
 @pytest.mark.parametrize(
