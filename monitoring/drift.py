@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,11 @@ def compare(
     list of Finding
         One per feature, in the order of `NUMERIC` and `CATEGORICAL`; and one for the content, if given.
     """
+    return judge(differences(baseline, window, content), significance, least_psi)
+
+
+def differences(baseline: Features, window: Features, content: Content | None = None) -> list[Finding]:
+    """Test every feature as `compare` does, without a correction of the p-values and without a decision."""
     tested: list[tuple[str, str, float, float, float, str, str]] = []
     for name in NUMERIC:
         before, now = np.array(baseline.numeric[name]), np.array(window.numeric[name])
@@ -109,10 +114,15 @@ def compare(
             f"{content.window.mean():.0%} of an image's {NEIGHBOURS} most similar images are in the window itself",
         )
         tested.append((CONTENT, "neighbours", content.statistic, content.p_value, psi, *typical))
-    corrected = holm([each[3] for each in tested])
+    return [Finding(*each, drifted=False) for each in tested]
+
+
+def judge(tested: Sequence[Finding], significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI) -> list[Finding]:
+    """Correct the p-values for testing all these features at once, and decide which of them have drifted."""
+    corrected = holm([each.p_value for each in tested])
     return [
-        Finding(name, test, statistic, p, psi, before, now, p < significance and psi >= least_psi)
-        for (name, test, statistic, _, psi, before, now), p in zip(tested, corrected, strict=True)
+        replace(each, p_value=p, drifted=p < significance and each.psi >= least_psi)
+        for each, p in zip(tested, corrected, strict=True)
     ]
 
 

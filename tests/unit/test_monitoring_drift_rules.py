@@ -31,7 +31,7 @@ def features(values: list[float], answers: list[str]) -> Features:
     return result
 
 
-def found(name: str, baseline: Features, window: Features, **limits: float) -> Finding:
+def found(name: str, baseline: Features, window: Features, **limits: Any) -> Finding:
     (finding,) = [finding for finding in compare(baseline, window, **limits) if finding.feature == name]
     return finding
 
