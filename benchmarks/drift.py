@@ -2,8 +2,8 @@
 
 Windows of images are drawn at random, each with a baseline of other images, so a clean window differs only by chance.
 Then the window's images are damaged, or some of them are replaced by images of a class that the baseline lacks, and the
-window is compared as in ``python -m monitoring check``. Images are damaged in the size that the workflow sends, and then
-encoded as the workflow encodes them.
+window is compared as in ``python -m monitoring check``. Images are damaged in the size that the workflow sends, and
+then encoded as the workflow encodes them.
 
 The damage: the 15 corruptions of ImageNet-C (Hendrycks and Dietterich 2019, "Benchmarking Neural Network Robustness to
 Common Corruptions and Perturbations") at severity 2, and six simpler kinds in windows of twice the size.

@@ -26,8 +26,8 @@ CONTENT = "content"
 _BINS = 10
 # Smaller p-values are not shown.
 _LEAST_SHOWN = 1e-12
-# With a smaller expected count in a cell, chi-square is not a good approximation (Cochran 1954).
-_LEAST_EXPECTED = 5
+# Random tables for the p-value of a chi-square test.
+_TABLES = 20_000
 
 
 @dataclass(frozen=True)
@@ -182,14 +182,21 @@ def categorical_counts(
 
 
 def _chi_square(counts: tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]) -> tuple[float, float]:
-    """Return the statistic and its p-value; categories that are too rare are merged."""
-    table = np.stack(counts)
-    expected = stats.contingency.expected_freq(table)
-    rare = expected.min(axis=0) < _LEAST_EXPECTED
-    table = np.column_stack([table[:, ~rare], table[:, rare].sum(axis=1)]) if rare.any() else table
-    table = table[:, table.sum(axis=0) > 0]
-    result: Any = stats.chi2_contingency(table)
-    return float(result.statistic), float(result.pvalue)
+    """Return Pearson's statistic, and its p-value from random tables with the same totals."""
+    before, now = counts
+    totals, window = before + now, int(now.sum())
+    expected = totals * window / totals.sum()
+    weights = totals / (expected * (totals - expected))
+
+    def statistic(drawn: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+        result: npt.NDArray[np.float64] = ((drawn - expected) ** 2 * weights).sum(axis=-1)
+        return result
+
+    found = float(statistic(now))
+    tables = np.random.default_rng(0).multivariate_hypergeometric(totals, window, _TABLES, method="marginals")
+    # Equal tables may differ in the last digit.
+    extreme = int((statistic(tables) >= found * (1 - 1e-9)).sum())
+    return found, (extreme + 1) / (_TABLES + 1)
 
 
 def _shares(categories: list[str], counts: npt.NDArray[np.integer]) -> str:
