@@ -80,6 +80,7 @@ lint: setup  ## check style, types and templates
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy src common serving training monitoring operations rehearsal demo tests benchmarks
+	@$(BIN)/mypy --python-version 3.11 training monitoring  # they and what they import run there too
 	@$(BIN)/cfn-lint template.yaml training/role.yaml
 	@$(BIN)/sam validate --lint
 

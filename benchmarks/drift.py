@@ -38,7 +38,6 @@ from monitoring.content import Rows, compare_content
 from monitoring.drift import SIGNIFICANCE, Finding, differences, judge
 from monitoring.features import Features, Model, Observation, observe
 from serving.model import Model as Network
-from serving.model import load_model
 from serving.preprocess import preprocess
 from src.serialize.decoder import decode
 from src.serialize.encoder import encode
@@ -155,7 +154,7 @@ _networks: dict[Path, Network] = {}
 def _network(path: Path) -> Network:
     """Return the model of this process."""
     if path not in _networks:
-        _networks[path] = load_model(path)[0]
+        _networks[path] = Network(path)
     return _networks[path]
 
 
@@ -358,7 +357,7 @@ def main() -> int:
     parser.add_argument("--processes", type=positive_int, default=2, help="default: %(default)s")
     options = parser.parse_args()
     try:
-        network, _ = load_model(options.model)
+        network = Network(options.model)
         (image_set,) = find_sets([options.data], network.labels).values()
     except CommandError as error:
         raise SystemExit(f"error: {error}") from error

@@ -8,11 +8,7 @@ has another.
 
 import argparse
 import contextlib
-import io
-import json
 import os
-import platform
-import random
 import resource
 import shutil
 import statistics
@@ -25,8 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from benchmarks.servers import HOST, ROOT, Server, running
 from common.command import positive_int
+from demo.drawing import encoded, noise
 
 #: Name of each measured case, its server and its body.
 CASES = {
@@ -115,15 +114,12 @@ def _children_cpu() -> float:
 
 def bodies() -> dict[str, bytes]:
     """Draw an image, and encode it for the requests."""
-    from PIL import Image
+    drawn = noise(16, 16)
 
-    noise = Image.frombytes("RGB", (16, 16), random.Random(0).randbytes(16 * 16 * 3))
-    found = {}
-    for form, edge in (("png", 32), ("jpeg", 224)):
-        file = io.BytesIO()
-        noise.resize((edge, edge), Image.Resampling.BICUBIC).save(file, form, **({"quality": 90} if edge > 32 else {}))
-        found[form] = file.getvalue()
-    return found
+    def enlarged(edge: int, form: str, **options: int) -> bytes:
+        return encoded(drawn.resize((edge, edge), Image.Resampling.BICUBIC), form, **options)
+
+    return {"png": enlarged(32, "PNG"), "jpeg": enlarged(224, "JPEG", quality=90)}
 
 
 def parts(model: Path, images: dict[str, bytes]) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
@@ -192,10 +188,10 @@ def compare(rounds: list[dict[str, Load]], parts_of: list[dict[str, float]], con
     return found
 
 
-def benchmark(model_dir: Path, rounds: int, seconds: int, pin: bool) -> dict[str, Any]:
-    """Run the benchmark; return the result that ``--json`` prints."""
+def benchmark(model_dir: Path, rounds: int, seconds: int) -> dict[str, Any]:
+    """Run the benchmark; return the result that `show` prints."""
     cpus = sorted(os.sched_getaffinity(0))
-    server_cpu, client_cpu = (cpus[0], cpus[-1]) if pin and len(cpus) > 1 else (None, None)
+    server_cpu, client_cpu = (cpus[0], cpus[-1]) if len(cpus) > 1 else (None, None)
     connections, images = [1, 8], bodies()
     functions = parts(model_dir / "model.onnx", images)
     loads: list[dict[str, Load]] = []
@@ -220,10 +216,8 @@ def benchmark(model_dir: Path, rounds: int, seconds: int, pin: bool) -> dict[str
             times.append({name: typical(*pair) for name, pair in functions.items()})
             os.sched_setaffinity(0, cpus)
     return {
-        "machine": {"cpus": len(cpus), "pinned": server_cpu is not None, "python": platform.python_version()},
         "rounds": rounds,
-        "seconds": seconds,
-        "bytes": {form: len(body) for form, body in images.items()},
+        "bytes": len(images["png"]),
         "cases": {
             key: {field: middle(getattr(seen[key], field) for seen in loads) for field in asdict(loads[0][key])}
             for key in loads[0]
@@ -252,7 +246,7 @@ def show(result: dict[str, Any]) -> None:
     def spread(value: dict[str, float], digits: int = 2) -> tuple[str, str]:
         return f"{value['median']:.{digits}f}", f"{value['min']:.{digits}f}–{value['max']:.{digits}f}"
 
-    title = f"One worker, {result['bytes']['png']:,} bytes of PNG; medians of {result['rounds']} rounds; milliseconds"
+    title = f"One worker, {result['bytes']:,} bytes of PNG; medians of {result['rounds']} rounds; milliseconds"
     made = table(title, "case", "conn.", "p50", "p99", "req/s", "(rounds)", "server CPU", "client CPU", "client busy")
     for key, value in result["cases"].items():
         case, _, n = key.rpartition("/")
@@ -284,8 +278,6 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=ROOT / "training/model/model.onnx", help="default: the committed")
     parser.add_argument("--rounds", type=positive_int, default=7)
     parser.add_argument("--seconds", type=positive_int, default=2, help="of each run (default: 2)")
-    parser.add_argument("--no-pin", action="store_true", help="let servers and client run on any CPU")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if not options.model.is_file():
         parser.error(f"{options.model} does not exist")
@@ -293,11 +285,7 @@ def main() -> int:
         parser.error("wrk is not installed: apt-get install wrk")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copyfile(options.model, Path(folder) / "model.onnx")
-        result = benchmark(Path(folder), options.rounds, options.seconds, not options.no_pin)
-    if options.json:
-        print(json.dumps(result, indent=1))
-    else:
-        show(result)
+        show(benchmark(Path(folder), options.rounds, options.seconds))
     return 0
 
 

@@ -41,7 +41,7 @@ def flask_app() -> "Flask":
     from serving.model import Model
     from serving.preprocess import preprocess
 
-    app, model = flask.Flask("bench"), Model(Path(os.environ["MODEL_DIR"]))
+    app, model = flask.Flask("bench"), Model(Path(os.environ["MODEL_DIR"]) / "model.onnx")
 
     @app.get("/ping")
     def ping() -> str:

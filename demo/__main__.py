@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import boto3
 from rich.console import Console
 from rich.table import Table
 
+from common.errors import CommandError
+from common.stack import find_stack
 from demo.contact_sheet import draw_contact_sheet
-from demo.images import ImageSetError, Sample, collect, draw
-from demo.screenshots import ScreenshotError, take_screenshots
-from demo.watch import LIMIT_SECONDS, WatchError, check, fetch, out_of_focus, send
+from demo.images import Sample, collect, draw
+from demo.screenshots import take_screenshots
+from demo.watch import LIMIT_SECONDS, check, out_of_focus, send, wait_for
 from rehearsal.environment import redirected, undisturbed
 from rehearsal.lifecycle import down, up
 from rehearsal.patches import RehearsalError
@@ -33,10 +36,6 @@ STACK = "image-classifier-rehearsal"
 ACCOUNT = "123456789012"
 ENDPOINT = "image-classifier"
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-
-
-class DemoError(Exception):
-    """A step failed; the message is its output."""
 
 
 @contextmanager
@@ -57,7 +56,7 @@ def run(*command: str) -> None:
 
     Raises
     ------
-    DemoError
+    CommandError
         If it fails, with the end of its output.
     """
     done = subprocess.run(
@@ -66,7 +65,7 @@ def run(*command: str) -> None:
     with (OUT / "commands.log").open("a", encoding="utf-8") as log:
         log.write(f"$ {' '.join(command)}\n{done.stdout}\n")
     if done.returncode:
-        raise DemoError(f"$ {' '.join(command)}\n{done.stdout[-2000:]}")
+        raise CommandError(f"$ {' '.join(command)}\n{done.stdout[-2000:]}")
 
 
 def main() -> int:
@@ -90,7 +89,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         demonstrate(FOLDER, arguments.screenshots)
-    except (DemoError, ImageSetError, RehearsalError, ScreenshotError, WatchError) as error:
+    except (CommandError, RehearsalError) as error:
         console.print(f"[red]The demo failed:[/red] {error}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -120,8 +119,7 @@ def demonstrate(folder: Path, screenshots: Path | None) -> None:
         run("sam", "build", "--config-env", "rehearsal")
     with step("sam deploy --config-env rehearsal"):
         run("sam", "deploy", "--config-env", "rehearsal")
-    (stack,) = boto3.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    outputs = find_stack(STACK).outputs
     with step("python -m training deploy"):
         run(
             *(sys.executable, "-m", "training", "deploy", "--endpoint-name", ENDPOINT),
@@ -163,30 +161,22 @@ def classify(samples: list[Sample], outputs: dict[str, str]) -> list[dict[str, A
                 states.start_execution(stateMachineArn=workflow, input=json.dumps(event))
             else:
                 s3.put_object(Bucket=bucket, Key=sample.key, Body=sample.data)
-            rows.append({"sample": sample, **result(wait_for_end(workflow, sample.key))})
+            missing = f"No execution for {sample.key} ended in {LIMIT_SECONDS} s"
+            rows.append({"sample": sample, **result(wait_for(partial(find_ended, workflow, sample.key), missing))})
     return rows
 
 
-def wait_for_end(workflow: str, key: str) -> dict[str, Any]:
-    """Return the execution for an S3 key, once it has ended.
-
-    Raises
-    ------
-    DemoError
-        If there is none in time.
-    """
+def find_ended(workflow: str, key: str) -> dict[str, Any] | None:
+    """Return the execution for an S3 key, if it has ended."""
     states = boto3.client("stepfunctions")
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while time.monotonic() < deadline:
-        for listed in states.list_executions(stateMachineArn=workflow, maxResults=5)["executions"]:
-            execution = dict(states.describe_execution(executionArn=listed["executionArn"]))
-            started = json.loads(str(execution["input"]))
-            # S3's event, or an address.
-            keys = (started.get("object", {}).get("key"), started.get("s3_key"))
-            if key in keys and execution["status"] != "RUNNING":
-                return execution
-        time.sleep(0.05)
-    raise DemoError(f"No execution for {key} ended in {LIMIT_SECONDS} s")
+    for listed in states.list_executions(stateMachineArn=workflow, maxResults=5)["executions"]:
+        execution = dict(states.describe_execution(executionArn=listed["executionArn"]))
+        started = json.loads(str(execution["input"]))
+        # S3's event, or an address.
+        keys = (started.get("object", {}).get("key"), started.get("s3_key"))
+        if key in keys and execution["status"] != "RUNNING":
+            return execution
+    return None
 
 
 def result(execution: dict[str, Any]) -> dict[str, Any]:
@@ -244,11 +234,10 @@ def show_review_message(queue: str) -> None:
 def show_capture(bucket: str) -> None:
     """Print the first captured record, its image shortened."""
     s3 = boto3.client("s3")
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while not (found := s3.list_objects_v2(Bucket=bucket, Prefix="capture/").get("Contents")):
-        if time.monotonic() > deadline:
-            raise DemoError("The endpoint captured nothing")
-        time.sleep(0.1)
+    found = wait_for(
+        lambda: s3.list_objects_v2(Bucket=bucket, Prefix="capture/").get("Contents", []),
+        "The endpoint captured nothing",
+    )
     line = s3.get_object(Bucket=bucket, Key=found[0]["Key"])["Body"].read().splitlines()[0]
     record = json.loads(line)
     data = record["captureData"]["endpointInput"]["data"]
@@ -275,7 +264,7 @@ def watch(outputs: dict[str, str]) -> None:
         style = "green" if found.alarm == "OK" else "red"
         table.add_row(what, f"[{style}]{found.alarm}[/]", ", ".join(found.violations) or "nothing")
     console.print(table)
-    fetch(bucket, found.report, OUT / "drift.html")
+    boto3.client("s3").download_file(bucket, found.report, str(OUT / "drift.html"))
     console.print(f"\n{OUT / 'drift.html'}: the drift report\n")
 
 

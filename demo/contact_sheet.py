@@ -48,6 +48,5 @@ def _thumbnail(data: bytes | None) -> Image.Image:
             (page.width // 2, page.height // 2), "?", GREY, ImageFont.load_default(90), anchor="mm"
         )
         return page
-    scale = TILE / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+    method = Image.Resampling.LANCZOS if max(image.size) > TILE else Image.Resampling.NEAREST
+    return ImageOps.contain(image, (TILE, TILE), method)

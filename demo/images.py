@@ -30,10 +30,6 @@ class Sample:
     data: bytes | None
 
 
-class ImageSetError(Exception):
-    """The requested images do not exist."""
-
-
 def collect() -> tuple[str, list[Sample]]:
     """Return where the images come from, and the images.
 
@@ -42,17 +38,14 @@ def collect() -> tuple[str, list[Sample]]:
 
     Raises
     ------
-    ImageSetError
+    CommandError
         If ``IMAGE_DATA_DIR`` has no class folders, or some whose names are almost a label.
     """
     if folder := os.environ.get("IMAGE_DATA_DIR"):
         photos = Path(folder) / "photos"
         if not (photos / "bicycle").is_dir():
-            raise ImageSetError(f"IMAGE_DATA_DIR={folder} must hold photos/bicycle, photos/motorcycle and photos/other")
-        try:
-            return f"photos in {photos}", _of_files(photos)
-        except CommandError as error:
-            raise ImageSetError(f"IMAGE_DATA_DIR={folder}: {error}") from error
+            raise CommandError(f"IMAGE_DATA_DIR={folder} must hold photos/bicycle, photos/motorcycle and photos/other")
+        return f"photos in {photos}", _of_files(photos)
     if ARCHIVE.is_file() and not STAGED.is_dir():
         subprocess.run([sys.executable, "-m", "training", "stage", "--source", str(ARCHIVE)], check=True)
     if (STAGED / "test").is_dir():

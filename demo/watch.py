@@ -4,12 +4,15 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeVar
 
 import boto3
 from PIL import Image, ImageFilter
 
+from common.errors import CommandError
 from demo import drawing
+
+Found = TypeVar("Found")
 
 #: Only a hang takes this long.
 LIMIT_SECONDS = 600
@@ -24,8 +27,20 @@ class Checked:
     report: str
 
 
-class WatchError(Exception):
-    """A check did not finish; the message says why."""
+def wait_for(find: Callable[[], Found | None], failure: str) -> Found:
+    """Poll until a function returns something, and return that.
+
+    Raises
+    ------
+    CommandError
+        If it takes longer than `LIMIT_SECONDS`; its message is ``failure``.
+    """
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not (found := find()):
+        if time.monotonic() > deadline:
+            raise CommandError(failure)
+        time.sleep(0.05)
+    return found
 
 
 def out_of_focus(image: Image.Image) -> Image.Image:
@@ -38,7 +53,7 @@ def send(endpoint: str, bucket: str, seeds: range, change: Callable[[Image.Image
 
     Raises
     ------
-    WatchError
+    CommandError
         If some are never captured.
     """
     runtime = boto3.client("sagemaker-runtime")
@@ -48,11 +63,7 @@ def send(endpoint: str, bucket: str, seeds: range, change: Callable[[Image.Image
         image = draw(64, 48, seed)
         body = drawing.encoded(change(image) if change else image)
         runtime.invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="image/png")
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while _captured(bucket) < wanted:
-        if time.monotonic() > deadline:
-            raise WatchError("The endpoint did not capture everything that was sent")
-        time.sleep(0.2)
+    wait_for(lambda: _captured(bucket) >= wanted, "The endpoint did not capture everything that was sent")
 
 
 def _captured(bucket: str) -> int:
@@ -66,29 +77,23 @@ def check(outputs: dict[str, str], stack: str) -> Checked:
 
     Raises
     ------
-    WatchError
+    CommandError
         If it fails, or does not end in time.
     """
     states = boto3.client("stepfunctions")
     execution = states.start_execution(stateMachineArn=outputs["MonitorWorkflowArn"], input="{}")["executionArn"]
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while (described := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
-        if time.monotonic() > deadline:
-            raise WatchError(f"The drift check did not end in {LIMIT_SECONDS} s")
-        time.sleep(0.1)
+    described = wait_for(
+        lambda: seen if (seen := states.describe_execution(executionArn=execution))["status"] != "RUNNING" else None,
+        f"The drift check did not end in {LIMIT_SECONDS} s",
+    )
     if described["status"] != "SUCCEEDED":
-        raise WatchError(f"The drift check failed: {described.get('error')}: {described.get('cause')}")
+        raise CommandError(f"The drift check failed: {described.get('error')}: {described.get('cause')}")
     folder = json.loads(described["output"])["check"]["folder"]
     body = boto3.client("s3").get_object(Bucket=outputs["ModelBucketName"], Key=f"{folder}/constraint_violations.json")
     violations = [violation["feature_name"] for violation in json.loads(body["Body"].read())["violations"]]
-    cloudwatch = boto3.client("cloudwatch")
-    while True:
-        (alarm,) = cloudwatch.describe_alarms(AlarmNamePrefix=f"{stack}-DriftAlarm")["MetricAlarms"]
-        if alarm["StateValue"] == ("ALARM" if violations else "OK") or time.monotonic() > deadline:
-            return Checked(violations, alarm["StateValue"], f"{folder}/report.html")
-        time.sleep(0.1)
-
-
-def fetch(bucket: str, key: str, path: Path) -> None:
-    """Copy a report from S3."""
-    path.write_bytes(boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
+    alarm, cloudwatch = "ALARM" if violations else "OK", boto3.client("cloudwatch")
+    wait_for(
+        lambda: cloudwatch.describe_alarms(AlarmNamePrefix=f"{stack}-DriftAlarm", StateValue=alarm)["MetricAlarms"],
+        f"DriftAlarm is not {alarm} {LIMIT_SECONDS} s after the drift check",
+    )
+    return Checked(violations, alarm, f"{folder}/report.html")

@@ -24,7 +24,6 @@ from monitoring.content import Rows
 from monitoring.drift import LEAST_PSI, SIGNIFICANCE
 from monitoring.features import CATEGORICAL, NEITHER, NUMERIC, PASSES, UNSURE, Features, Model
 from serving.model import Model as Network
-from serving.model import load_model
 
 STATISTICS, CONSTRAINTS, VIOLATIONS = "statistics.json", "constraints.json", "constraint_violations.json"
 CONTENT_MODEL, CONTENT_ROWS = "content.onnx", "content.npz"
@@ -220,7 +219,7 @@ def _content(address: str) -> tuple[Network, Rows]:
         path = Path(folder) / CONTENT_MODEL
         path.write_bytes(_read(address, CONTENT_MODEL))
         try:
-            return load_model(path)[0], rows
+            return Network(path), rows
         except CommandError as error:
             raise ValueError(str(error).replace(str(path), CONTENT_MODEL)) from error
 

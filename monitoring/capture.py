@@ -122,7 +122,7 @@ class CaptureReader:
                 raise CommandError(f"{self._source} lies within an endpoint's folder: {_FOLDER}")
             missing = f"captures of endpoint {self._endpoint}" if self._endpoint else "captures"
             there = f"; there are {', '.join(found)}" if found else ""
-            self.nothing = f"{self._source} holds no {missing}{there}. Is data capture on?"
+            self.nothing = f"{self._source} holds no {missing}{there}. Is data capture enabled?"
             return
         if len(chosen) > 1:
             raise CommandError(

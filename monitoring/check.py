@@ -31,7 +31,7 @@ from monitoring.content import Content, compare_content, describe
 from monitoring.drift import LEAST_CAPTURES, Finding, compare
 from monitoring.features import Model
 from monitoring.window import PICTURES, Picture, Window
-from serving.model import load_model
+from serving.model import Model as Network
 from serving.preprocess import preprocess
 from src.serialize.decoder import ImageError
 
@@ -69,9 +69,9 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
     Raises
     ------
     CommandError
-        As `serving.model.load_model` and `common.image_sets.find_sets`.
+        As `serving.model.Model` and `common.image_sets.find_sets`.
     """
-    network, _ = load_model(model_path)
+    network = Network(model_path)
     (found,) = find_sets([str(folder)], network.labels).values()
     for line in skipped_lines(found.skipped):
         print(line, file=sys.stderr)
@@ -112,14 +112,14 @@ def write_baseline(window: Window, model: Model, address: str, content_model: Pa
     Raises
     ------
     CommandError
-        If there are fewer than `LEAST_CAPTURES` observations; as `serving.model.load_model`.
+        If there are fewer than `LEAST_CAPTURES` observations; as `serving.model.Model`.
     """
     features, images = window.features, 0
     if len(features) < LEAST_CAPTURES:
         raise CommandError(
             f"Need at least {LEAST_CAPTURES} captures for a baseline, got {len(features)}; some hundreds are better"
         )
-    network = load_model(content_model)[0] if content_model else None
+    network = Network(content_model) if content_model else None
     if content_model and network and network.has_features:
         rows = describe((picture.image for picture in window.sample), network)
         storage.write(storage.join(address, CONTENT_ROWS), pack(rows), "application/octet-stream")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import batched, islice
+from itertools import islice
 from multiprocessing import get_context
 
 import numpy as np
@@ -211,7 +211,8 @@ def observe_all(
     tuple of (Capture, Observation or str)
         Instead of an observation, the reason for its absence.
     """
-    batches = batched(captures, _BATCH)
+    remaining = iter(captures)
+    batches = iter(lambda: tuple(islice(remaining, _BATCH)), ())
     first = list(islice(batches, _SERIAL // _BATCH))
     for batch in first:
         yield from zip(batch, _observe_batch(batch, model), strict=True)

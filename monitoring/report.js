@@ -19,7 +19,7 @@ function show() {
     none.hidden = among.some(visible);
   }
   document.getElementById("shown").textContent = `Shown: ${count(glyphs.filter(visible))} of ${count(glyphs)} captures, `
-    + `${pictures.filter(visible).length} of ${pictures.length} pictures.`;
+    + `${pictures.filter(visible).length} of ${pictures.length} images.`;
 }
 
 if (form) {

@@ -85,7 +85,7 @@ def outcome_of(record: Record) -> str:
 
 
 def _verdict(result: Check) -> str:
-    unreadable = f"{result.unreadable:,} captures could not be read"
+    unreadable = f"{result.unreadable:,} capture{'' if result.unreadable == 1 else 's'} could not be read"
     if not result.captures:
         return unreadable[0].upper() + unreadable[1:] if result.unreadable else "No captures in this time range"
     if not result.findings:
@@ -103,7 +103,7 @@ def _by_drift(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _title(feature: str) -> str:
-    return feature.replace("_", " ")
+    return "prediction" if feature == "answer" else feature.replace("_", " ")
 
 
 def _drift(result: Check, baseline: Features, window: Features) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
     from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
 
-#: Prefix of corrected files, with one folder for each corrected execution.
+#: Prefix of corrected files, with one folder for each corrected execution. UploadPrefix cannot be above or below it.
 CORRECTED = "corrected"
 #: Exit code for an image whose confidence is still below the threshold.
 UNSURE = 3
@@ -150,11 +150,6 @@ def _name(original: str, mark: str) -> str:
 
 def _upload(stack: Stack, name: str, file: Path) -> dict[str, str]:
     bucket, key = stack.output("ImageBucketName"), f"{CORRECTED}/{name}/{file.name}"
-    prefix = stack.parameter("UploadPrefix")
-    if key.startswith(prefix):
-        raise CommandError(
-            f"s3://{bucket}/{key} would start the workflow a second time: it is below the stack's UploadPrefix {prefix}"
-        )
     if not file.is_file():
         raise CommandError(f"file not found: {file}")
     boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=file.read_bytes())

@@ -204,8 +204,10 @@ def review(stack_name: str, reviewer: str, labels_uri: str | None, port: int, br
         session.end()
         server.server_close()
         folder.cleanup()
-    counts = ", ".join(f"{count} {label}" for label, count in session.saved.most_common() if count)
-    print(f"saved {session.saved.total()} labels{f' ({counts})' if counts else ''}; the other images stay in the queue")
+    total, saved = session.saved.total(), session.saved.most_common()
+    counts = ", ".join(f"{count} {label}" for label, count in saved if count)
+    of_each = f" ({counts})" if counts else ""
+    print(f"saved {total} label{'' if total == 1 else 's'}{of_each}; the other images stay in the queue")
 
 
 def _open_browser(address: str, folder: str) -> None:

@@ -24,6 +24,7 @@ from common import storage
 from common.errors import CommandError
 from common.labels import NEITHER
 from common.stack import explain, parse_object
+from operations.queue import count
 from src.serialize.decoder import ImageError, decode
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Item:
 class ReviewSession:
     """One reviewer's session at the review queue: one image at a time, and a way back to the previous one.
 
+    Methods that take the ID of an image raise `NotOnScreen` if another one is on the screen now.
+
     Parameters
     ----------
     queue : str
@@ -105,8 +108,6 @@ class ReviewSession:
 
         Raises
         ------
-        NotOnScreen
-            Another image is on the screen now.
         CommandError
             The label is unknown, or there is no image.
         """
@@ -146,8 +147,6 @@ class ReviewSession:
 
         Raises
         ------
-        NotOnScreen
-            Another image is on the screen now.
         CommandError
             The image exists, or may be readable later.
         """
@@ -166,13 +165,7 @@ class ReviewSession:
             return self._advance()
 
     def skip(self, item_id: str) -> dict[str, Any]:
-        """Put an image back for later, or keep a saved one as it is; return the state after it.
-
-        Raises
-        ------
-        NotOnScreen
-            Another image is on the screen now.
-        """
+        """Put an image back for later, or keep a saved one as it is; return the state after it."""
         with self._lock:
             item = self._on_screen(item_id)
             if item.receipt:
@@ -190,20 +183,13 @@ class ReviewSession:
             return self._state()
 
     def image(self, item_id: str) -> tuple[str, bytes]:
-        """Return the media type and the bytes of the image on the screen, in a form that browsers show.
-
-        Raises
-        ------
-        NotOnScreen
-            Another image is on the screen now.
-        """
+        """Return the media type and the bytes of the image on the screen, in a form that browsers show."""
         with self._lock:
             item = self._on_screen(item_id)
         if item.image_format not in CONVERTED:
             return Image.MIME[item.image_format], item.content
-        picture = decode(item.content, max_edge=CONVERTED_EDGE).image
         file = io.BytesIO()
-        picture.save(file, "PNG")
+        decode(item.content, max_edge=CONVERTED_EDGE).image.save(file, "PNG")
         return "image/png", file.getvalue()
 
     def end(self) -> None:
@@ -225,15 +211,11 @@ class ReviewSession:
     def _state(self) -> dict[str, Any]:
         if self._current is None and not self._ended.is_set():
             self._current = self._take()
-        counts = self._sqs.get_queue_attributes(
-            QueueUrl=self._queue,
-            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        )["Attributes"]
         return {
             "labels": self.labels,
             "neither": NEITHER,
             "reviewer": self.reviewer,
-            "left": sum(map(int, counts.values())),
+            "left": count(self._queue),
             "saved": self.saved.total(),
             "skipped": len(self._skipped),
             "back": self._previous is not None and self._ahead is None,

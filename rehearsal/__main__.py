@@ -1,4 +1,4 @@
-"""Command line of the rehearsal: ``python -m rehearsal up|down|status|env|exec|gaps``."""
+"""Command line of the rehearsal: ``python -m rehearsal up|down|status|env|exec|patches``."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rehearsal.environment import WELL_KNOWN, credentials, redirected, without_proxy
 from rehearsal.lifecycle import LOG_FILE, Running, down, find, up
-from rehearsal.patches import GAPS, RehearsalError, load
+from rehearsal.patches import PATCHES, RehearsalError, load
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
             return _main()
         finally:
             print(end="", flush=True)
-    except BrokenPipeError:  # as in: status | head -1
+    except BrokenPipeError:  # for example: status | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left must not fail at the end
         return 128 + signal.SIGPIPE
 
@@ -30,12 +30,12 @@ def _main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(".rehearsal"), help="where its state lives (%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start it, and wait until it is ready")
-    commands.add_parser("down", help="end it, and leave nothing behind")
-    commands.add_parser("status", help="say whether it runs, and what is deployed in it")
+    commands.add_parser("down", help="stop it and clean up")
+    commands.add_parser("status", help="show whether it runs, and what is deployed in it")
     commands.add_parser("env", help="print the shell commands that send SAM CLI and the AWS SDKs to it")
     execute = commands.add_parser("exec", help="run a command with that environment")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND …")
-    commands.add_parser("gaps", help="list what it adds to moto, and why")
+    commands.add_parser("patches", help="list the differences between moto and AWS that it removes")
     arguments = parser.parse_args()
     try:
         return _run(arguments)
@@ -46,17 +46,17 @@ def _main() -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
-    if arguments.command == "gaps":
+    if arguments.command == "patches":
         load()
-
-        for entry in GAPS:
-            print(f"{entry.name}\n    {entry.reason}")
+        for difference in dict.fromkeys(difference for difference, _ in PATCHES):
+            bug = f" (bug of moto: tests/rehearsal/moto_bugs/{difference.name}.py)" if difference.bug else ""
+            print(f"{difference.name}{bug}\n    {difference.reason}")
     elif arguments.command == "up":
         running = up(folder)
         print(f"The rehearsal is up at {running.endpoint_url}. To use it from this shell:\n")
         print('    eval "$(python -m rehearsal env)"')
     elif arguments.command == "down":
-        print("The rehearsal is down." if down(folder) else "There was no rehearsal.")
+        print("The rehearsal is down." if down(folder) else "Nothing to stop.")
     else:
         running = _running(folder)
         if arguments.command == "env":
@@ -79,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _running(folder: Path) -> Running:
     running = find(folder)
     if running is None:
-        raise RehearsalError("It does not run; start it with: python -m rehearsal up")
+        raise RehearsalError("Not running; start it with: python -m rehearsal up")
     return running
 
 

@@ -1,6 +1,5 @@
-"""CloudFormation: what a change set changes."""
+"""CloudFormation: change sets."""
 
-import logging
 import re
 from typing import Any
 
@@ -8,46 +7,45 @@ from moto.cloudformation import parsing
 from moto.cloudformation.models import ChangeSet, Stack
 from moto.logs.models import LogGroup
 
-from rehearsal.patches import gap, replace
+from rehearsal.patches import Difference, patch
 
-log = logging.getLogger("rehearsal")
+UNCHANGED = Difference(
+    "unchanged_stacks_stay_unchanged",
+    "a change set without changes counts as a change if a parameter is a number: moto compares it with a string",
+    bug=True,
+)
+APPLIED = Difference(
+    "change_sets_update_their_stack",
+    "a change set leaves the stack's outputs, template, parameters and tags as they were",
+    bug=True,
+)
+PARAMETERS = Difference(
+    "changed_parameters_reach_every_resource",
+    "a changed parameter does not update resources that use it in Fn::Sub or a condition, and resources that moto "
+    "cannot update vanish from the stack",
+    bug=True,
+)
 
 
-@gap("a change set without changes is taken for a change, as previous values are numbers and new ones texts")
-def unchanged_stacks_stay_unchanged() -> None:
-    """Compare parameters as text."""
-
-    def comparing(original: Any) -> Any:
-        def has_parameters(stack: Stack, other_parameters: dict[str, Any]) -> bool:
-            current = {name: str(value) for name, value in stack.resource_map.resolved_parameters.items()}
-            return all(current.get(name) == str(value) for name, value in other_parameters.items())
-
-        return has_parameters
-
-    replace(Stack, "has_parameters", comparing)
+@patch(Stack, "has_parameters", UNCHANGED)
+def _has_parameters(original: Any, self: Stack, other_parameters: dict[str, Any]) -> bool:
+    current = {name: str(value) for name, value in self.resource_map.resolved_parameters.items()}
+    return all(current.get(name) == str(value) for name, value in other_parameters.items())
 
 
-@gap("a change set leaves the stack's outputs, template, parameters and tags as they were")
-def change_sets_update_their_stack() -> None:
-    """Rebuild them after a change set was applied."""
-
-    def applying(original: Any) -> Any:
-        def apply(change_set: ChangeSet) -> None:
-            stack = change_set.stack
-            original(change_set)
-            stack.template, stack.template_dict = change_set.template, change_set.template_dict
-            stack.parameters = change_set.parameters
-            stack.tags = change_set.tags or stack.tags
-            stack.description = change_set.template_dict.get("Description")
-            stack.output_map = stack._create_output_map()
-
-        return apply
-
-    replace(ChangeSet, "apply", applying)
+@patch(ChangeSet, "apply", APPLIED)
+def _apply(original: Any, self: ChangeSet) -> None:
+    stack = self.stack
+    original(self)
+    stack.template, stack.template_dict = self.template, self.template_dict
+    stack.parameters = self.parameters
+    stack.tags = self.tags or stack.tags
+    stack.description = self.template_dict.get("Description")
+    stack.output_map = stack._create_output_map()
 
 
 def _mentions(part: Any) -> set[str]:
-    """Return the parameters, conditions and resources that a part of a template names."""
+    """Return the parameters, conditions and resources to which a part of a template refers."""
     if isinstance(part, list):
         return {name for item in part for name in _mentions(item)}
     if not isinstance(part, dict):
@@ -60,38 +58,30 @@ def _mentions(part: Any) -> set[str]:
     return found.union(*map(_mentions, part.values()))
 
 
-@gap("a changed parameter misses resources that name it in Fn::Sub or a condition, and forgets those without an update")
-def changed_parameters_reach_every_resource() -> None:
-    """Update all that depend on it."""
+@patch(parsing.ResourceMap, "build_resource_diff", PARAMETERS)
+def _build_resource_diff(
+    original: Any,
+    self: parsing.ResourceMap,
+    other_template: dict[str, Any],
+    parameters: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    differences: dict[str, Any] = original(self, other_template, parameters)
+    known = self.resolved_parameters
+    changed = {name for name, value in (parameters or {}).items() if str(known.get(name)) != str(value)}
+    conditions = other_template.get("Conditions", {})
+    for _ in conditions:  # a condition may use others
+        changed |= {name for name, body in conditions.items() if _mentions(body) & changed}
+    modified = differences["Modify"]
+    for name, body in other_template["Resources"].items():
+        if name in self._resource_json_map and name not in modified and _mentions(body) & changed:
+            modified.append(name)
+    return differences
 
-    def differing(original: Any) -> Any:
-        def build_resource_diff(
-            resources: parsing.ResourceMap, other_template: dict[str, Any], parameters: dict[str, Any] | None = None
-        ) -> dict[str, Any]:
-            differences: dict[str, Any] = original(resources, other_template, parameters)
-            known = resources.resolved_parameters
-            changed = {name for name, value in (parameters or {}).items() if str(known.get(name)) != str(value)}
-            conditions = other_template.get("Conditions", {})
-            for _ in conditions:  # one may be made of others
-                changed |= {name for name, body in conditions.items() if _mentions(body) & changed}
-            modified = differences["Modify"]
-            for name, body in other_template["Resources"].items():
-                if name in resources._resource_json_map and name not in modified and _mentions(body) & changed:
-                    modified.append(name)
-            return differences
 
-        return build_resource_diff
-
-    def updating(original: Any) -> Any:
-        def update(name: str, resource_json: dict[str, Any], resources: parsing.ResourceMap, **rest: Any) -> Any:
-            updated = original(name, resource_json, resources, **rest)
-            if updated is None and isinstance(group := resources[name], LogGroup):
-                days = parsing.clean_json(resource_json["Properties"].get("RetentionInDays"), resources)
-                group.set_retention_policy(days)
-            # What moto cannot update must not be forgotten: others may name it.
-            return updated or resources[name]
-
-        return update
-
-    replace(parsing.ResourceMap, "build_resource_diff", differing)
-    replace(parsing, "parse_and_update_resource", updating)
+@patch(parsing, "parse_and_update_resource", PARAMETERS)
+def _update(original: Any, name: str, body: dict[str, Any], resources: parsing.ResourceMap, **rest: Any) -> Any:
+    updated = original(name, body, resources, **rest)
+    if updated is None and isinstance(group := resources[name], LogGroup):
+        group.set_retention_policy(parsing.clean_json(body["Properties"].get("RetentionInDays"), resources))
+    # Keep what moto cannot update: other resources may refer to it.
+    return updated or resources[name]

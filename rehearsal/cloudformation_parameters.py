@@ -1,4 +1,4 @@
-"""CloudFormation: what a template demands of its parameters.
+"""CloudFormation: constraints of parameters.
 
 AWS documents the constraints at
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/parameters-section-structure.html.
@@ -10,7 +10,7 @@ from typing import Any
 from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import CloudFormationBackend, Stack
 
-from rehearsal.patches import gap, replace
+from rehearsal.patches import Difference, patch
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -21,7 +21,7 @@ def check(slots: dict[str, Any], given: dict[str, Any]) -> None:
     Raises
     ------
     ValidationError
-        If one is unknown or missing, or breaks a constraint; the message is CloudFormation's.
+        If one is unknown or missing, or violates a constraint; the message is CloudFormation's.
     """
     if unknown := [name for name in given if name not in slots]:
         raise ValidationError(message=f"Parameters: [{', '.join(unknown)}] do not exist in the template")
@@ -36,14 +36,14 @@ def check(slots: dict[str, Any], given: dict[str, Any]) -> None:
         numeric = kind in ("Number", "List<Number>")
         if numeric and not all(NUMBER.fullmatch(item.strip()) for item in items):
             raise ValidationError(message=f"Parameter '{name}' must be a number")
-        if broken := next((said for item in items if (said := _broken(name, slot, item, numeric))), None):
+        if broken := next((found for item in items if (found := _broken(name, slot, item, numeric))), None):
             description = slot.get("ConstraintDescription")
-            said = f"Parameter {name} failed to satisfy constraint: {description}" if description else broken
-            raise ValidationError(message=said)
+            message = f"Parameter {name} failed to satisfy constraint: {description}" if description else broken
+            raise ValidationError(message=message)
 
 
 def _broken(name: str, slot: dict[str, Any], item: str, numeric: bool) -> str | None:
-    """Return how CloudFormation says that a value breaks a constraint; None if it breaks none."""
+    """Return CloudFormation's message about the constraint that a value violates; None if there is none."""
     if "AllowedValues" in slot and item not in map(_text, slot["AllowedValues"]):
         return f"Parameter '{name}' must be one of AllowedValues"
     pattern = slot.get("AllowedPattern")
@@ -70,32 +70,35 @@ def _matches(name: str, pattern: str, item: str) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Return a template's value as the text that CloudFormation makes of it; a former value may be a list."""
+    """Return a template's value as CloudFormation's string; a previous value may be a list."""
     if isinstance(value, list):
         return ",".join(map(_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-@gap("parameters may break every constraint of the template, and a list cannot keep its former value")
-def parameters_are_checked() -> None:
-    """Check them before anything is made of a template."""
+CONSTRAINTS = Difference(
+    "parameters_are_checked",
+    "parameters may violate every constraint of the template, and a list cannot keep its previous value",
+    bug=True,
+)
 
-    def checking(original: Any) -> Any:
-        def create(backend: CloudFormationBackend, *, template: str, parameters: dict[str, Any], **rest: Any) -> Any:
-            texts = {name: _text(value) for name, value in parameters.items()}
-            check(Stack.parse_template(template).get("Parameters") or {}, texts)
-            return original(backend, template=template, parameters=texts, **rest)
 
-        return create
+@patch(CloudFormationBackend, "create_change_set", CONSTRAINTS)
+@patch(CloudFormationBackend, "create_stack", CONSTRAINTS)
+def _create(
+    original: Any, self: CloudFormationBackend, *, template: str, parameters: dict[str, Any], **rest: Any
+) -> Any:
+    return original(self, template=template, parameters=_checked(template, parameters), **rest)
 
-    def updating(original: Any) -> Any:
-        def update(stack: Stack, template: str, role_arn: Any = None, parameters: Any = None, tags: Any = None) -> None:
-            texts = {name: _text(value) for name, value in (parameters or {}).items()}
-            check(Stack.parse_template(template).get("Parameters") or {}, texts)
-            original(stack, template, role_arn, texts, tags)
 
-        return update
+@patch(Stack, "update", CONSTRAINTS)
+def _update(
+    original: Any, self: Stack, template: str, role_arn: Any = None, parameters: Any = None, tags: Any = None
+) -> None:
+    original(self, template, role_arn, _checked(template, parameters or {}), tags)
 
-    replace(CloudFormationBackend, "create_change_set", checking)
-    replace(CloudFormationBackend, "create_stack", checking)
-    replace(Stack, "update", updating)
+
+def _checked(template: str, parameters: dict[str, Any]) -> dict[str, str]:
+    texts = {name: _text(value) for name, value in parameters.items()}
+    check(Stack.parse_template(template).get("Parameters") or {}, texts)
+    return texts

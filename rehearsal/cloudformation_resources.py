@@ -1,6 +1,5 @@
-"""CloudFormation, EventBridge and Step Functions: what an unmodified ``sam deploy`` needs beyond moto."""
+"""CloudFormation: types of resources that moto lacks, or updates otherwise than AWS."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,9 @@ from moto.events.models import EventBus
 from moto.s3.models import FakeBucket
 from moto.sns.models import Topic
 
-from rehearsal.patches import RehearsalError, gap, replace
+from rehearsal.patches import Difference, RehearsalError, configure, patch
 
-log = logging.getLogger("rehearsal")
-
-#: Types whose resources are only recorded: who may do what is not enforced here.
+#: Types whose resources are only recorded, as the rehearsal enforces no permissions.
 RECORDED_TYPES = {
     "AWS::S3::BucketPolicy": "moto obeys Deny and ignores its conditions: TLS-only would lock everyone out",
     "AWS::SQS::QueuePolicy": "moto enforces no queue policies",
@@ -74,10 +71,23 @@ API_TYPES = {
 }
 
 
-@gap("resources of types that moto does not know are skipped in silence: a deploy succeeds without them")
-def unknown_types_fail() -> None:
-    """Refuse them, but for the few whose absence changes nothing here."""
+UNKNOWN = Difference(
+    "unknown_types_fail",
+    "resources of types that moto does not know are skipped silently: the deployment succeeds without them",
+)
+API = Difference(
+    "resources_are_created_by_their_api",
+    "alarms, schedules and subscriptions are skipped by CloudFormation, and a dashboard's body is not checked",
+)
+TOPICS = Difference(
+    "topics_survive_updates",
+    "an update of a topic deletes it with all subscriptions and creates another one, and GetAtt knows no TopicArn",
+    bug=True,
+)
 
+
+@configure(UNKNOWN)
+def _record_types() -> None:
     def record(cls: Any, resource_name: str, *_: Any, **__: Any) -> CloudFormationModel:
         resource = cls()
         resource.physical_resource_id = resource_name
@@ -97,16 +107,13 @@ def unknown_types_fail() -> None:
             },
         )
 
-    def refusing(original: Any) -> Any:
-        def resource_class_from_type(resource_type: str) -> Any:
-            found = original(resource_type)
-            if found is None and resource_type not in parsing.NULL_MODELS:
-                raise RehearsalError(f"moto cannot create {resource_type}; add a gap to rehearsal/, or leave it out")
-            return found
 
-        return resource_class_from_type
-
-    replace(parsing, "resource_class_from_type", refusing)
+@patch(parsing, "resource_class_from_type", UNKNOWN)
+def _resource_class_from_type(original: Any, resource_type: str) -> Any:
+    found = original(resource_type)
+    if found is None and resource_type not in parsing.NULL_MODELS:
+        raise RehearsalError(f"moto cannot create {resource_type}; add a patch to rehearsal/, or leave it out")
+    return found
 
 
 def _typed(shape: Any, value: Any) -> Any:
@@ -177,66 +184,57 @@ class ApiResource:
         return self.arn
 
 
-@gap("alarms, schedules and subscriptions are skipped by CloudFormation, and a dashboard's body is not checked")
-def resources_are_made_by_their_api() -> None:
-    """Make them by the calls that anyone would use."""
+@configure(API)
+def _make_types() -> None:
     for type_name, api in API_TYPES.items():
         kind = {"api": api, "cloudformation_type": staticmethod(lambda type_name=type_name: type_name)}
         type(type_name.replace("::", ""), (ApiResource, CloudFormationModel), kind)
 
 
-@gap("an update of a topic deletes it with all subscriptions, and makes another one; GetAtt knows no TopicArn")
-def topics_survive_updates() -> None:
-    """Change the topic and its own subscriptions where they are."""
-
-    def updating(original: Any) -> Any:
-        def update(original_resource: Topic, cloudformation_json: Any, **rest: Any) -> Topic:
-            topic, properties = original_resource, cloudformation_json["Properties"]
-            if properties.get("TopicName", topic.name) != topic.name:
-                replaced: Topic = original(original_resource=topic, cloudformation_json=cloudformation_json, **rest)
-                return replaced
-            wanted = [(item["Endpoint"], item["Protocol"]) for item in properties.get("Subscription", [])]
-            for item in getattr(topic, "subscription", []):
-                found = topic.sns_backend._find_subscription(topic.arn, item["Endpoint"], item["Protocol"])
-                if found and (found.endpoint, found.protocol) not in wanted:
-                    topic.sns_backend.unsubscribe(found.arn)
-            for endpoint, protocol in wanted:
-                topic.sns_backend.subscribe(topic.arn, endpoint, protocol)
-            topic.display_name = properties.get("DisplayName", "")
-            topic.kms_master_key_id = properties.get("KmsMasterKeyId", "")
-            topic.subscription = properties.get("Subscription", [])  # type: ignore[attr-defined]
-            return topic
-
-        return update
-
-    def attribute(original: Any) -> Any:
-        return lambda topic, name: topic.arn if name == "TopicArn" else original(topic, name)
-
-    replace(Topic, "update_from_cloudformation_json", updating)
-    replace(Topic, "get_cfn_attribute", attribute)
-    replace(Topic, "has_cfn_attr", lambda original: lambda name: name in ("TopicName", "TopicArn"))
+@patch(Topic, "update_from_cloudformation_json", TOPICS)
+def _update_topic(original: Any, original_resource: Topic, cloudformation_json: Any, **rest: Any) -> Topic:
+    topic, properties = original_resource, cloudformation_json["Properties"]
+    if properties.get("TopicName", topic.name) != topic.name:
+        replaced: Topic = original(original_resource=topic, cloudformation_json=cloudformation_json, **rest)
+        return replaced
+    wanted = [(item["Endpoint"], item["Protocol"]) for item in properties.get("Subscription", [])]
+    for item in getattr(topic, "subscription", []):
+        found = topic.sns_backend._find_subscription(topic.arn, item["Endpoint"], item["Protocol"])
+        if found and (found.endpoint, found.protocol) not in wanted:
+            topic.sns_backend.unsubscribe(found.arn)
+    for endpoint, protocol in wanted:
+        topic.sns_backend.subscribe(topic.arn, endpoint, protocol)
+    topic.display_name = properties.get("DisplayName", "")
+    topic.kms_master_key_id = properties.get("KmsMasterKeyId", "")
+    topic.subscription = properties.get("Subscription", [])  # type: ignore[attr-defined]
+    return topic
 
 
-@gap("CloudFormation's NotificationConfiguration of a bucket is dropped")
-def buckets_notify_eventbridge() -> None:
-    """Apply its EventBridgeConfiguration; refuse other notifications."""
-
-    def notifying(original: Any) -> Any:
-        def create(resource_name: str, cloudformation_json: Any, *rest: Any, **more: Any) -> FakeBucket:
-            bucket: FakeBucket = original(resource_name, cloudformation_json, *rest, **more)
-            wanted = cloudformation_json["Properties"].get("NotificationConfiguration", {})
-            if set(wanted) - {"EventBridgeConfiguration"}:
-                raise RehearsalError(f"Only EventBridge notifications are rehearsed, not {sorted(wanted)}")
-            if wanted.get("EventBridgeConfiguration", {}).get("EventBridgeEnabled", bool(wanted)):
-                bucket.set_notification_configuration({"EventBridgeConfiguration": {}})
-            return bucket
-
-        return create
-
-    replace(FakeBucket, "create_from_cloudformation_json", notifying)
+@patch(Topic, "get_cfn_attribute", TOPICS)
+def _get_topic_attribute(original: Any, self: Topic, attribute_name: str) -> Any:
+    return self.arn if attribute_name == "TopicArn" else original(self, attribute_name)
 
 
-@gap("Ref of an event bus is a Python object's address")
-def event_buses_have_a_name() -> None:
-    """Make it the bus's name."""
+@patch(Topic, "has_cfn_attr", TOPICS)
+def _has_topic_attribute(original: Any, attr: str) -> bool:
+    return attr in ("TopicName", "TopicArn")
+
+
+@patch(
+    FakeBucket,
+    "create_from_cloudformation_json",
+    Difference("buckets_notify_eventbridge", "CloudFormation's NotificationConfiguration of a bucket is dropped"),
+)
+def _create_bucket(original: Any, name: str, cloudformation_json: Any, *rest: Any, **more: Any) -> FakeBucket:
+    bucket: FakeBucket = original(name, cloudformation_json, *rest, **more)
+    wanted = cloudformation_json["Properties"].get("NotificationConfiguration", {})
+    if set(wanted) - {"EventBridgeConfiguration"}:
+        raise RehearsalError(f"The rehearsal supports only EventBridge notifications, not {sorted(wanted)}")
+    if wanted.get("EventBridgeConfiguration", {}).get("EventBridgeEnabled", bool(wanted)):
+        bucket.set_notification_configuration({"EventBridgeConfiguration": {}})
+    return bucket
+
+
+@configure(Difference("event_buses_have_a_name", "Ref of an event bus is a Python object's address", bug=True))
+def _name_event_buses() -> None:
     EventBus.physical_resource_id = property(lambda bus: bus.name)  # type: ignore[attr-defined]

@@ -1,7 +1,6 @@
-"""CloudFormation: stacks are made, changed and deleted so that a failure is undone and reported.
+"""CloudFormation: a stack whose creation, update or deletion fails is rolled back, and reports why.
 
-A change adds and updates first and removes last, as CloudFormation does: what it would remove or replace is there
-until it has succeeded.
+A change adds and updates resources first and removes them last, as CloudFormation does.
 """
 
 import contextlib
@@ -15,7 +14,7 @@ from moto.cloudformation.models import CloudFormationBackend, Event, Stack, clou
 from moto.cloudformation.parsing import OutputMap, ResourceMap
 from moto.s3.models import FakeBucket
 
-from rehearsal.patches import RehearsalError, gap, replace
+from rehearsal.patches import Difference, RehearsalError, patch
 
 log = logging.getLogger("rehearsal")
 
@@ -74,8 +73,28 @@ def _given_name(resources: ResourceMap, body: dict[str, Any]) -> Any:
     return parsing.clean_json(given, resources) if given else None
 
 
-def _update(resources: ResourceMap, template: dict[str, Any], parameters: dict[str, Any] | None = None) -> None:
-    """Make a stack's resources those of another template or other parameters, or raise RolledBack."""
+ROLLBACK = Difference(
+    "failed_changes_roll_back",
+    "a resource that fails answers HTTP 500, leaves the stack half changed, and a deployment waits forever",
+    bug=True,
+)
+ORDER = Difference(
+    "change_sets_check_the_stack",
+    "a failed stack accepts updates, and an existing one can be created again",
+    bug=True,
+)
+DELETION = Difference(
+    "failed_deletions_keep_their_stack",
+    "a stack whose deletion fails is gone, and a bucket that is not empty stays without it",
+    bug=True,
+)
+
+
+@patch(ResourceMap, "update", ROLLBACK)
+def _update(
+    original: Any, resources: ResourceMap, template: dict[str, Any], parameters: dict[str, Any] | None = None
+) -> None:
+    """Change a stack's resources to those of another template or other parameters, or raise RolledBack."""
     old_template, old_parameters, old = resources._template, resources.input_parameters, resources._resource_json_map
     new: dict[str, Any] = template["Resources"]
     before = _existing(resources)
@@ -198,88 +217,73 @@ def _roll_back(resources: ResourceMap, error: Exception, undo: Callable[[], None
     raise RolledBack(reason) from error
 
 
-@gap("a resource that fails answers HTTP 500, leaves the stack half changed, and a deploy waits for ever")
-def failed_changes_are_undone() -> None:
-    """Roll the stack back, and report every resource as a stack event, as ``sam deploy`` expects."""
+@patch(parsing, "parse_and_create_resource", ROLLBACK)
+def _create_resource(original: Any, name: str, body: dict[str, Any], resources: ResourceMap, **where: Any) -> Any:
+    return _reported("create", original, name, body, resources, **where)
 
-    def watching(verb: str) -> Callable[[Any], Any]:
-        def watch(original: Any) -> Any:
-            def make(name: str, body: dict[str, Any], resources: ResourceMap, **where: Any) -> Any:
-                try:
-                    made = original(name, body, resources, **where)
-                    if isinstance(made, Stack) and made.status.endswith(("ROLLBACK_COMPLETE", "FAILED")):
-                        reason = next(
-                            e.resource_status_reason for e in reversed(made.events) if e.resource_status_reason
-                        )
-                        Stack.delete_from_cloudformation_json(made.stack_id, body, **where)
-                        raise RehearsalError(f"Embedded stack {made.stack_id} was not successfully {verb}d: {reason}")
-                except ResourceFailed:  # of what this one needs
-                    raise
-                except Exception as error:
-                    raise ResourceFailed(verb, name, error) from error
-                if made is not None:
-                    _report(resources, name, body, f"{verb.upper()}_COMPLETE")
-                return made
 
-            return make
+@patch(parsing, "parse_and_update_resource", ROLLBACK)
+def _update_resource(original: Any, name: str, body: dict[str, Any], resources: ResourceMap, **where: Any) -> Any:
+    return _reported("update", original, name, body, resources, **where)
 
-        return watch
 
-    def creating(original: Any) -> Any:
-        def create(resources: ResourceMap, template: dict[str, Any]) -> Any:
-            try:
-                return original(resources, template)
-            except Exception as error:
-                _roll_back(resources, error, lambda: _undo_creation(resources), creating=True)
+def _reported(verb: str, work: Any, name: str, body: dict[str, Any], resources: ResourceMap, **where: Any) -> Any:
+    try:
+        made = work(name, body, resources, **where)
+        if isinstance(made, Stack) and made.status.endswith(("ROLLBACK_COMPLETE", "FAILED")):
+            reason = next(e.resource_status_reason for e in reversed(made.events) if e.resource_status_reason)
+            Stack.delete_from_cloudformation_json(made.stack_id, body, **where)
+            raise RehearsalError(f"Embedded stack {made.stack_id} was not successfully {verb}d: {reason}")
+    except ResourceFailed:  # one that this resource needs
+        raise
+    except Exception as error:
+        raise ResourceFailed(verb, name, error) from error
+    if made is not None:
+        _report(resources, name, body, f"{verb.upper()}_COMPLETE")
+    return made
 
-        return create
 
-    def creating_stack(original: Any) -> Any:
-        def create_stack(backend: CloudFormationBackend, **given: Any) -> Stack:
-            try:
-                return original(backend, **given)
-            except (ResourceFailed, RolledBack) as error:
-                stack = backend.get_stack(given["name"])
-                if isinstance(error, ResourceFailed):  # exports are made before the rest
-                    with contextlib.suppress(RolledBack):
-                        resources = stack.resource_map
-                        _roll_back(resources, error, lambda: _undo_creation(resources), creating=True)
-                stack.output_map = OutputMap(stack.resource_map, {}, stack.stack_id)
-                return stack
+@patch(ResourceMap, "create", ROLLBACK)
+def _create(original: Any, self: ResourceMap, template: dict[str, Any]) -> Any:
+    try:
+        return original(self, template)
+    except Exception as error:
+        _roll_back(self, error, lambda: _undo_creation(self), creating=True)
 
-        return create_stack
 
-    def updating_stack(original: Any) -> Any:
-        def update(stack: Stack, *rest: Any, **more: Any) -> None:
-            template, body = stack.template, stack.template_dict
-            _refuse_if_stuck(stack)
-            try:
-                original(stack, *rest, **more)
-            except RolledBack:
-                stack.template, stack.template_dict = template, body
+@patch(CloudFormationBackend, "create_stack", ROLLBACK)
+def _create_stack(original: Any, self: CloudFormationBackend, **given: Any) -> Stack:
+    try:
+        return original(self, **given)
+    except (ResourceFailed, RolledBack) as error:
+        stack = self.get_stack(given["name"])
+        if isinstance(error, ResourceFailed):  # exports are made before the rest
+            with contextlib.suppress(RolledBack):
+                _roll_back(stack.resource_map, error, lambda: _undo_creation(stack.resource_map), creating=True)
+        stack.output_map = OutputMap(stack.resource_map, {}, stack.stack_id)
+        return stack
 
-        return update
 
-    def executing(original: Any) -> Any:
-        def execute(backend: CloudFormationBackend, change_set_name: str, stack_name: str | None = None) -> None:
-            change_set = backend.describe_change_set(change_set_name)
-            assert change_set is not None
-            try:
-                original(backend, change_set_name, stack_name)
-                _register_exports(backend, change_set.stack)
-            except RolledBack:
-                change_set.execution_status = "EXECUTE_FAILED"
-                change_set.stack.template = change_set.stack.template or change_set.template
+@patch(Stack, "update", ROLLBACK)
+def _update_stack(original: Any, self: Stack, *rest: Any, **more: Any) -> None:
+    template, body = self.template, self.template_dict
+    _refuse_if_stuck(self)
+    try:
+        original(self, *rest, **more)
+    except RolledBack:
+        self.template, self.template_dict = template, body
 
-        return execute
 
-    replace(parsing, "parse_and_create_resource", watching("create"))
-    replace(parsing, "parse_and_update_resource", watching("update"))
-    replace(ResourceMap, "create", creating)
-    replace(ResourceMap, "update", lambda original: _update)
-    replace(CloudFormationBackend, "create_stack", creating_stack)
-    replace(Stack, "update", updating_stack)
-    replace(CloudFormationBackend, "execute_change_set", executing)
+@patch(CloudFormationBackend, "execute_change_set", ROLLBACK)
+def _execute(original: Any, self: CloudFormationBackend, change_set_name: str, stack_name: str | None = None) -> None:
+    change_set = self.describe_change_set(change_set_name)
+    assert change_set is not None
+    try:
+        original(self, change_set_name, stack_name)
+        _register_exports(self, change_set.stack)
+    except RolledBack:
+        change_set.execution_status = "EXECUTE_FAILED"
+        change_set.stack.template = change_set.stack.template or change_set.template
 
 
 def _register_exports(backend: CloudFormationBackend, stack: Stack) -> None:
@@ -293,50 +297,38 @@ def _refuse_if_stuck(stack: Stack) -> None:
         raise ValidationError(message=f"Stack:{stack.stack_id} is in {stack.status} state and can not be updated.")
 
 
-@gap("a stack that failed takes updates, and one that exists is created a second time")
-def change_sets_need_a_stack_in_order() -> None:
-    """Refuse such change sets; a stack that was only reviewed makes room."""
-
-    def creating(original: Any) -> Any:
-        def create_change_set(backend: CloudFormationBackend, *, stack_name: str, **given: Any) -> Any:
-            found = [stack for stack in backend.stacks.values() if stack_name in (stack.name, stack.stack_id)]
-            for stack in found:
-                if given["change_set_type"] == "UPDATE":
-                    _refuse_if_stuck(stack)
-                elif stack.status == "REVIEW_IN_PROGRESS":
-                    del backend.stacks[stack.stack_id]
-                else:
-                    raise ValidationError(
-                        message=f"Stack [{stack_name}] already exists and cannot be created again with the changeSet "
-                        f"[{given['change_set_name']}]."
-                    )
-            return original(backend, stack_name=stack_name, **given)
-
-        return create_change_set
-
-    replace(CloudFormationBackend, "create_change_set", creating)
+@patch(CloudFormationBackend, "create_change_set", ORDER)
+def _create_change_set(original: Any, self: CloudFormationBackend, *, stack_name: str, **given: Any) -> Any:
+    for stack in [stack for stack in self.stacks.values() if stack_name in (stack.name, stack.stack_id)]:
+        if given["change_set_type"] == "UPDATE":
+            _refuse_if_stuck(stack)
+        elif stack.status == "REVIEW_IN_PROGRESS":  # no change set was executed
+            del self.stacks[stack.stack_id]
+        else:
+            raise ValidationError(
+                message=f"Stack [{stack_name}] already exists and cannot be created again with the changeSet "
+                f"[{given['change_set_name']}]."
+            )
+    return original(self, stack_name=stack_name, **given)
 
 
-@gap("reading a stack's resources makes those that are missing")
-def reading_makes_nothing() -> None:
-    """List what exists."""
-    Stack.stack_resources = property(lambda stack: [*_existing(stack.resource_map).values()])  # type: ignore[assignment]
+@patch(
+    Stack,
+    "stack_resources",
+    Difference(
+        "reading_a_stack_creates_nothing", "reading a stack's resources creates those that are missing", bug=True
+    ),
+)
+def _stack_resources(original: Any, self: Stack) -> list[Any]:
+    return [*_existing(self.resource_map).values()]
 
 
-@gap("a stack that cannot be deleted is gone, or a bucket that is not empty stays behind without it")
-def failed_deletions_keep_their_stack() -> None:
-    """End in DELETE_FAILED with the reason, so that the deletion can be tried again."""
-
-    def deleting(original: Any) -> Any:
-        def delete_stack(backend: CloudFormationBackend, name_or_stack_id: str) -> None:
-            with contextlib.suppress(ValidationError):  # no such stack is no error
-                stack = backend.get_stack(name_or_stack_id)
-                if stack.stack_id in backend.stacks:
-                    _delete_stack(backend, stack, original)
-
-        return delete_stack
-
-    replace(CloudFormationBackend, "delete_stack", deleting)
+@patch(CloudFormationBackend, "delete_stack", DELETION)
+def _try_deletion(original: Any, self: CloudFormationBackend, name_or_stack_id: str) -> None:
+    with contextlib.suppress(ValidationError):  # deleting a stack that does not exist succeeds
+        stack = self.get_stack(name_or_stack_id)
+        if stack.stack_id in self.stacks:
+            _delete_stack(self, stack, original)
 
 
 def _delete_stack(backend: CloudFormationBackend, stack: Stack, delete: Any) -> None:

@@ -1,7 +1,7 @@
-"""CloudWatch: alarms that change their state and tell their topics, and metrics that come out of log lines.
+"""CloudWatch: alarms change their state and notify their topics.
 
-Once a second every alarm looks at its metrics, in periods that end now (CloudWatch's end on whole minutes, and are
-looked at a little later), so that a rehearsal need not wait longer than a period lasts.
+Every alarm is evaluated once a second, over periods that end now. CloudWatch's periods end on whole minutes and are
+evaluated a little later; the rehearsal need not wait longer than one period.
 """
 
 import ast
@@ -34,7 +34,7 @@ from moto.core.utils import utcnow
 from moto.sns.models import sns_backends
 
 from rehearsal.cloudwatch_metrics import measure_queues
-from rehearsal.patches import RehearsalError, gap, replace
+from rehearsal.patches import Difference, add, patch
 
 log = logging.getLogger("rehearsal")
 
@@ -70,13 +70,13 @@ LANGUAGE = "+ - * / ( ) < <= > >= == != FILL(m, n) IF(c, a, b) and MAX, MIN, SUM
 def calculate(node: ast.expr, value_of: Callable[[str], float | None]) -> float | None:
     """Return the value of a metric math expression in one period; None where a data point is missing.
 
-    Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html, by which what
-    lacks an operand or divides by zero has no data point.
+    Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html: without an operand,
+    or on division by zero, there is no data point.
 
     Raises
     ------
     ValidationError
-        If the expression uses more of the language than is rehearsed.
+        If the rehearsal does not support the expression.
     """
 
     def value(part: ast.expr) -> float | None:
@@ -152,8 +152,8 @@ def _check(alarm: Alarm) -> None:
         if query.metric_stat is None:
             calculate(_parse(str(query.expression)), known)
         elif not re.fullmatch(r"p\d+(\.\d+)?", query.metric_stat.stat) and query.metric_stat.stat not in STATISTICS:
-            said = f"The rehearsal knows {', '.join(STATISTICS)} and percentiles (p99), not {query.metric_stat.stat}"
-            raise ValidationError(said)
+            known_ones = f"{', '.join(STATISTICS)} and percentiles (p99)"
+            raise ValidationError(f"The rehearsal knows {known_ones}, not {query.metric_stat.stat}")
 
 
 def _summary(data: list[MetricDatumBase], statistic: str, now: datetime.datetime) -> float | None:
@@ -165,7 +165,7 @@ def _summary(data: list[MetricDatumBase], statistic: str, now: datetime.datetime
         value: Any = summary.get_statistics_for_type(statistic)
         return float(value)
     values = sorted(summary.metric_single_values_list)
-    if not values:  # statistic sets hold no percentiles, in CloudWatch neither
+    if not values:  # statistic sets have no percentiles, as in CloudWatch
         return None
     position = (len(values) - 1) * float(statistic.removeprefix("p")) / 100
     low = values[int(position)]
@@ -208,8 +208,7 @@ def evaluate(alarm: Alarm, points: list[float | None]) -> tuple[str, str]:
     there = [point for point in points if point is not None]
     missing = len(points) - len(there)
     breaching = len([point for point in there if compare(point, float(alarm.threshold))])
-    said = ", ".join(map(str, there))
-    reason = f"Threshold Crossed: {breaching} out of the last {len(points)} datapoints [{said}] "
+    reason = f"Threshold Crossed: {breaching} out of the last {len(points)} datapoints [{', '.join(map(str, there))}] "
     reason += f"{'was' if breaching == 1 else 'were'} {words} the threshold ({alarm.threshold})"
     if not there and treat in ("breaching", "notBreaching"):
         reason = f"Threshold Crossed: no datapoints were received for {missing} periods and {missing} missing "
@@ -221,18 +220,18 @@ def evaluate(alarm: Alarm, points: list[float | None]) -> tuple[str, str]:
     undecided = breaching + missing >= wanted and treat in ("missing", "ignore")
     if undecided and treat == "ignore":
         return alarm.state_value, alarm.state_reason
-    # What is there breaches, and older points are missing: the alarm does not wait for them.
+    # All known points breach, and older ones are missing: the alarm does not wait for them.
     return "ALARM" if undecided and there and breaching == len(there) else "OK", reason
 
 
 def _region_name(region: str) -> str:
-    """Return how CloudWatch's messages call a Region, such as US East (N. Virginia)."""
+    """Return a Region's name in CloudWatch's messages, such as US East (N. Virginia)."""
     partitions = botocore.session.get_session().get_data("endpoints")["partitions"]
     return str(next((p["regions"][region]["description"] for p in partitions if region in p["regions"]), region))
 
 
 def _message(alarm: Alarm, account: str, old: str) -> dict[str, Any]:
-    """Return what CloudWatch sends to a topic; its ``Trigger`` is the alarm's own part alone, without the metrics."""
+    """Return what CloudWatch sends to a topic; the ``Trigger`` has no metrics of a list."""
     return {
         "AlarmName": alarm.name,
         "AlarmDescription": alarm.description,
@@ -257,54 +256,48 @@ def _message(alarm: Alarm, account: str, old: str) -> dict[str, Any]:
     }
 
 
-@gap("alarms are never evaluated: they stay OK, whatever their metrics say, and tell nobody when they are set")
-def alarms_change_and_tell_their_topics() -> None:
-    """Begin without data, refuse what could not be evaluated, and publish each change of state."""
+EVALUATED = Difference(
+    "alarms_change_and_notify_their_topics",
+    "alarms are never evaluated: they stay OK, and setting their state notifies no topic",
+)
 
-    def putting(original: Any) -> Any:
-        def put_metric_alarm(backend: CloudWatchBackend, name: str, **rest: Any) -> Alarm:
-            before = backend.alarms.get(name)
-            alarm: Alarm = original(backend, name=name, **rest)
-            try:
-                _check(alarm)
-            except Exception:
-                backend.alarms.pop(name)
-                if before:
-                    backend.alarms[name] = before
-                raise
-            alarm.state_value = "INSUFFICIENT_DATA"
-            if before:
-                alarm.state_value, alarm.state_reason, alarm.history = (
-                    before.state_value,
-                    before.state_reason,
-                    before.history,
-                )
-            return alarm
 
-        return put_metric_alarm
+@patch(CloudWatchBackend, "put_metric_alarm", EVALUATED)
+def _put_metric_alarm(original: Any, self: CloudWatchBackend, name: str, **rest: Any) -> Alarm:
+    before = self.alarms.get(name)
+    alarm: Alarm = original(self, name=name, **rest)
+    try:
+        _check(alarm)
+    except Exception:
+        self.alarms.pop(name)
+        if before:
+            self.alarms[name] = before
+        raise
+    alarm.state_value = "INSUFFICIENT_DATA"
+    if before:
+        alarm.state_value, alarm.state_reason = before.state_value, before.state_reason
+        alarm.history = before.history
+    return alarm
 
-    def update_state(alarm: Alarm, reason: str, reason_data: str, state_value: str) -> None:
-        old = alarm.state_value
-        alarm.state_value, alarm.state_reason, alarm.state_reason_data = state_value, reason, reason_data or "{}"
-        alarm.state_updated_timestamp = utcnow()
-        if old == state_value:
-            return
-        _remember(alarm, "StateUpdate", f"Alarm updated from {old} to {state_value}")
-        actions = {"ALARM": alarm.alarm_actions, "OK": alarm.ok_actions}.get(
-            state_value, alarm.insufficient_data_actions
-        )
-        for arn in actions if alarm.actions_enabled else ():
-            _, _, _, region, account, _ = arn.split(":")
-            subject = f'{state_value}: "{alarm.name}" in {_region_name(region)}'[:100]
-            try:
-                sns_backends[account][region].publish(json.dumps(_message(alarm, account, old)), arn, subject=subject)
-                _remember(alarm, "Action", f"Successfully executed action {arn}")
-            except Exception as error:
-                log.exception("Alarm %s could not tell %s", alarm.name, arn)
-                _remember(alarm, "Action", f"Failed to execute action {arn}. Received error: {error!r}")
 
-    replace(CloudWatchBackend, "put_metric_alarm", putting)
-    replace(Alarm, "update_state", lambda original: update_state)
+@patch(Alarm, "update_state", EVALUATED)
+def _update_state(original: Any, self: Alarm, reason: str, reason_data: str, state_value: str) -> None:
+    old = self.state_value
+    self.state_value, self.state_reason, self.state_reason_data = state_value, reason, reason_data or "{}"
+    self.state_updated_timestamp = utcnow()
+    if old == state_value:
+        return
+    _remember(self, "StateUpdate", f"Alarm updated from {old} to {state_value}")
+    actions = {"ALARM": self.alarm_actions, "OK": self.ok_actions}.get(state_value, self.insufficient_data_actions)
+    for arn in actions if self.actions_enabled else ():
+        _, _, _, region, account, _ = arn.split(":")
+        subject = f'{state_value}: "{self.name}" in {_region_name(region)}'[:100]
+        try:
+            sns_backends[account][region].publish(json.dumps(_message(self, account, old)), arn, subject=subject)
+            _remember(self, "Action", f"Successfully executed action {arn}")
+        except Exception as error:
+            log.exception("Alarm %s could not notify %s", self.name, arn)
+            _remember(self, "Action", f"Failed to execute action {arn}. Received error: {error!r}")
 
 
 def _remember(alarm: Alarm, kind: str, summary: str) -> None:
@@ -321,19 +314,16 @@ def _remember(alarm: Alarm, kind: str, summary: str) -> None:
     )
 
 
-@gap("DescribeAlarmHistory is not implemented")
-def alarms_have_a_history() -> None:
-    """Answer with changes of state and with what their actions did, newest first."""
-
-    def describe_alarm_history(response: CloudWatchResponse) -> ActionResult:
-        name, kind = response._get_param("AlarmName"), response._get_param("HistoryItemType")
-        alarms = response.cloudwatch_backend.describe_alarms()
-        items = [item for alarm in alarms if name in (None, alarm.name) for item in alarm.history]
-        return ActionResult({"AlarmHistoryItems": [item for item in items if kind in (None, item["HistoryItemType"])]})
-
-    if hasattr(CloudWatchResponse, "describe_alarm_history"):
-        raise RehearsalError("moto now implements describe_alarm_history: delete this gap")
-    CloudWatchResponse.describe_alarm_history = describe_alarm_history  # type: ignore[attr-defined]
+@add(
+    CloudWatchResponse,
+    "describe_alarm_history",
+    Difference("alarms_have_a_history", "DescribeAlarmHistory is not implemented"),
+)
+def _describe_alarm_history(self: CloudWatchResponse) -> ActionResult:
+    name, kind = self._get_param("AlarmName"), self._get_param("HistoryItemType")
+    alarms = self.cloudwatch_backend.describe_alarms()
+    items = [item for alarm in alarms if name in (None, alarm.name) for item in alarm.history]
+    return ActionResult({"AlarmHistoryItems": [item for item in items if kind in (None, item["HistoryItemType"])]})
 
 
 def start() -> None:
@@ -355,5 +345,5 @@ def _watch() -> None:
                     if state != alarm.state_value:
                         facts = {"version": "1.0", "recentDatapoints": points[::-1], "threshold": alarm.threshold}
                         alarm.update_state(reason, json.dumps(facts), state)
-                except Exception:  # the other alarms go on
+                except Exception:  # evaluate the other alarms
                     log.exception("Alarm %s could not be evaluated", alarm.name)

@@ -6,44 +6,42 @@ import logging
 import time
 from typing import Any
 
-from moto.cloudwatch.models import (
-    CloudWatchBackend,
-    MetricDatum,
-    cloudwatch_backends,
-)
+from moto.cloudwatch.models import CloudWatchBackend, MetricDatum, cloudwatch_backends
 from moto.logs.models import LogsBackend
 from moto.sqs.models import SQSBackend, sqs_backends
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
 
-from rehearsal.patches import gap, replace
+from rehearsal.patches import Difference, patch
 from rehearsal.sqs import age_of_oldest
 
 log = logging.getLogger("rehearsal")
 
-#: A queue's depth is recorded when it changes, and else as often as this.
+#: How often a queue's depth is recorded while it does not change.
 QUEUE_METRIC_SECONDS = 30
 
 
-@gap("log lines in CloudWatch's embedded metric format become no metrics")
-def log_lines_become_metrics() -> None:
-    """Put the metrics that a line holds; a line that only looks like one is reported, and stays a line."""
+COUNTED = Difference(
+    "queues_and_workflows_record_metrics",
+    "queues and workflows record no metrics, so alarms on AWS's own metrics get no data",
+)
 
-    def logging_metrics(original: Any) -> Any:
-        def put_log_events(
-            backend: LogsBackend, log_group_name: str, log_stream_name: str, log_events: list[dict[str, Any]]
-        ) -> Any:
-            answer = original(backend, log_group_name, log_stream_name, log_events)
-            for message in (event["message"] for event in log_events):
-                if message.startswith("{") and '"CloudWatchMetrics"' in message:
-                    try:
-                        _put_embedded(cloudwatch_backends[backend.account_id][backend.region_name], json.loads(message))
-                    except (ValueError, KeyError, TypeError, AttributeError):
-                        log.exception("%s has a line with metrics that cannot be read: %s", log_group_name, message)
-            return answer
 
-        return put_log_events
-
-    replace(LogsBackend, "put_log_events", logging_metrics)
+@patch(
+    LogsBackend,
+    "put_log_events",
+    Difference("log_lines_become_metrics", "log lines in CloudWatch's embedded metric format become no metrics"),
+)
+def _put_log_events(
+    original: Any, self: LogsBackend, log_group_name: str, log_stream_name: str, log_events: list[dict[str, Any]]
+) -> Any:
+    answer = original(self, log_group_name, log_stream_name, log_events)
+    for message in (event["message"] for event in log_events):
+        if message.startswith("{") and '"CloudWatchMetrics"' in message:
+            try:
+                _put_embedded(cloudwatch_backends[self.account_id][self.region_name], json.loads(message))
+            except (ValueError, KeyError, TypeError, AttributeError):  # the line stays
+                log.exception("Cannot read the metrics in a log line of %s: %s", log_group_name, message)
+    return answer
 
 
 def _put_embedded(backend: CloudWatchBackend, line: dict[str, Any]) -> None:
@@ -60,30 +58,19 @@ def _put_embedded(backend: CloudWatchBackend, line: dict[str, Any]) -> None:
                 backend.put_metric_data(directive["Namespace"], [datum])
 
 
-@gap("queues and workflows count nothing, so that alarms on AWS's own metrics never hear of them")
-def queues_and_workflows_count() -> None:
-    """Record each message sent, and how each execution ended."""
+@patch(SQSBackend, "send_message", COUNTED)
+def _send_message(original: Any, self: SQSBackend, queue_name: str, *rest: Any, **more: Any) -> Any:
+    sent = original(self, queue_name, *rest, **more)
+    _count(self, "AWS/SQS", "NumberOfMessagesSent", {"Name": "QueueName", "Value": queue_name})
+    return sent
 
-    def sending(original: Any) -> Any:
-        def send_message(backend: SQSBackend, queue_name: str, *rest: Any, **more: Any) -> Any:
-            sent = original(backend, queue_name, *rest, **more)
-            _count(backend, "AWS/SQS", "NumberOfMessagesSent", {"Name": "QueueName", "Value": queue_name})
-            return sent
 
-        return send_message
-
-    def ending(original: Any) -> Any:
-        def terminated(communication: BaseExecutionWorkerCommunication) -> None:
-            original(communication)
-            execution: Any = communication.execution
-            name = f"Executions{execution.exec_status.name.title().replace('_', '')}"
-            dimension = {"Name": "StateMachineArn", "Value": execution.state_machine.arn}
-            _count(execution, "AWS/States", name, dimension)
-
-        return terminated
-
-    replace(SQSBackend, "send_message", sending)
-    replace(BaseExecutionWorkerCommunication, "terminated", ending)
+@patch(BaseExecutionWorkerCommunication, "terminated", COUNTED)
+def _terminated(original: Any, self: BaseExecutionWorkerCommunication) -> None:
+    original(self)
+    execution: Any = self.execution
+    name = f"Executions{execution.exec_status.name.title().replace('_', '')}"
+    _count(execution, "AWS/States", name, {"Name": "StateMachineArn", "Value": execution.state_machine.arn})
 
 
 def _count(of: Any, namespace: str, name: str, dimension: dict[str, str]) -> None:
@@ -93,7 +80,7 @@ def _count(of: Any, namespace: str, name: str, dimension: dict[str, str]) -> Non
 
 
 def measure_queues(backend: CloudWatchBackend, depths: dict[str, tuple[int, float]]) -> None:
-    """Record how many messages wait in each queue, and for how long, which moto does not; alarms on queues need it."""
+    """Record the number of messages in each queue and the age of the oldest, for alarms on queues."""
     for queue in [*sqs_backends[backend.account_id][backend.region_name].queues.values()]:
         depth, (known, then) = queue.approximate_number_of_messages, depths.get(queue.queue_arn, (-1, 0.0))
         if depth != known or time.monotonic() - then > QUEUE_METRIC_SECONDS:

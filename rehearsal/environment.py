@@ -62,7 +62,7 @@ def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def undisturbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which a project's tools work the same for everyone, as its tests need it.
+    """Return an environment in which a project's tools do not depend on the user's settings, for tests.
 
     The programs that are installed beside this Python come first on its ``PATH``.
     """

@@ -1,4 +1,4 @@
-"""EventBridge: what patterns are refused, what a rule's targets get, and what S3 tells."""
+"""EventBridge: checks of event patterns, and what a rule sends to its targets."""
 
 import datetime
 import ipaddress
@@ -17,7 +17,7 @@ from moto.sqs.models import sqs_backends
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from rehearsal.logs import select, steps_of
-from rehearsal.patches import RehearsalError, gap, replace
+from rehearsal.patches import Difference, RehearsalError, patch
 
 log = logging.getLogger("rehearsal")
 
@@ -98,28 +98,28 @@ def _check_operators(pattern: Any) -> None:
                     OPERATORS[name](operand)
 
 
-@gap("event patterns with unknown operators or wrong operands are accepted, and TestEventPattern answers nothing")
-def event_patterns_are_checked() -> None:
-    """Refuse them as EventBridge does, and let anybody try a pattern."""
+PATTERNS = Difference(
+    "event_patterns_are_checked",
+    "event patterns with unknown operators or wrong operands are accepted, and TestEventPattern returns nothing",
+    bug=True,
+)
 
-    def parsing(original: Any) -> Any:
-        def parse(parser: EventPatternParser) -> Any:
-            pattern = original(parser)
-            _check_operators(pattern)
-            return pattern
 
-        return parse
+@patch(EventPatternParser, "parse", PATTERNS)
+def _parse(original: Any, self: EventPatternParser) -> Any:
+    pattern = original(self)
+    _check_operators(pattern)
+    return pattern
 
-    def test_event_pattern(response: EventsHandler) -> ActionResult:
-        pattern, event = response._get_param("EventPattern"), response._get_param("Event")
-        return ActionResult({"Result": bool(EventPattern.load(pattern).matches_event(json.loads(event)))})
 
-    replace(EventPatternParser, "parse", parsing)
-    replace(EventsHandler, "test_event_pattern", lambda original: test_event_pattern)
+@patch(EventsHandler, "test_event_pattern", PATTERNS)
+def _test_event_pattern(original: Any, self: EventsHandler) -> ActionResult:
+    pattern, event = self._get_param("EventPattern"), self._get_param("Event")
+    return ActionResult({"Result": bool(EventPattern.load(pattern).matches_event(json.loads(event)))})
 
 
 def transform(target: dict[str, Any], event: dict[str, Any], rule_arn: str, rule_name: str) -> str:
-    """Return what a rule hands to a target.
+    """Return what a rule sends to a target.
 
     Source: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-transform-target-input.html
 
@@ -172,53 +172,50 @@ def transform(target: dict[str, Any], event: dict[str, Any], rule_arn: str, rule
     return "".join(parts)
 
 
-@gap("EventBridge rules start no workflow, and know neither Input nor InputPath nor all of a transformer")
-def rules_reach_their_targets() -> None:
-    """Start an execution for each state machine among a matching rule's targets, and transform the event first."""
+TARGETS = Difference(
+    "rules_reach_their_targets",
+    "rules start no workflows, and ignore Input, InputPath and parts of an InputTransformer",
+    bug=True,
+)
 
-    def sending(original: Any) -> Any:
-        def send_to_targets(rule: Rule, original_event: Any, transform_input: bool = True) -> None:
-            if rule.state == "DISABLED" or not rule.event_pattern.matches_event(original_event):
-                return
-            event = json.loads(json.dumps(original_event, default=str))
-            event.pop("ingestion-time", None)
-            if isinstance(event.get("time"), int | float):
-                moment = datetime.datetime.fromtimestamp(event["time"], datetime.UTC)
-                event["time"] = f"{moment:%Y-%m-%dT%H:%M:%SZ}"
-            others = []
-            for target in rule.targets:
-                if ":states:" not in target["Arn"] and (":sqs:" not in target["Arn"] or "SqsParameters" in target):
-                    others.append(target)
-                    continue
-                try:
-                    _deliver(rule, target, transform(target, event, rule.arn, rule.name))
-                except Exception:  # S3's handler would hide it
-                    log.exception("Rule %s could not reach %s", rule.name, target["Arn"])
-            if others:
-                every, rule.targets = rule.targets, others
-                try:
-                    original(rule, original_event, transform_input)
-                finally:
-                    rule.targets = every
 
-        return send_to_targets
+@patch(Rule, "send_to_targets", TARGETS)
+def _send_to_targets(original: Any, self: Rule, original_event: Any, transform_input: bool = True) -> None:
+    if self.state == "DISABLED" or not self.event_pattern.matches_event(original_event):
+        return
+    event = json.loads(json.dumps(original_event, default=str))
+    event.pop("ingestion-time", None)
+    if isinstance(event.get("time"), int | float):
+        moment = datetime.datetime.fromtimestamp(event["time"], datetime.UTC)
+        event["time"] = f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+    others = []
+    for target in self.targets:
+        if ":states:" not in target["Arn"] and (":sqs:" not in target["Arn"] or "SqsParameters" in target):
+            others.append(target)
+            continue
+        try:
+            _deliver(self, target, transform(target, event, self.arn, self.name))
+        except Exception:  # S3's handler would hide it
+            log.exception("Rule %s could not reach %s", self.name, target["Arn"])
+    if others:
+        every, self.targets = self.targets, others
+        try:
+            original(self, original_event, transform_input)
+        finally:
+            self.targets = every
 
-    def putting(original: Any) -> Any:
-        def put_targets(backend: EventsBackend, name: str, event_bus_arn: str | None, targets: Any) -> Any:
-            for target in targets:
-                _check_target(target)
-            return original(backend, name, event_bus_arn, targets)
 
-        return put_targets
-
-    replace(Rule, "send_to_targets", sending)
-    replace(EventsBackend, "put_targets", putting)
+@patch(EventsBackend, "put_targets", TARGETS)
+def _put_targets(original: Any, self: EventsBackend, name: str, event_bus_arn: str | None, targets: Any) -> Any:
+    for target in targets:
+        _check_target(target)
+    return original(self, name, event_bus_arn, targets)
 
 
 def _deliver(rule: Rule, target: dict[str, Any], text: str) -> None:
     if ":states:" in target["Arn"]:
         backend = stepfunctions_parser_backends[rule.account_id][rule.region_name]
-        # Such names are too long for an inference id, which is but their end.
+        # As long as EventBridge's names, which do not fit into an inference id.
         backend.start_execution(target["Arn"], f"{uuid.uuid4()}_{uuid.uuid4()}", text)
     else:
         sqs_backends[rule.account_id][rule.region_name].send_message(target["Arn"].rsplit(":", 1)[-1], text)

@@ -1,9 +1,11 @@
 """Lambda: each built function runs under the Runtime Interface Emulator that ships with SAM CLI."""
 
 import base64
+import functools
 import io
 import json
 import logging
+import os
 import re
 import threading
 import zipfile
@@ -16,7 +18,8 @@ from moto.awslambda.responses import LambdaResponse
 from moto.core.exceptions import JsonRESTError
 
 from rehearsal.lambda_sandboxes import Outcome, Pool, Settings, emulator, link_runtime
-from rehearsal.patches import gap, replace
+from rehearsal.lifecycle import MARK
+from rehearsal.patches import Difference, patch
 
 log = logging.getLogger("rehearsal")
 
@@ -94,98 +97,94 @@ class Functions:
         return task
 
 
-_functions: Functions
-
-
-def start(folder: Path) -> None:
-    """Make this process able to run functions, with their code in ``folder``."""
-    global _functions
+@functools.cache
+def functions() -> Functions:
+    """Return the functions of this process, with their code in the rehearsal's folder."""
     emulator()
-    _functions = Functions(folder)
+    return Functions(Path(os.environ[MARK]) / "functions")
 
 
-@gap("moto runs functions in Docker containers; without Docker they answer 'Simple Lambda happy path OK'")
-def functions_run_under_the_emulator() -> None:
-    """Send every invocation by another service (SQS, SNS, S3) to a sandbox; end sandboxes with their function."""
+EMULATOR = Difference(
+    "functions_run_under_the_emulator",
+    "moto runs functions in Docker containers; without Docker they answer 'Simple Lambda happy path OK'",
+)
 
-    def invoke_lambda(function: LambdaFunction, event: Any = None) -> tuple[str, bool, str]:
-        outcome = _functions.invoke(function, json.dumps(event).encode())
-        return outcome.payload.decode(), outcome.failed, outcome.log
 
-    def deleting(original: Any) -> Any:
-        def delete_function(backend: LambdaBackend, function_name: str, qualifier: str | None = None) -> None:
-            arn = backend.get_function(function_name).function_arn
-            original(backend, function_name, qualifier)
-            _functions.forget(arn)
+@patch(LambdaFunction, "_invoke_lambda", EMULATOR)
+def _invoke_for_service(original: Any, function: LambdaFunction, event: Any = None) -> tuple[str, bool, str]:
+    """Answer an invocation by SQS, SNS or S3."""
+    outcome = functions().invoke(function, json.dumps(event).encode())
+    return outcome.payload.decode(), outcome.failed, outcome.log
 
-        return delete_function
 
-    replace(LambdaFunction, "_invoke_lambda", lambda original: invoke_lambda)
-    replace(LambdaBackend, "delete_function", deleting)
+@patch(LambdaBackend, "delete_function", EMULATOR)
+def _delete_function(original: Any, self: LambdaBackend, function_name: str, qualifier: str | None = None) -> None:
+    arn = self.get_function(function_name).function_arn
+    original(self, function_name, qualifier)
+    functions().forget(arn)
+
+
+@patch(
+    LambdaResponse,
+    "invoke",
+    Difference(
+        "invoke_answers_as_lambda",
+        "moto calls function errors Handled, has no request limit, never throttles, and cuts responses below the limit",
+    ),
+)
+def _invoke(original: Any, self: LambdaResponse) -> tuple[int, dict[str, str], str | bytes]:
+    name = unquote(self.path.rsplit("/", 2)[-2])
+    function = self.backend.get_function(name, self._get_param("Qualifier"))
+    body = self.body.encode() if isinstance(self.body, str) else self.body
+    if len(body) > MAX_REQUEST_BYTES:
+        raise RequestTooLarge(len(body))
+    payload = body or b"{}"
+    kind = self.headers.get("X-Amz-Invocation-Type", "RequestResponse")
+    if kind == "DryRun":
+        return 204, {}, b""
+    if kind == "Event":
+        threading.Thread(target=_invoke_later, args=(function, payload), daemon=True).start()
+        return 202, {}, b""
+    outcome = functions().invoke(function, payload)
+    headers = {"content-type": "application/json", "X-Amz-Executed-Version": str(function.version)}
+    if outcome.failed:
+        headers["X-Amz-Function-Error"] = "Unhandled"
+    if self.headers.get("X-Amz-Log-Type") == "Tail":
+        headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log.encode()).decode()
+    return 200, headers, outcome.payload
 
 
 def _invoke_later(function: LambdaFunction, payload: bytes) -> None:
-    outcome = _functions.invoke(function, payload)
+    outcome = functions().invoke(function, payload)
     if outcome.failed:
-        log.error("%s failed, and is not tried again here: %r", function.function_name, outcome.payload)
+        log.error("%s failed; the rehearsal does not retry: %r", function.function_name, outcome.payload)
 
 
-@gap("moto reports errors as Handled, has no request limit, throttles nobody, and cuts answers below Lambda's limit")
-def invoke_answers_as_lambda() -> None:
-    """Answer the Invoke API: payload limits, invocation types, function errors, log tail, throttles."""
-
-    def invoke(response: LambdaResponse) -> tuple[int, dict[str, str], str | bytes]:
-        name = unquote(response.path.rsplit("/", 2)[-2])
-        function = response.backend.get_function(name, response._get_param("Qualifier"))
-        body = response.body.encode() if isinstance(response.body, str) else response.body
-        if len(body) > MAX_REQUEST_BYTES:
-            raise RequestTooLarge(len(body))
-        payload = body or b"{}"
-        kind = response.headers.get("X-Amz-Invocation-Type", "RequestResponse")
-        if kind == "DryRun":
-            return 204, {}, b""
-        if kind == "Event":
-            threading.Thread(target=_invoke_later, args=(function, payload), daemon=True).start()
-            return 202, {}, b""
-        outcome = _functions.invoke(function, payload)
-        headers = {"content-type": "application/json", "X-Amz-Executed-Version": str(function.version)}
-        if outcome.failed:
-            headers["X-Amz-Function-Error"] = "Unhandled"
-        if response.headers.get("X-Amz-Log-Type") == "Tail":
-            headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log.encode()).decode()
-        return 200, headers, outcome.payload
-
-    replace(LambdaResponse, "invoke", lambda original: invoke)
+PROPERTIES = Difference(
+    "function_properties_are_kept",
+    "CloudFormation's Architectures, TracingConfig, LoggingConfig and Tags of a function are dropped",
+)
 
 
-@gap("CloudFormation's Architectures, TracingConfig, LoggingConfig and Tags of a function are dropped")
-def function_properties_are_kept() -> None:
-    """Keep them, on creation and on update, and show them in the function's configuration."""
+def _keep(function: LambdaFunction, properties: dict[str, Any]) -> LambdaFunction:
+    function.architectures = properties.get("Architectures", ["x86_64"])
+    function.tracing_config = properties.get("TracingConfig", {"Mode": "PassThrough"})
+    function.logging_config = properties.get("LoggingConfig", {})  # type: ignore[attr-defined]
+    function.tags = {tag["Key"]: tag["Value"] for tag in properties.get("Tags", [])}
+    return function
 
-    def keep(function: LambdaFunction, properties: dict[str, Any]) -> LambdaFunction:
-        function.architectures = properties.get("Architectures", ["x86_64"])
-        function.tracing_config = properties.get("TracingConfig", {"Mode": "PassThrough"})
-        function.logging_config = properties.get("LoggingConfig", {})  # type: ignore[attr-defined]
-        function.tags = {tag["Key"]: tag["Value"] for tag in properties.get("Tags", [])}
-        return function
 
-    def create(original: Any) -> Any:
-        return lambda name, json_, *a, **k: keep(original(name, json_, *a, **k), json_["Properties"])
+@patch(LambdaFunction, "create_from_cloudformation_json", PROPERTIES)
+def _create(original: Any, name: str, body: dict[str, Any], *rest: Any, **more: Any) -> LambdaFunction:
+    return _keep(original(name, body, *rest, **more), body["Properties"])
 
-    def update(original: Any) -> Any:
-        def update_function(**arguments: Any) -> LambdaFunction:
-            return keep(original(**arguments), arguments["cloudformation_json"]["Properties"])
 
-        return update_function
+@patch(LambdaFunction, "update_from_cloudformation_json", PROPERTIES)
+def _update(original: Any, **arguments: Any) -> LambdaFunction:
+    return _keep(original(**arguments), arguments["cloudformation_json"]["Properties"])
 
-    def show(original: Any) -> Any:
-        def get_configuration(function: LambdaFunction, on_create: bool = False) -> dict[str, Any]:
-            defaults = {"LogFormat": "Text", "LogGroup": function.logs_group_name}
-            kept = getattr(function, "logging_config", {})
-            return {**original(function, on_create), "LoggingConfig": {**defaults, **kept}}
 
-        return get_configuration
-
-    replace(LambdaFunction, "create_from_cloudformation_json", create)
-    replace(LambdaFunction, "update_from_cloudformation_json", update)
-    replace(LambdaFunction, "get_configuration", show)
+@patch(LambdaFunction, "get_configuration", PROPERTIES)
+def _get_configuration(original: Any, self: LambdaFunction, on_create: bool = False) -> dict[str, Any]:
+    defaults = {"LogFormat": "Text", "LogGroup": self.logs_group_name}
+    return {**original(self, on_create), "LoggingConfig": {**defaults, **getattr(self, "logging_config", {})}}

@@ -45,7 +45,7 @@ PROVIDED_BY_LAMBDA = ("awslambdaric", "boto3")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one invocation gave: the payload, whether it is an error's, and the end of the log."""
+    """The result of an invocation: the payload, whether it is an error, and the end of the log."""
 
     payload: bytes
     failed: bool
@@ -54,7 +54,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a sandbox depends on: when any of it changes, the function gets new sandboxes."""
+    """The settings of a function's sandboxes, which are replaced when one of them changes."""
 
     arn: str
     name: str
@@ -85,7 +85,7 @@ def emulator() -> Path:
 
 
 def link_runtime(folder: Path) -> None:
-    """Fill a folder with links to what Lambda's Python runtime provides, and nothing else of this environment.
+    """Fill a folder with links to the packages that Lambda's Python runtime provides, and nothing else.
 
     A function that imports what its own ``requirements.txt`` forgot must fail here as it would on AWS.
     """
@@ -140,7 +140,7 @@ class Sandbox:
         settings = self.settings
         libraries = [os.environ.get("LD_LIBRARY_PATH"), str(task), str(task / "lib")]
         return {
-            # The server's own environment holds nothing of the user's shell but what INHERITED names.
+            # The server's environment holds only the variables in INHERITED from the user's shell.
             **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
             **{name: os.environ[name] for name in ("PATH", "TMPDIR", MARK) if name in os.environ},
             "LD_LIBRARY_PATH": os.pathsep.join(path for path in libraries if path),
@@ -185,7 +185,7 @@ class Sandbox:
             self._log(line)
             if line.startswith("REPORT "):
                 self._reported.set()
-        self._reported.set()  # nothing comes any more
+        self._reported.set()  # there is no more output
 
     def _log(self, line: str) -> None:
         self._lines.append(line)
@@ -196,7 +196,7 @@ class Sandbox:
         """Return the ids of the function's own processes, which the emulator has started."""
         found = []
         for children in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):  # it ended in between
+            with contextlib.suppress(OSError):  # it has ended
                 found += [int(pid) for pid in children.read_text().split()]
         return found
 
@@ -245,7 +245,7 @@ class Sandbox:
             return self._outcome({"errorType": "Runtime.OutOfMemory", "errorMessage": message})
         if status == 200 and body.startswith(b"Task timed out after "):
             return self._outcome({"errorType": "Sandbox.Timedout", "errorMessage": f"Error: {body.decode()}"})
-        if status != 200 and not body:  # the function has ended while it was loaded; only the emulator's log says how
+        if status != 200 and not body:  # the function ended while it was loaded; only the emulator's log has the reason
             self._failed.wait(EXIT_SECONDS)
             self._log(f"{self._exit}\nRuntime.ExitError")
             return self._outcome({"errorType": "Runtime.ExitError", "errorMessage": self._exit}, FAILURE_REPORT_SECONDS)
@@ -262,7 +262,7 @@ class Sandbox:
 
     @property
     def alive(self) -> bool:
-        """Say whether another request can be sent."""
+        """Return whether another request can be sent."""
         return self.process.poll() is None
 
     def close(self) -> None:
@@ -274,7 +274,7 @@ class Sandbox:
 
 
 def _is_function_error(body: bytes) -> bool:
-    # The emulator sends no error header: an error is known by its keys alone.
+    # The emulator sends no error header; only the keys show an error.
     if not body.startswith(b"{") or b'"errorType"' not in body:
         return False
     answer = json.loads(body)

@@ -1,8 +1,8 @@
-"""Start and end the rehearsal, so that nothing of it stays behind.
+"""Start and stop the rehearsal, and clean up.
 
-``up`` starts a supervisor, and the supervisor starts the server. Every process that comes of them, whoever its
-parent or its process group is by then, carries the rehearsal's folder in its environment, and is found by it.
-Whichever of the two dies first, however it dies, the other ends all of them and removes the folder.
+``up`` starts a supervisor, and the supervisor starts the server. Every process below them has the rehearsal's
+folder in its environment, which identifies it even if its parent or process group has changed. If supervisor or server
+dies, the other one ends all processes and removes the folder.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from rehearsal.environment import inherited
 from rehearsal.patches import RehearsalError
 from rehearsal.settings import read_settings
 
-#: For a server that hangs, and for a process that does not end although it was killed.
+#: Limits for a server that hangs, and for a process that does not end after SIGKILL.
 START_SECONDS, END_SECONDS = 600, 60
 #: The environment variable that marks every process of a rehearsal with its folder.
 MARK = "REHEARSAL_FOLDER"
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 def processes(folder: Path) -> list[int]:
-    """Return the ids of all processes of the rehearsal in a folder, but for the caller's own."""
+    """Return the ids of all processes of the rehearsal in a folder, except the caller's own."""
     mark = f"{MARK}={folder.resolve()}".encode()
     found = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
@@ -110,14 +110,14 @@ def up(folder: Path, project: Path = Path()) -> Running:
     )
     running = Running(port, supervisor.pid, settings.region)
     (folder / STATE_FILE).write_text(json.dumps(asdict(running)))
-    said = ""
+    output = ""
     deadline = time.monotonic() + START_SECONDS
     while not (folder / READY_FILE).exists():
         if (folder / LOG_FILE).exists():
-            said = (folder / LOG_FILE).read_text(errors="replace")
+            output = (folder / LOG_FILE).read_text(errors="replace")
         if supervisor.poll() is not None or time.monotonic() > deadline:
             down(folder)
-            raise RehearsalError(f"The rehearsal did not start.\n{said[-2000:]}")
+            raise RehearsalError(f"The rehearsal did not start.\n{output[-2000:]}")
         time.sleep(0.05)
     supervisor.returncode = 0  # it outlives this object on purpose, which would warn otherwise
     return running
@@ -140,7 +140,7 @@ def down(folder: Path) -> bool:
 
 
 def end(folder: Path) -> None:
-    """End every process of the rehearsal but the caller's own, and remove the folder."""
+    """End every process of the rehearsal except the caller's own, and remove the folder."""
     deadline = time.monotonic() + END_SECONDS
     while (running := processes(folder)) and time.monotonic() < deadline:
         for process in running:
@@ -171,7 +171,7 @@ def supervise(folder: Path, port: int, project: Path) -> None:
         )
         server.wait()
     if not (folder / READY_FILE).exists():
-        sys.exit(1)  # the one who waits for it reads the log first
+        sys.exit(1)  # the parent process reads the log first
     end(folder)
 
 

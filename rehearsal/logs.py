@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from moto.logs import models
 from moto.logs.exceptions import InvalidParameterException
 from moto.logs.models import LogsBackend
+from moto.logs.utils import EventMessageFilter
 
-from rehearsal.patches import gap, replace
+from rehearsal.patches import Difference, patch
 
 Matches = Callable[[str], bool]
 #: A quoted phrase, a regular expression, or a word; the mark before it makes it optional or excludes it.
@@ -71,7 +71,7 @@ def _terms(text: str) -> Matches:
     def matches(line: str) -> bool:
         if any(test(line) for test in excluded):
             return False
-        # Beside a required term, optional ones change nothing.
+        # Optional terms have no effect beside required ones.
         return all(test(line) for test in required) if required or not optional else any(t(line) for t in optional)
 
     return matches
@@ -192,20 +192,19 @@ def _value(compare: str, token: str) -> Callable[[Any], bool]:
     return equal if compare == "=" else lambda found: not equal(found)
 
 
-@gap("log filter patterns other than a word or one quoted phrase find every line, and invalid ones are not refused")
-def log_filters_filter() -> None:
-    """Apply terms, phrases, regular expressions and conditions on JSON; refuse what CloudWatch Logs refuses."""
+FILTERS = Difference(
+    "log_filters_filter",
+    "log filter patterns other than words or one quoted phrase match every line, and invalid ones are accepted",
+    bug=True,
+)
 
-    class EventMessageFilter:
-        def __init__(self, pattern: str) -> None:
-            self.matches = parse(pattern)
 
-    def filtering(original: Any) -> Any:
-        def filter_log_events(backend: LogsBackend, *request: Any) -> Any:
-            parse(request[6])  # also where there is no line to look at
-            return original(backend, *request)
+@patch(EventMessageFilter, "__init__", FILTERS)
+def _parse_filter(original: Any, self: EventMessageFilter, pattern: str) -> None:
+    self.matches = parse(pattern)  # type: ignore[assignment, method-assign]
 
-        return filter_log_events
 
-    replace(models, "EventMessageFilter", lambda original: EventMessageFilter)
-    replace(LogsBackend, "filter_log_events", filtering)
+@patch(LogsBackend, "filter_log_events", FILTERS)
+def _filter_log_events(original: Any, self: LogsBackend, *request: Any) -> Any:
+    parse(request[6])  # even if there are no lines
+    return original(self, *request)

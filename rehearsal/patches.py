@@ -1,17 +1,20 @@
-"""What moto lacks, as a list: each gap that the rehearsal fills is one named entry that says why.
+"""The differences between moto and AWS that the rehearsal removes, and the patches of moto that remove them.
 
-An entry can be deleted when the pinned moto closes its gap; ``python -m rehearsal gaps`` prints the list.
+A module registers its patches when it is imported; only :func:`apply` changes moto. ``python -m rehearsal patches``
+lists the differences. Delete one, with its patches, when the pinned moto no longer has it.
 """
 
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
-#: The only release whose internals the entries are known to fit.
+#: The only release of moto whose internals the patches are known to fit.
 MOTO = "5.2.5"
-#: The modules that register patches. Of two patches of the same function, the later one gets the earlier one.
+#: The modules with patches. Of two patches of the same function, the later one gets the earlier one as the original.
 MODULES = (
     "sagemaker_endpoints",
     "stepfunctions_executions",
@@ -32,58 +35,92 @@ MODULES = (
     "s3",
 )
 
-
-@dataclass(frozen=True)
-class Gap:
-    """One difference between moto and AWS, and the function that closes it."""
-
-    name: str
-    reason: str
-    fill: Callable[[], None]
-
-
-GAPS: list[Gap] = []
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class RehearsalError(Exception):
     """The rehearsal cannot do what was asked; it fails loudly instead of pretending."""
 
 
-def gap(reason: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Enter a function that changes moto into the list of gaps, with the reason for it."""
+@dataclass(frozen=True)
+class Difference:
+    """A way in which moto differs from AWS."""
 
-    def enter(fill: Callable[[], None]) -> Callable[[], None]:
-        GAPS.append(Gap(fill.__name__, reason, fill))
-        return fill
+    name: str
+    reason: str
+    #: Whether moto contradicts AWS's documentation: tests/rehearsal/moto_bugs/NAME.py. Otherwise it does not
+    #: implement something, or only the rehearsal needs the patch.
+    bug: bool = False
 
-    return enter
+
+#: Each patch with the difference that it removes, in the order in which they are applied.
+PATCHES: list[tuple[Difference, Callable[[], object]]] = []
 
 
-def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    """Put ``make(original)`` in the place of ``owner.name``, class methods included.
+def patch(owner: Any, name: str, difference: Difference) -> Callable[[Function], Function]:
+    """Register a function that takes the place of ``owner.name``, which it gets as its first argument."""
+    return _register(difference, functools.partial(replace, owner, name))
+
+
+def add(owner: Any, name: str, difference: Difference) -> Callable[[Function], Function]:
+    """Register a function as ``owner.name``, which moto does not have."""
+    return _register(difference, functools.partial(extend, owner, name))
+
+
+def configure(difference: Difference) -> Callable[[Function], Function]:
+    """Register a function that changes moto in another way; it is called once."""
+    return _register(difference, lambda function: function())
+
+
+def _register(difference: Difference, apply_to: Callable[[Any], object]) -> Callable[[Function], Function]:
+    def register(function: Function) -> Function:
+        PATCHES.append((difference, functools.partial(apply_to, function)))
+        return function
+
+    return register
+
+
+def replace(owner: Any, name: str, function: Callable[..., Any]) -> None:
+    """Put a function in the place of a function, method, property or class, which it gets as its first argument.
 
     Raises
     ------
     AttributeError
-        If moto has nothing of this name, so that a gap cannot miss its target in silence.
+        If moto has nothing of this name.
     """
-    original = getattr(owner, name)
-    replacement = make(original)
-    setattr(
-        owner,
-        name,
-        classmethod(lambda _, *a, **k: replacement(*a, **k)) if hasattr(original, "__self__") else replacement,
-    )
+    kind, original = inspect.getattr_static(owner, name), getattr(owner, name)
+    if isinstance(kind, property):
+        setattr(owner, name, property(functools.partial(function, kind.fget)))
+        return
+
+    def replacement(*arguments: Any, **named: Any) -> Any:
+        return function(original, *arguments, **named)
+
+    # The original of a class method is bound to its class.
+    setattr(owner, name, staticmethod(replacement) if isinstance(kind, classmethod | staticmethod) else replacement)
+
+
+def extend(owner: Any, name: str, function: Callable[..., Any]) -> None:
+    """Add a function to a class.
+
+    Raises
+    ------
+    RehearsalError
+        If moto has it by now.
+    """
+    if hasattr(owner, name):
+        raise RehearsalError(f"moto now has {owner.__name__}.{name}: delete its patch")
+    setattr(owner, name, function)
 
 
 def load() -> None:
-    """Import every module that registers patches."""
+    """Import every module with patches."""
     for name in MODULES:
         import_module(f"rehearsal.{name}")
 
 
-def fill_gaps() -> None:
-    """Close every gap in this process.
+def apply() -> None:
+    """Apply every patch in this process.
 
     Raises
     ------
@@ -92,5 +129,6 @@ def fill_gaps() -> None:
     """
     if version("moto") != MOTO:
         raise RehearsalError(f"The patches fit moto {MOTO}, found {version('moto')}; install moto=={MOTO}")
-    for entry in GAPS:
-        entry.fill()
+    load()
+    for _, apply_one in PATCHES:
+        apply_one()

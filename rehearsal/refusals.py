@@ -1,4 +1,4 @@
-"""Requests that the rehearsal cannot answer: one sentence, in the form in which the service's own errors come."""
+"""Refuse requests that the rehearsal does not support, in the form of the service's own errors."""
 
 import contextlib
 import logging
@@ -22,21 +22,21 @@ from rehearsal.patches import RehearsalError
 
 log = logging.getLogger("rehearsal")
 
-#: How services answer to an operation that they don't know, by protocol.
+#: Error codes of services for unknown operations, by protocol.
 CODES = {"query": "InvalidAction", "ec2": "InvalidAction", "rest-xml": "NotImplemented"}
 OTHER_CODE = "UnknownOperationException"
 #: Services whose errors have the form of a protocol, for services that botocore does not know.
 EXAMPLES = {"json": "logs", "query": "sns", "rest-json": "lambda"}
 #: Services that sign their requests by another name than botocore's.
 SIGNED_AS = {"states": "stepfunctions", "monitoring": "cloudwatch", "awslambda": "lambda"}
-#: Parts of S3 that moto takes for others: it would answer as if they had been asked for an object or a bucket.
+#: Operations of S3 that moto mistakes for others, such as reading an object.
 S3_UNKNOWN = {"abac", "analytics", "annotation", "intelligent-tiering", "metrics", "renameObject", "requestPayment"}
 S3_UNKNOWN |= {"session", "torrent", "metadataConfiguration", "metadataTable", "metadataAnnotationTable"}
 S3_UNKNOWN |= {"metadataInventoryTable", "metadataJournalTable"}
 
 
 class Refusal(ServiceException):
-    """An error of any service: moto looks those of its own modules up in the service's model."""
+    """An error of any service; moto looks up errors of its own modules in the service's model."""
 
 
 class NoSuchService(Exception):
@@ -47,7 +47,7 @@ class Application(DomainDispatcherApplication):
     """moto's application, whose pages in HTML and stack traces are turned into a service's errors."""
 
     def get_backend_for_host(self, host: str | None) -> Any:
-        """Return what answers for a host.
+        """Return the backend of a host.
 
         Raises
         ------
@@ -74,8 +74,8 @@ class Application(DomainDispatcherApplication):
         except Exception as error:
             if not isinstance(error, RehearsalError):
                 log.exception("%s %s", environ["REQUEST_METHOD"], environ["PATH_INFO"])
-            said = f"{error}" if isinstance(error, RehearsalError) else f"The rehearsal failed: {error!r}"
-            return _write(environ, start_response, *self._service(environ), said, failed=True)
+            message = f"{error}" if isinstance(error, RehearsalError) else f"The rehearsal failed: {error!r}"
+            return _write(environ, start_response, *self._service(environ), message, failed=True)
         if isinstance(body, list) and body[0].lower().startswith(b"<!doctype html>"):
             return self._refuse(environ, start_response, "")
         start_response(*began)
@@ -93,8 +93,9 @@ class Application(DomainDispatcherApplication):
     def _refuse(self, environ: dict[str, Any], start_response: Callable[..., Any], reason: str) -> Iterable[bytes]:
         service, model = self._service(environ)
         operation = _operation(environ, model, reason)
-        said = f"The rehearsal does not know the operation {operation} of {model.service_name if model else service}"
-        return _write(environ, start_response, service, model, said)
+        name = model.service_name if model else service
+        message = f"The rehearsal does not know the operation {operation} of {name}"
+        return _write(environ, start_response, service, model, message)
 
 
 def _operation(environ: dict[str, Any], model: ServiceModel | None, reason: str) -> str:

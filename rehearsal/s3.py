@@ -20,7 +20,7 @@ from moto.s3.models import FakeBucket, S3Backend
 from moto.s3.notifications import S3NotificationEvent
 from moto.s3.responses import S3Response
 
-from rehearsal.patches import gap, replace
+from rehearsal.patches import Difference, patch
 
 log = logging.getLogger("rehearsal")
 
@@ -40,7 +40,7 @@ _sequence = itertools.count(time.time_ns())
 
 
 def is_bucket_name(name: str) -> bool:
-    """Say whether S3 takes a name for a general purpose bucket."""
+    """Return whether S3 accepts a name for a general purpose bucket."""
     try:
         ipaddress.IPv4Address(name)
         return False
@@ -49,19 +49,23 @@ def is_bucket_name(name: str) -> bool:
         return bool(formed) and not name.startswith(RESERVED_PREFIXES) and not name.endswith(RESERVED_SUFFIXES)
 
 
-@gap("a bucket may have any name of 3 to 63 characters, also one with capitals")
-def bucket_names_are_checked() -> None:
-    """Refuse what S3 refuses."""
+NAMES = Difference(
+    "bucket_names_are_checked",
+    "a bucket may have any name of 3 to 63 characters, including capital letters",
+    bug=True,
+)
+EVENTS = Difference(
+    "objects_send_one_event_per_change",
+    "a multipart upload sends two events, each upload sends a tag event too, and events have another form than AWS's",
+    bug=True,
+)
 
-    def creating(original: Any) -> Any:
-        def create_bucket(backend: S3Backend, bucket_name: str, *rest: Any, **more: Any) -> FakeBucket:
-            if not is_bucket_name(bucket_name):
-                raise InvalidBucketName()
-            return original(backend, bucket_name, *rest, **more)
 
-        return create_bucket
-
-    replace(S3Backend, "create_bucket", creating)
+@patch(S3Backend, "create_bucket", NAMES)
+def _create_bucket(original: Any, self: S3Backend, bucket_name: str, *rest: Any, **more: Any) -> FakeBucket:
+    if not is_bucket_name(bucket_name):
+        raise InvalidBucketName()
+    return original(self, bucket_name, *rest, **more)
 
 
 def _detail(event: str, bucket: FakeBucket, key: Any, account: str, version: str | None) -> dict[str, Any]:
@@ -110,51 +114,46 @@ def _publish(account: str, bucket: FakeBucket, event: str, key: Any, version: st
             log.exception("Rule %s failed with %s", rule.name, message)
 
 
-@gap("a multipart upload sends two events, a tag event goes with each upload, and events have another shape than AWS's")
-def objects_send_their_events() -> None:
-    """Send one event for each change of an object, in the form that AWS documents."""
+@patch(notifications, "send_event", EVENTS)
+def _send_event(original: Any, account_id: str, event_name: S3NotificationEvent, bucket: FakeBucket, key: Any) -> None:
+    upload = event_name == S3NotificationEvent.OBJECT_CREATED_PUT_EVENT and key.multipart is not None
+    tags = event_name == S3NotificationEvent.OBJECT_TAGGING_PUT_EVENT
+    version = event_name == S3NotificationEvent.OBJECT_REMOVED_DELETE_EVENT and bucket.is_versioned
+    if not (upload or tags or version):  # these are sent below, or repeat another event
+        original(account_id, event_name, bucket, key)
 
-    def publish(account_id: str, bucket: FakeBucket, event_name: str, key: Any) -> None:
-        _publish(account_id, bucket, event_name, key, key.version_id if bucket.is_versioned else None)
 
-    def sending(original: Any) -> Any:
-        def send_event(account_id: str, event_name: S3NotificationEvent, bucket: FakeBucket, key: Any) -> None:
-            upload = event_name == S3NotificationEvent.OBJECT_CREATED_PUT_EVENT and key.multipart is not None
-            tags = event_name == S3NotificationEvent.OBJECT_TAGGING_PUT_EVENT
-            version = event_name == S3NotificationEvent.OBJECT_REMOVED_DELETE_EVENT and bucket.is_versioned
-            if not (upload or tags or version):  # these are sent below, or repeat another event
-                original(account_id, event_name, bucket, key)
+@patch(notifications, "_send_event_bridge_message", EVENTS)
+def _send_event_bridge_message(original: Any, account_id: str, bucket: FakeBucket, event_name: str, key: Any) -> None:
+    _publish(account_id, bucket, event_name, key, key.version_id if bucket.is_versioned else None)
 
-        return send_event
 
-    def tagging(original: Any) -> Any:
-        def put_object_tagging(response: S3Response) -> Any:
-            answer = original(response)
-            bucket, version = response.backend.get_bucket(response.bucket_name), response._get_param("versionId")
-            key = response.backend.get_object(response.bucket_name, response.parse_key_name(), version_id=version)
-            publish(response.current_account, bucket, S3NotificationEvent.OBJECT_TAGGING_PUT_EVENT, key)
-            return answer
+@patch(S3Response, "put_object_tagging", EVENTS)
+def _put_object_tagging(original: Any, self: S3Response) -> Any:
+    answer = original(self)
+    bucket, version = self.backend.get_bucket(self.bucket_name), self._get_param("versionId")
+    key: Any = self.backend.get_object(self.bucket_name, self.parse_key_name(), version_id=version)
+    tagged = S3NotificationEvent.OBJECT_TAGGING_PUT_EVENT
+    _publish(self.current_account, bucket, tagged, key, key.version_id if bucket.is_versioned else None)
+    return answer
 
-        return put_object_tagging
 
-    def deleting(original: Any) -> Any:
-        def delete_object(
-            backend: S3Backend, bucket_name: str, key_name: str, version_id: str | None = None, bypass: bool = False
-        ) -> tuple[bool, dict[str, Any]]:
-            bucket = backend.get_bucket(bucket_name)
-            key = next((key for key in bucket.keys.getlist(key_name, []) if key.version_id == version_id), None)
-            done, meta = original(backend, bucket_name, key_name, version_id, bypass)
-            if done and bucket.is_versioned:
-                marker = S3NotificationEvent.OBJECT_REMOVED_DELETE_MARKER_CREATED_EVENT
-                event = S3NotificationEvent.OBJECT_REMOVED_DELETE_EVENT if version_id else marker
-                gone = key if version_id else bucket.keys[key_name]
-                if gone:
-                    _publish(backend.account_id, bucket, event, gone, meta["version-id"])
-            return done, meta
-
-        return delete_object
-
-    replace(notifications, "send_event", sending)
-    replace(notifications, "_send_event_bridge_message", lambda original: publish)
-    replace(S3Response, "put_object_tagging", tagging)
-    replace(S3Backend, "delete_object", deleting)
+@patch(S3Backend, "delete_object", EVENTS)
+def _delete_object(
+    original: Any,
+    self: S3Backend,
+    bucket_name: str,
+    key_name: str,
+    version_id: str | None = None,
+    bypass: bool = False,
+) -> tuple[bool, dict[str, Any]]:
+    bucket = self.get_bucket(bucket_name)
+    key = next((key for key in bucket.keys.getlist(key_name, []) if key.version_id == version_id), None)
+    done, meta = original(self, bucket_name, key_name, version_id, bypass)
+    if done and bucket.is_versioned:
+        marker = S3NotificationEvent.OBJECT_REMOVED_DELETE_MARKER_CREATED_EVENT
+        event = S3NotificationEvent.OBJECT_REMOVED_DELETE_EVENT if version_id else marker
+        gone = key if version_id else bucket.keys[key_name]
+        if gone:
+            _publish(self.account_id, bucket, event, gone, meta["version-id"])
+    return done, meta

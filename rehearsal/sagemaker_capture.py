@@ -16,12 +16,12 @@ import boto3
 
 log = logging.getLogger("rehearsal")
 
-#: SageMaker, too, collects captured requests for a while before it writes a file.
+#: SageMaker also collects captured requests for a while before it writes a file.
 CAPTURE_FLUSH_SECONDS = 1.0
 
 
 class Capture:
-    """Data capture: obeys an endpoint's DataCaptureConfig, and writes JSON Lines to S3 as SageMaker does."""
+    """Data capture of endpoints, as configured by their DataCaptureConfig."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -82,5 +82,5 @@ class Capture:
                 body = "".join(json.dumps(line) + "\n" for line in lines)
                 try:
                     boto3.client("s3").put_object(Bucket=location.netloc, Key=key, Body=body.encode())
-                except Exception:  # capture never harms the endpoint; here it must at least be seen
+                except Exception:  # capture must not fail the endpoint
                     log.exception("Data capture to %s failed", folder)

@@ -1,5 +1,6 @@
 """SageMaker: an endpoint is a process that runs the command of its image, with the model that it was given."""
 
+import functools
 import hashlib
 import http.client
 import io
@@ -23,14 +24,14 @@ from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.ecr.models import ecr_backends
-from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend
+from moto.sagemaker.models import FakeEndpoint, SageMakerModelBackend, sagemaker_backends
 from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 
-from rehearsal.lifecycle import free_port
-from rehearsal.patches import RehearsalError, gap, replace
+from rehearsal.lifecycle import MARK, free_port
+from rehearsal.patches import Difference, add, patch
 from rehearsal.sagemaker_capture import Capture
-from rehearsal.settings import Image, Settings
+from rehearsal.settings import Image, Settings, of_this_process
 
 log = logging.getLogger("rehearsal")
 
@@ -115,7 +116,7 @@ class ModelServer:
             )
 
     def wait_until_healthy(self) -> str | None:
-        """Return None once the server answers pings, else why it does not."""
+        """Return None once the server answers pings, otherwise the reason why it does not."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -155,7 +156,7 @@ class Endpoints:
         self.capture = Capture()
 
     def start(self, backend: SageMakerModelBackend, endpoint: FakeEndpoint, config: dict[str, Any]) -> None:
-        """Start a server for a configuration without waiting; the endpoint's status tells how that went."""
+        """Start a server for a configuration without waiting; the endpoint's status shows the result."""
         model = backend.describe_model(config["ProductionVariants"][0]["ModelName"]).response_object
         container = model.get("PrimaryContainer") or model["Containers"][0]
         resolved = resolve_image(container["Image"], self._settings.images)
@@ -212,13 +213,14 @@ class Endpoints:
         return self._servers.get(name)
 
 
-_endpoints: Endpoints
+@functools.cache
+def endpoints() -> Endpoints:
+    """Return the endpoints of this process, with their models in the rehearsal's folder."""
+    return Endpoints(Path(os.environ[MARK]) / "endpoints", of_this_process())
 
 
-def start(folder: Path, settings: Settings) -> None:
-    """Make this process able to run endpoints, with their models in ``folder``, and put their images into ECR."""
-    global _endpoints
-    _endpoints = Endpoints(folder, settings)
+def put_images(settings: Settings) -> None:
+    """Put the project's images into ECR."""
     registry = ecr_backends[settings.account][settings.region]
     for repository in settings.images:
         registry.create_repository(repository, None, {}, None, "MUTABLE", [])
@@ -227,142 +229,125 @@ def start(folder: Path, settings: Settings) -> None:
         registry.put_image(repository, json.dumps(manifest), "latest")
 
 
-@gap("endpoints are in service at once, with nothing behind them")
-def endpoints_have_a_server() -> None:
-    """Start a server for a created endpoint, and end it with the endpoint."""
-
-    def creating(original: Any) -> Any:
-        def create_endpoint(backend: SageMakerModelBackend, endpoint_name: str, **rest: Any) -> FakeEndpoint:
-            if endpoint_name in backend.endpoints:
-                arn = backend.endpoints[endpoint_name].arn
-                raise InvokeError(400, "ValidationException", f'Cannot create already existing endpoint "{arn}".')
-            endpoint: FakeEndpoint = original(backend, endpoint_name=endpoint_name, **rest)
-            endpoint.endpoint_status = "Creating"
-            try:
-                _endpoints.start(backend, endpoint, backend.describe_endpoint_config(endpoint.endpoint_config_name))
-            except Exception:
-                del backend.endpoints[endpoint_name]
-                raise
-            return endpoint
-
-        return create_endpoint
-
-    def deleting(original: Any) -> Any:
-        def delete_endpoint(backend: SageMakerModelBackend, endpoint_name: str) -> None:
-            endpoint = backend.endpoints.get(endpoint_name)
-            if endpoint and endpoint.endpoint_status in ("Creating", "Updating"):
-                raise InvokeError(400, "ValidationException", f'Cannot update in-progress endpoint "{endpoint.arn}".')
-            original(backend, endpoint_name)
-            _endpoints.stop(endpoint_name)
-            # Nothing is captured any more, so that the bucket can be emptied.
-            _endpoints.capture.flush()
-
-        return delete_endpoint
-
-    replace(SageMakerModelBackend, "create_endpoint", creating)
-    replace(SageMakerModelBackend, "delete_endpoint", deleting)
-
-
-@gap(
-    "DescribeEndpoint gives data capture's configuration where AWS gives its state, and an empty one where none is set"
+SERVED = Difference("endpoints_have_a_server", "endpoints are in service at once, with nothing behind them")
+INVOKED = Difference(
+    "invocations_reach_the_server",
+    "InvokeEndpoint answers with fixed text, even for an endpoint that does not exist, and accepts no binary body",
 )
-def endpoints_describe_their_capture() -> None:
-    """Answer with the summary that AWS documents; its images are entered when the server is in service."""
-
-    def describing(original: Any) -> Any:
-        def describe_endpoint(backend: SageMakerModelBackend, endpoint_name: str) -> dict[str, Any]:
-            described: dict[str, Any] = original(backend, endpoint_name)
-            config = described.pop("DataCaptureConfig", None)
-            if config:
-                described["DataCaptureConfig"] = {
-                    "EnableCapture": config.get("EnableCapture", False),
-                    "CaptureStatus": "Started" if config.get("EnableCapture") else "Stopped",
-                    "CurrentSamplingPercentage": config["InitialSamplingPercentage"],
-                    "DestinationS3Uri": config["DestinationS3Uri"],
-                }
-            if pending := getattr(backend.endpoints[endpoint_name], "pending", None):
-                described["PendingDeploymentSummary"] = pending
-            return described
-
-        return describe_endpoint
-
-    replace(SageMakerModelBackend, "describe_endpoint", describing)
 
 
-@gap("UpdateEndpoint is not implemented")
-def endpoints_can_be_updated() -> None:
-    """Start a server with the new configuration, and put it in the old one's place once it is healthy."""
-
-    def update_endpoint(response: SageMakerResponse) -> ActionResult:
-        backend = response.sagemaker_backend
-        name, config_name = response._get_param("EndpointName"), response._get_param("EndpointConfigName")
-        backend.describe_endpoint(name)
-        endpoint = backend.endpoints[name]
-        if endpoint.endpoint_status in ("Creating", "Updating"):
-            raise InvokeError(400, "ValidationException", f'Cannot update in-progress endpoint "{endpoint.arn}".')
-        _endpoints.start(backend, endpoint, backend.describe_endpoint_config(config_name))
-        return ActionResult({"EndpointArn": endpoint.arn})
-
-    if hasattr(SageMakerResponse, "update_endpoint"):
-        raise RehearsalError("moto now implements update_endpoint: delete this gap")
-    SageMakerResponse.update_endpoint = update_endpoint  # type: ignore[attr-defined]
+def _refuse_if_busy(endpoint: FakeEndpoint) -> None:
+    if endpoint.endpoint_status in ("Creating", "Updating"):
+        raise InvokeError(400, "ValidationException", f'Cannot update in-progress endpoint "{endpoint.arn}".')
 
 
-@gap("InvokeEndpoint answers with fixed text, even for an endpoint that does not exist, and takes no binary body")
-def invocations_reach_the_server() -> None:
-    """Send them to the endpoint's server, answer with AWS's errors, and capture what was said."""
+@patch(SageMakerModelBackend, "create_endpoint", SERVED)
+def _create_endpoint(original: Any, self: SageMakerModelBackend, endpoint_name: str, **rest: Any) -> FakeEndpoint:
+    if endpoint_name in self.endpoints:
+        arn = self.endpoints[endpoint_name].arn
+        raise InvokeError(400, "ValidationException", f'Cannot create already existing endpoint "{arn}".')
+    endpoint: FakeEndpoint = original(self, endpoint_name=endpoint_name, **rest)
+    endpoint.endpoint_status = "Creating"
+    try:
+        endpoints().start(self, endpoint, self.describe_endpoint_config(endpoint.endpoint_config_name))
+    except Exception:
+        del self.endpoints[endpoint_name]
+        raise
+    return endpoint
 
-    def invoke_endpoint(response: SageMakerRuntimeResponse) -> tuple[int, dict[str, str], bytes]:
-        from moto.sagemaker.models import sagemaker_backends
 
-        name = response.path.split("/")[2]
-        endpoint = sagemaker_backends[response.current_account][response.region].endpoints.get(name)
-        server = _endpoints.server(name)
-        if endpoint is None or server is None:  # until it is in service, there is no endpoint for this API
-            raise InvokeError(
-                400, "ValidationError", f"Endpoint {name} of account {response.current_account} not found."
-            )
-        body = response.body if isinstance(response.body, bytes) else (response.body or "").encode()
-        if len(body) > MAX_BODY_BYTES:
-            raise InvokeError(413, "ValidationError", f"Request {len(body)} bytes is too large")
-        sent = response.headers
-        content_type = sent.get("Content-Type", "application/octet-stream")
-        forward = {"Content-Type": content_type, "Accept": sent.get("Accept", "*/*")}
-        for header in ("X-Amzn-SageMaker-Custom-Attributes", "X-Amzn-SageMaker-Inference-Id"):
-            if header in sent:
-                forward[header] = sent[header]
-        try:
-            status, headers, answer = server.request("POST", "/invocations", body, forward)
-        except TimeoutError as error:
-            raise InvokeError(424, "ModelError", "Model timed out", OriginalStatusCode=504) from error
-        except OSError as error:
-            raise InvokeError(503, "ServiceUnavailable", "The request has failed.") from error
-        if status >= 400:
-            text = answer.decode("utf-8", "replace")[:4096]
-            said = f'Received client error ({status}) from primary with message "{text}".'
-            if status >= 500:
-                said = f'Received server error ({status}) from primary with message "{text}".'
-            raise InvokeError(424, "ModelError", said, OriginalStatusCode=status, OriginalMessage=text)
-        variant = endpoint.production_variants[0]["VariantName"]
-        answer_type = headers.get("Content-Type", "application/octet-stream")
-        _endpoints.capture.record(
-            name,
-            variant,
-            endpoint.data_capture_config or {},
-            (content_type, body),
-            (answer_type, answer),
-            sent.get("X-Amzn-SageMaker-Inference-Id"),
-        )
-        result = {"Content-Type": answer_type, "x-Amzn-Invoked-Production-Variant": variant}
-        if "X-Amzn-SageMaker-Custom-Attributes" in headers:
-            result["X-Amzn-SageMaker-Custom-Attributes"] = headers["X-Amzn-SageMaker-Custom-Attributes"]
-        return 200, result, answer
+@patch(SageMakerModelBackend, "delete_endpoint", SERVED)
+def _delete_endpoint(original: Any, self: SageMakerModelBackend, endpoint_name: str) -> None:
+    if endpoint := self.endpoints.get(endpoint_name):
+        _refuse_if_busy(endpoint)
+    original(self, endpoint_name)
+    endpoints().stop(endpoint_name)
+    endpoints().capture.flush()  # nothing is written later, so the bucket can be emptied
 
-    def reading_bytes(original: Any) -> Any:
-        def setup_class(response: Any, request: Any, full_url: str, headers: Any, use_raw_body: bool = False) -> None:
-            original(response, request, full_url, headers, use_raw_body=True)
 
-        return setup_class
+@patch(
+    SageMakerModelBackend,
+    "describe_endpoint",
+    Difference(
+        "endpoints_describe_their_capture",
+        "DescribeEndpoint returns data capture's configuration instead of its summary, and an empty one if none is set",
+        bug=True,
+    ),
+)
+def _describe_endpoint(original: Any, self: SageMakerModelBackend, endpoint_name: str) -> dict[str, Any]:
+    described: dict[str, Any] = original(self, endpoint_name)
+    config = described.pop("DataCaptureConfig", None)
+    if config:
+        described["DataCaptureConfig"] = {
+            "EnableCapture": config.get("EnableCapture", False),
+            "CaptureStatus": "Started" if config.get("EnableCapture") else "Stopped",
+            "CurrentSamplingPercentage": config["InitialSamplingPercentage"],
+            "DestinationS3Uri": config["DestinationS3Uri"],
+        }
+    if pending := getattr(self.endpoints[endpoint_name], "pending", None):
+        described["PendingDeploymentSummary"] = pending
+    return described
 
-    replace(SageMakerRuntimeResponse, "invoke_endpoint", lambda original: invoke_endpoint)
-    replace(SageMakerRuntimeResponse, "setup_class", reading_bytes)
+
+@add(
+    SageMakerResponse,
+    "update_endpoint",
+    Difference("endpoints_can_be_updated", "UpdateEndpoint is not implemented"),
+)
+def _update_endpoint(self: SageMakerResponse) -> ActionResult:
+    backend = self.sagemaker_backend
+    name, config_name = self._get_param("EndpointName"), self._get_param("EndpointConfigName")
+    backend.describe_endpoint(name)
+    endpoint = backend.endpoints[name]
+    _refuse_if_busy(endpoint)
+    endpoints().start(backend, endpoint, backend.describe_endpoint_config(config_name))
+    return ActionResult({"EndpointArn": endpoint.arn})
+
+
+@patch(SageMakerRuntimeResponse, "invoke_endpoint", INVOKED)
+def _invoke_endpoint(original: Any, self: SageMakerRuntimeResponse) -> tuple[int, dict[str, str], bytes]:
+    name = self.path.split("/")[2]
+    endpoint = sagemaker_backends[self.current_account][self.region].endpoints.get(name)
+    server = endpoints().server(name)
+    if endpoint is None or server is None:  # this API knows only endpoints in service
+        raise InvokeError(400, "ValidationError", f"Endpoint {name} of account {self.current_account} not found.")
+    body = self.body if isinstance(self.body, bytes) else (self.body or "").encode()
+    if len(body) > MAX_BODY_BYTES:
+        raise InvokeError(413, "ValidationError", f"Request {len(body)} bytes is too large")
+    sent = self.headers
+    content_type = sent.get("Content-Type", "application/octet-stream")
+    forward = {"Content-Type": content_type, "Accept": sent.get("Accept", "*/*")}
+    for header in ("X-Amzn-SageMaker-Custom-Attributes", "X-Amzn-SageMaker-Inference-Id"):
+        if header in sent:
+            forward[header] = sent[header]
+    try:
+        status, headers, answer = server.request("POST", "/invocations", body, forward)
+    except TimeoutError as error:
+        raise InvokeError(424, "ModelError", "Model timed out", OriginalStatusCode=504) from error
+    except OSError as error:
+        raise InvokeError(503, "ServiceUnavailable", "The request has failed.") from error
+    if status >= 400:
+        text, kind = answer.decode("utf-8", "replace")[:4096], "server" if status >= 500 else "client"
+        message = f'Received {kind} error ({status}) from primary with message "{text}".'
+        raise InvokeError(424, "ModelError", message, OriginalStatusCode=status, OriginalMessage=text)
+    variant = endpoint.production_variants[0]["VariantName"]
+    answer_type = headers.get("Content-Type", "application/octet-stream")
+    endpoints().capture.record(
+        name,
+        variant,
+        endpoint.data_capture_config or {},
+        (content_type, body),
+        (answer_type, answer),
+        sent.get("X-Amzn-SageMaker-Inference-Id"),
+    )
+    result = {"Content-Type": answer_type, "x-Amzn-Invoked-Production-Variant": variant}
+    if "X-Amzn-SageMaker-Custom-Attributes" in headers:
+        result["X-Amzn-SageMaker-Custom-Attributes"] = headers["X-Amzn-SageMaker-Custom-Attributes"]
+    return 200, result, answer
+
+
+@patch(SageMakerRuntimeResponse, "setup_class", INVOKED)
+def _keep_raw_body(
+    original: Any, self: Any, request: Any, full_url: str, headers: Any, use_raw_body: bool = False
+) -> None:
+    original(self, request, full_url, headers, use_raw_body=True)

@@ -1,4 +1,4 @@
-"""SageMaker processing jobs as processes, the workflow states that wait for them, and the schedules that start them."""
+"""SageMaker: a processing job is a process, for whose end a workflow can wait."""
 
 import contextlib
 import json
@@ -33,9 +33,9 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 )
 
 from rehearsal.lifecycle import MARK
-from rehearsal.patches import gap, replace
+from rehearsal.patches import Difference, patch
 from rehearsal.sagemaker_endpoints import resolve_image
-from rehearsal.settings import Settings
+from rehearsal.settings import of_this_process
 from rehearsal.stepfunctions_tasks import Waiting, failure, plain
 
 log = logging.getLogger("rehearsal")
@@ -43,16 +43,8 @@ log = logging.getLogger("rehearsal")
 LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeProcessingJob.html
 MAX_EXIT_MESSAGE = 1024
-#: SageMaker's own limit where a job names none: one day.
+#: SageMaker's default limit: one day.
 DEFAULT_RUNTIME_SECONDS = 24 * 60 * 60
-_folder: Path
-_settings: Settings
-
-
-def start(folder: Path, settings: Settings) -> None:
-    """Make this process able to run jobs, each in a folder of its own in ``folder``."""
-    global _folder, _settings
-    _folder, _settings = folder, settings
 
 
 class Job:
@@ -60,13 +52,18 @@ class Job:
 
     def __init__(self, backend: SageMakerModelBackend, described: Any, argv: list[str]) -> None:
         self._described = described
-        self._work = _folder / uuid.uuid4().hex
+        self._work = Path(os.environ[MARK]) / "jobs" / uuid.uuid4().hex
         self._work.mkdir(parents=True)
         self._logs = logs_backends[backend.account_id][backend.region_name]
         self._stream = f"{described.processing_job_name}/algo-1-{int(time.time())}"
         self._logs.ensure_log_group(LOG_GROUP)
         self._logs.create_log_stream(LOG_GROUP, self._stream)
-        given = {**os.environ, **described.environment, "PYTHONPATH": str(_settings.code), "PYTHONUNBUFFERED": "1"}
+        given = {
+            **os.environ,
+            **described.environment,
+            "PYTHONPATH": str(of_this_process().code),
+            "PYTHONUNBUFFERED": "1",
+        }
         self._process = subprocess.Popen(
             [sys.executable if argv[0] in ("python", "python3") else argv[0], *argv[1:]],
             env={**given, MARK: os.environ[MARK]},
@@ -79,22 +76,22 @@ class Job:
         threading.Thread(target=self._follow, daemon=True).start()
 
     def _follow(self) -> None:
-        """Ship the output as it comes; when it ends, say how it went."""
-        described, said = self._described, ""
+        """Send the output to the log as it comes; when the process ends, set the job's status."""
+        described, tail = self._described, ""
         seconds = (described.stopping_condition or {}).get("MaxRuntimeInSeconds", DEFAULT_RUNTIME_SECONDS)
         limit = threading.Timer(seconds, self.stop)
         limit.start()
         assert self._process.stdout is not None
         for raw in self._process.stdout:
             line = raw.decode("utf-8", "replace").rstrip()
-            said = f"{said}{line}\n"[-MAX_EXIT_MESSAGE:]
+            tail = f"{tail}{line}\n"[-MAX_EXIT_MESSAGE:]
             if line:
                 event = {"timestamp": int(time.time() * 1000), "message": line}
                 self._logs.put_log_events(LOG_GROUP, self._stream, [event])
         code = self._process.wait()
         limit.cancel()
         shutil.rmtree(self._work, ignore_errors=True)
-        described.exit_message = said.strip()
+        described.exit_message = tail.strip()
         described.processing_end_time = described.last_modified_time = utcnow()
         if described.processing_job_status == "Stopping":
             described.processing_job_status = "Stopped"
@@ -111,51 +108,48 @@ class Job:
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
-@gap("processing jobs are completed at once, and nothing runs")
-def processing_jobs_run() -> None:
-    """Run the command in a process on this machine, if the project's settings have its image."""
-
-    def creating(original: Any) -> Any:
-        def create_processing_job(response: SageMakerResponse) -> ActionResult:
-            backend, application = response.sagemaker_backend, response._get_param("AppSpecification")
-            name = response._get_param("ProcessingJobName")
-            if name in backend.processing_jobs:
-                arn = backend.processing_jobs[name].arn
-                raise ResourceInUseException(f"Job name must be unique within an AWS account and region: {arn}")
-            resolve_image(application["ImageUri"], _settings.images)
-            outputs = (response._get_param("ProcessingOutputConfig") or {}).get("Outputs")
-            if outputs or response._get_param("ProcessingInputs"):
-                raise ValidationError("The rehearsal's jobs read and write S3 themselves, without inputs and outputs")
-            argv = [*application.get("ContainerEntrypoint", []), *application.get("ContainerArguments", [])]
-            if not application.get("ContainerEntrypoint"):
-                raise ValidationError("The rehearsal needs a ContainerEntrypoint: the image's own one is the server")
-            answer: ActionResult = original(response)
-            job: Any = backend.processing_jobs[name]
-            job.environment = response._get_param("Environment") or {}
-            job.processing_resources = response._get_param("ProcessingResources")
-            job.processing_job_status, job.processing_end_time = "InProgress", None
-            job.processing_start_time = utcnow()
-            try:
-                _jobs[job.arn] = Job(backend, job, argv)
-            except OSError as error:
-                job.failure_reason = f"AlgorithmError: {error}"
-                job.processing_job_status, job.processing_end_time = "Failed", utcnow()
-            return answer
-
-        return create_processing_job
-
-    def stop_processing_job(backend: SageMakerModelBackend, processing_job_name: str) -> None:
-        backend.describe_processing_job(processing_job_name)
-        job = backend.processing_jobs[processing_job_name]
-        if job.processing_job_status != "InProgress":
-            raise ValidationError(f"The request was rejected because the job is in status {job.processing_job_status}")
-        _jobs[job.arn].stop()
-
-    replace(SageMakerResponse, "create_processing_job", creating)
-    replace(SageMakerModelBackend, "stop_processing_job", lambda original: stop_processing_job)
+PROCESSES = Difference("processing_jobs_run", "processing jobs are completed at once, and nothing runs")
 
 
-_jobs: dict[str, Job] = {}
+def _jobs(backend: SageMakerModelBackend) -> dict[str, Job]:
+    return vars(backend).setdefault("processes_of_jobs", {})
+
+
+@patch(SageMakerResponse, "create_processing_job", PROCESSES)
+def _create_processing_job(original: Any, self: SageMakerResponse) -> ActionResult:
+    backend, application = self.sagemaker_backend, self._get_param("AppSpecification")
+    name = self._get_param("ProcessingJobName")
+    if name in backend.processing_jobs:
+        arn = backend.processing_jobs[name].arn
+        raise ResourceInUseException(f"Job name must be unique within an AWS account and region: {arn}")
+    resolve_image(application["ImageUri"], of_this_process().images)
+    outputs = (self._get_param("ProcessingOutputConfig") or {}).get("Outputs")
+    if outputs or self._get_param("ProcessingInputs"):
+        raise ValidationError("The rehearsal's jobs read and write S3 themselves, without inputs and outputs")
+    argv = [*application.get("ContainerEntrypoint", []), *application.get("ContainerArguments", [])]
+    if not application.get("ContainerEntrypoint"):
+        raise ValidationError("The rehearsal needs a ContainerEntrypoint: the image's own one is the server")
+    answer: ActionResult = original(self)
+    job: Any = backend.processing_jobs[name]
+    job.environment = self._get_param("Environment") or {}
+    job.processing_resources = self._get_param("ProcessingResources")
+    job.processing_job_status, job.processing_end_time = "InProgress", None
+    job.processing_start_time = utcnow()
+    try:
+        _jobs(backend)[name] = Job(backend, job, argv)
+    except OSError as error:
+        job.failure_reason = f"AlgorithmError: {error}"
+        job.processing_job_status, job.processing_end_time = "Failed", utcnow()
+    return answer
+
+
+@patch(SageMakerModelBackend, "stop_processing_job", PROCESSES)
+def _stop_processing_job(original: Any, self: SageMakerModelBackend, processing_job_name: str) -> None:
+    self.describe_processing_job(processing_job_name)
+    status = self.processing_jobs[processing_job_name].processing_job_status
+    if status != "InProgress":
+        raise ValidationError(f"The request was rejected because the job is in status {status}")
+    _jobs(self)[processing_job_name].stop()
 
 
 class SageMakerTask(StateTaskServiceCallback):
@@ -166,7 +160,7 @@ class SageMakerTask(StateTaskServiceCallback):
         super().__init__({ResourceCondition("sync"), ResourceCondition("waitForTaskToken")})
 
     def _get_supported_parameters(self) -> set[str] | None:
-        # None refuses the state; names would have moto drop all others in silence; no names leave it to the client.
+        # None refuses the state. With names, moto would drop others silently; without, the client checks them.
         known = self.resource.api_action.lower() == "createprocessingjob"
         return set() if known and self.resource.condition in (None, ResourceCondition.Sync) else None
 
@@ -180,7 +174,7 @@ class SageMakerTask(StateTaskServiceCallback):
     def _eval_service_task(
         self, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
     ) -> None:
-        # moto's own clients check no parameters; a misspelt one must not be dropped in silence.
+        # moto's own clients do not check parameters; a misspelt one must not be dropped silently.
         client = boto3.client("sagemaker", region_name=resource_runtime_part.region)
         answer = client.create_processing_job(**normalised_parameters)
         env.stack.append({"ProcessingJobArn": answer["ProcessingJobArn"]})
@@ -206,11 +200,10 @@ class SageMakerTask(StateTaskServiceCallback):
         return Waiting(look, lambda: client.stop_processing_job(ProcessingJobName=name))
 
 
-@gap("workflows know no SageMaker tasks")
-def workflows_wait_for_jobs() -> None:
-    """Let a state create a processing job and wait for its end."""
-
-    def choosing(original: Any) -> Any:
-        return lambda service_name: SageMakerTask() if service_name == "sagemaker" else original(service_name)
-
-    replace(state_task_factory, "state_task_service_for", choosing)
+@patch(
+    state_task_factory,
+    "state_task_service_for",
+    Difference("workflows_wait_for_jobs", "workflows have no SageMaker tasks"),
+)
+def _state_task_service_for(original: Any, service_name: str) -> Any:
+    return SageMakerTask() if service_name == "sagemaker" else original(service_name)

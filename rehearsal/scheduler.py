@@ -14,39 +14,32 @@ from moto.scheduler.exceptions import ValidationException
 from moto.scheduler.models import EventBridgeSchedulerBackend, Schedule, scheduler_backends
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
-from rehearsal.patches import gap, replace
+from rehearsal.patches import Difference, patch
 
 log = logging.getLogger("rehearsal")
 
 SCHEDULE_SECONDS = 1.0
 
 
-@gap("schedules never start anything")
-def schedules_fire() -> None:
-    """Start executions of state machines, at a rate or at a time; refuse what would not fire."""
+FIRE = Difference("schedules_start_executions", "schedules never start anything")
 
-    def setting(original: Any) -> Any:
-        def set_schedule(backend: EventBridgeSchedulerBackend, **properties: Any) -> Schedule:
-            due = _first_run(properties)
-            if ":stateMachine:" not in properties["target"]["Arn"]:
-                raise ValidationException("The rehearsal's schedules start state machines only")
-            schedule: Schedule = original(backend, **properties)
-            schedule.due = due  # type: ignore[attr-defined]
-            return schedule
 
-        return set_schedule
+@patch(EventBridgeSchedulerBackend, "create_schedule", FIRE)
+@patch(EventBridgeSchedulerBackend, "update_schedule", FIRE)
+def _set_schedule(original: Any, self: EventBridgeSchedulerBackend, **properties: Any) -> Schedule:
+    due = _first_run(properties)
+    if ":stateMachine:" not in properties["target"]["Arn"]:
+        raise ValidationException("The rehearsal's schedules start state machines only")
+    schedule: Schedule = original(self, **properties)
+    schedule.due = due  # type: ignore[attr-defined]
+    return schedule
 
-    def ruling(original: Any) -> Any:
-        def put_rule(backend: EventsBackend, *names: Any, **properties: Any) -> Any:
-            if properties.get("scheduled_expression"):
-                raise ValidationException("The rehearsal's rules match events; use an EventBridge Scheduler schedule")
-            return original(backend, *names, **properties)
 
-        return put_rule
-
-    replace(EventsBackend, "put_rule", ruling)
-    replace(EventBridgeSchedulerBackend, "create_schedule", setting)
-    replace(EventBridgeSchedulerBackend, "update_schedule", setting)
+@patch(EventsBackend, "put_rule", FIRE)
+def _put_rule(original: Any, self: EventsBackend, *names: Any, **properties: Any) -> Any:
+    if properties.get("scheduled_expression"):
+        raise ValidationException("The rehearsal's rules match events; use an EventBridge Scheduler schedule")
+    return original(self, *names, **properties)
 
 
 def _interval(expression: str) -> datetime.timedelta | None:

@@ -1,4 +1,4 @@
-"""The process that is AWS: moto with its gaps filled, functions, and endpoints.
+"""The server: moto with its patches, functions and endpoints.
 
 Started by the supervisor (:mod:`rehearsal.lifecycle`) as ``python -m rehearsal.server FOLDER PORT PROJECT``.
 """
@@ -13,14 +13,15 @@ from pathlib import Path
 
 from rehearsal.environment import credentials
 from rehearsal.lifecycle import READY_FILE, end
-from rehearsal.settings import read_settings
+from rehearsal.settings import PROJECT, of_this_process
 
 PARENT_POLL_SECONDS = 0.5
 
 
 def main() -> None:
-    """Serve until the supervisor ends this process, or is gone itself."""
-    folder, port, settings = Path(sys.argv[1]), int(sys.argv[2]), read_settings(Path(sys.argv[3]))
+    """Serve until the supervisor ends this process or dies."""
+    folder, port, os.environ[PROJECT] = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    settings = of_this_process()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("rehearsal").setLevel(logging.INFO)
     for name in ("werkzeug", "samtranslator", "moto.stepfunctions"):  # requests, metrics, whole syntax trees
@@ -38,16 +39,14 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    from rehearsal.patches import fill_gaps, load
-
-    load()
-    from rehearsal import cloudwatch_alarms, lambda_, sagemaker_endpoints, sagemaker_jobs, scheduler
+    from rehearsal import cloudwatch_alarms, lambda_, sagemaker_endpoints, scheduler
+    from rehearsal.patches import apply
     from rehearsal.refusals import Application
 
-    fill_gaps()
-    lambda_.start(folder / "functions")
-    sagemaker_endpoints.start(folder / "endpoints", settings)
-    sagemaker_jobs.start(folder / "jobs", settings)
+    apply()
+    lambda_.functions()
+    sagemaker_endpoints.endpoints()
+    sagemaker_endpoints.put_images(settings)
     scheduler.start()
     cloudwatch_alarms.start()
     # Containers (sam local invoke) reach this machine by another address than the loopback one.

@@ -1,5 +1,7 @@
-"""What the rehearsal knows of a project: the table ``[tool.rehearsal]`` of its ``pyproject.toml``."""
+"""Settings of a project: the table ``[tool.rehearsal]`` of its ``pyproject.toml``."""
 
+import functools
+import os
 import re
 import tomllib
 from dataclasses import dataclass
@@ -9,6 +11,8 @@ from typing import Any
 from rehearsal.patches import RehearsalError
 
 KEYS = {"region", "account", "code", "images"}
+#: The environment variable that holds the project's folder in the server's process.
+PROJECT = "REHEARSAL_PROJECT"
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,12 @@ def read_settings(project: Path) -> Settings:
     return Settings(
         region, account, code, {name: _image(item, f"images.{name}", check) for name, item in images.items()}
     )
+
+
+@functools.cache
+def of_this_process() -> Settings:
+    """Return the settings of the project for which this process is the server."""
+    return read_settings(Path(os.environ[PROJECT]))
 
 
 def _image(item: Any, name: str, check: Any) -> Image:

@@ -1,4 +1,4 @@
-"""SQS: messages of a dead-letter queue that are moved back to where they came from."""
+"""SQS: messages of a dead-letter queue move back to their source queue."""
 
 import time
 import uuid
@@ -10,7 +10,7 @@ from moto.sqs.exceptions import InvalidParameterValue, SQSException
 from moto.sqs.models import Queue, SQSBackend
 from moto.sqs.responses import SQSResponse
 
-from rehearsal.patches import RehearsalError, gap
+from rehearsal.patches import Difference, add
 
 
 class ResourceNotFound(SQSException):
@@ -29,48 +29,49 @@ def _queue(backend: SQSBackend, arn: str, parameter: str) -> Queue:
     raise ResourceNotFound(parameter)
 
 
-@gap("StartMessageMoveTask and ListMessageMoveTasks are not implemented")
-def dead_letters_move_back() -> None:
-    """Move all messages that are visible, at once; AWS takes a while, and allows to stop it."""
-    tasks: dict[str, list[dict[str, Any]]] = {}
+MOVES = Difference("messages_move_back", "StartMessageMoveTask and ListMessageMoveTasks are not implemented")
 
-    def start_message_move_task(response: SQSResponse) -> ActionResult:
-        backend = response.sqs_backend
-        source = _queue(backend, response._get_param("SourceArn"), "SourceArn")
-        senders = backend.list_dead_letter_source_queues(source.name)
-        if not senders:
-            raise InvalidParameterValue("Source queue must be configured as a Dead Letter Queue.")
-        named = response._get_param("DestinationArn")
-        if not named and len(senders) > 1:
-            raise InvalidParameterValue(
-                f"The rehearsal does not know from which of {len(senders)} queues a message came: name DestinationArn"
-            )
-        target = _queue(backend, named, "DestinationArn") if named else senders[0]
-        # AWS documents that what arrives is a new message: another id, and an age that begins again.
-        moved = [message for message in source.messages if message.visible]
-        for message in moved:
-            sent = backend.send_message(target.name, message.body, group_id=message.group_id)
-            sent.message_attributes = message.message_attributes
-            source._messages.remove(message)
-        task = {
-            "Status": "COMPLETED",
-            "SourceArn": source.queue_arn,
-            "ApproximateNumberOfMessagesMoved": len(moved),
-            "ApproximateNumberOfMessagesToMove": len(moved),
-            "StartedTimestamp": int(time.time() * 1000),
-        }
-        tasks.setdefault(source.queue_arn, []).insert(0, task | ({"DestinationArn": named} if named else {}))
-        return ActionResult({"TaskHandle": str(uuid.uuid4())})
 
-    def list_message_move_tasks(response: SQSResponse) -> ActionResult:
-        source = _queue(response.sqs_backend, response._get_param("SourceArn"), "SourceArn")
-        limit = int(response._get_param("MaxResults") or 1)
-        return ActionResult({"Results": tasks.get(source.queue_arn, [])[:limit]})
+def _tasks(source: Queue) -> list[dict[str, Any]]:
+    """Return the tasks that moved a queue's messages, the latest one first."""
+    return vars(source).setdefault("message_move_tasks", [])
 
-    if hasattr(SQSResponse, "start_message_move_task"):
-        raise RehearsalError("moto now implements start_message_move_task: delete this gap")
-    SQSResponse.start_message_move_task = start_message_move_task  # type: ignore[attr-defined]
-    SQSResponse.list_message_move_tasks = list_message_move_tasks  # type: ignore[attr-defined]
+
+@add(SQSResponse, "start_message_move_task", MOVES)
+def _start_message_move_task(self: SQSResponse) -> ActionResult:
+    """Move all visible messages at once; AWS takes a while, and allows to stop it."""
+    backend = self.sqs_backend
+    source = _queue(backend, self._get_param("SourceArn"), "SourceArn")
+    senders = backend.list_dead_letter_source_queues(source.name)
+    if not senders:
+        raise InvalidParameterValue("Source queue must be configured as a Dead Letter Queue.")
+    named = self._get_param("DestinationArn")
+    if not named and len(senders) > 1:
+        raise InvalidParameterValue(
+            f"The rehearsal does not know from which of {len(senders)} queues a message came: name DestinationArn"
+        )
+    target = _queue(backend, named, "DestinationArn") if named else senders[0]
+    # AWS documents that a moved message is a new one: it has another id, and its age starts again.
+    moved = [message for message in source.messages if message.visible]
+    for message in moved:
+        sent = backend.send_message(target.name, message.body, group_id=message.group_id)
+        sent.message_attributes = message.message_attributes
+        source._messages.remove(message)
+    task = {
+        "Status": "COMPLETED",
+        "SourceArn": source.queue_arn,
+        "ApproximateNumberOfMessagesMoved": len(moved),
+        "ApproximateNumberOfMessagesToMove": len(moved),
+        "StartedTimestamp": int(time.time() * 1000),
+    }
+    _tasks(source).insert(0, task | ({"DestinationArn": named} if named else {}))
+    return ActionResult({"TaskHandle": str(uuid.uuid4())})
+
+
+@add(SQSResponse, "list_message_move_tasks", MOVES)
+def _list_message_move_tasks(self: SQSResponse) -> ActionResult:
+    source = _queue(self.sqs_backend, self._get_param("SourceArn"), "SourceArn")
+    return ActionResult({"Results": _tasks(source)[: int(self._get_param("MaxResults") or 1)]})
 
 
 def age_of_oldest(queue: Queue) -> float:

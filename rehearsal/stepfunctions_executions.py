@@ -26,15 +26,19 @@ from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfun
 from moto.stepfunctions.responses import StepFunctionResponse
 from moto.utilities.utils import get_partition
 
-from rehearsal.patches import RehearsalError, gap, replace
+from rehearsal.patches import Difference, RehearsalError, configure, patch
 
 log = logging.getLogger("rehearsal")
 
 
-@gap("errors of the States Language engine have no code, and those without a message answer HTTP 500")
-def engine_errors_have_a_code() -> None:
-    """Give each the code of its class, and where there is no message, the code as one."""
-
+@configure(
+    Difference(
+        "engine_errors_have_a_code",
+        "errors of the States Language engine have no code, and those without a message answer HTTP 500",
+        bug=True,
+    )
+)
+def _give_codes() -> None:
     def describing(code: str) -> Any:
         def initialize(error: AWSError, message: str = code) -> None:
             AWSError.__init__(error, message)
@@ -78,223 +82,222 @@ def check_input(text: str) -> None:
         raise InvalidExecutionInput(f"Invalid State Machine Execution Input: '{error}'") from error
 
 
-@gap("an execution's input may hold NaN and Infinity, and the message about invalid JSON is Python's")
-def inputs_are_checked() -> None:
-    """Refuse invalid JSON as AWS does."""
-
-    def starting(original: Any) -> Any:
-        def start_execution(
-            backend: StepFunctionsParserBackend,
-            state_machine_arn: str,
-            name: str | None = None,
-            execution_input: str | None = None,
-            *rest: Any,
-            **more: Any,
-        ) -> Any:
-            if execution_input is not None:
-                check_input(execution_input)
-            return original(backend, state_machine_arn, name, execution_input, *rest, **more)
-
-        return start_execution
-
-    replace(StepFunctionsParserBackend, "start_execution", starting)
+REASONS = Difference(
+    "stopped_executions_have_a_reason",
+    "StopExecution drops error and cause, SendTaskFailure the cause, and a stopped execution runs until its task ends",
+    bug=True,
+)
+NAMES = Difference(
+    "names_are_checked",
+    "a state machine created again with another definition keeps the old one, and execution names are not checked",
+    bug=True,
+)
 
 
-@gap("a state machine that is created again with another definition stays as it was, and names are not checked")
-def names_are_checked() -> None:
-    """Refuse the one and the other."""
-
-    def creating(original: Any) -> Any:
-        def create_state_machine(
-            backend: StepFunctionsParserBackend, name: str, definition: str, *a: Any, **k: Any
-        ) -> Any:
-            machine = original(backend, name, definition, *a, **k)
-            if machine.definition != definition:
-                raise api.StateMachineAlreadyExists(f"State Machine Already Exists: '{machine.arn}'")
-            return machine
-
-        return create_state_machine
-
-    def starting(original: Any) -> Any:
-        def start_execution(
-            backend: StepFunctionsParserBackend, state_machine_arn: str, name: str | None = None, *a: Any, **k: Any
-        ) -> Any:
-            backend._validate_name(name or "none")
-            return original(backend, state_machine_arn, name, *a, **k)
-
-        return start_execution
-
-    replace(StepFunctionsParserBackend, "create_state_machine", creating)
-    replace(StepFunctionsParserBackend, "start_execution", starting)
+@patch(
+    StepFunctionsParserBackend,
+    "start_execution",
+    Difference(
+        "inputs_are_checked",
+        "an execution's input may hold NaN and Infinity, and the message about invalid JSON is Python's",
+        bug=True,
+    ),
+)
+def _start_with_valid_input(
+    original: Any,
+    self: StepFunctionsParserBackend,
+    state_machine_arn: str,
+    name: str | None = None,
+    execution_input: str | None = None,
+    *rest: Any,
+    **more: Any,
+) -> Any:
+    if execution_input is not None:
+        check_input(execution_input)
+    return original(self, state_machine_arn, name, execution_input, *rest, **more)
 
 
-@gap("StopExecution drops error and cause, SendTaskFailure the cause, and a stopped execution runs until its task ends")
-def ends_have_a_reason() -> None:
-    """Keep error and cause, end a stopped execution at once, and give the stop date of one that timed out."""
-
-    def stop_execution(response: StepFunctionResponse) -> ActionResult:
-        execution: Any = response.stepfunction_backend.describe_execution(response._get_param("executionArn"))
-        moment = datetime.datetime.now(datetime.UTC)
-        if execution.exec_status == ExecutionStatus.RUNNING:
-            error, cause = response._get_param("error"), response._get_param("cause")
-            while execution.exec_worker.env is None:  # its thread has just been started
-                time.sleep(0.01)
-            execution.stop(stop_date=moment, error=error, cause=cause)
-            if isinstance(execution.exec_worker.env.program_state(), ProgramStopped):
-                execution.exec_status, execution.stop_date = ExecutionStatus.ABORTED, moment
-                execution.error, execution.cause = error, cause
-        return ActionResult({"stopDate": execution.stop_date or moment})
-
-    def reflecting(original: Any) -> Any:
-        def _reflect_execution_status(communication: BaseExecutionWorkerCommunication) -> None:
-            stopped = communication.execution.stop_date
-            original(communication)
-            communication.execution.stop_date = stopped or communication.execution.stop_date
-
-        return _reflect_execution_status
-
-    def describing(original: Any) -> Any:
-        def describe_execution(response: StepFunctionResponse) -> ActionResult:
-            answer: Any = original(response)
-            execution: Any = response.stepfunction_backend.describe_execution(response._get_param("executionArn"))
-            answer.result["inputDetails"] = {"included": True}
-            if execution.stop_date is not None:
-                answer.result["stopDate"] = execution.stop_date
-            if execution.status == "SUCCEEDED":
-                answer.result["output"] = json.dumps(execution.output, separators=(",", ":"))
-            return answer
-
-        return describe_execution
-
-    def send_task_failure(response: StepFunctionResponse) -> EmptyResult:
-        given = {name: response._get_param(name) for name in ("error", "cause")}
-        backend: Any = response.stepfunction_backend
-        backend.send_task_failure(response._get_param("taskToken"), **given)
-        return EmptyResult()
-
-    replace(StepFunctionResponse, "stop_execution", lambda original: stop_execution)
-    replace(StepFunctionResponse, "describe_execution", describing)
-    replace(StepFunctionResponse, "send_task_failure", lambda original: send_task_failure)
-    replace(BaseExecutionWorkerCommunication, "_reflect_execution_status", reflecting)
+@patch(StepFunctionsParserBackend, "create_state_machine", NAMES)
+def _create_once(
+    original: Any, self: StepFunctionsParserBackend, name: str, definition: str, *rest: Any, **more: Any
+) -> Any:
+    machine = original(self, name, definition, *rest, **more)
+    if machine.definition != definition:
+        raise api.StateMachineAlreadyExists(f"State Machine Already Exists: '{machine.arn}'")
+    return machine
 
 
-@gap("GetExecutionHistory ignores reverseOrder")
-def histories_can_be_reversed() -> None:
-    """Give the last event first if asked for."""
-
-    def reading(original: Any) -> Any:
-        def get_execution_history(response: StepFunctionResponse) -> ActionResult:
-            answer: Any = original(response)
-            if response._get_param("reverseOrder"):
-                answer.result["events"] = answer.result["events"][::-1]
-            return answer
-
-        return get_execution_history
-
-    replace(StepFunctionResponse, "get_execution_history", reading)
+@patch(StepFunctionsParserBackend, "start_execution", NAMES)
+def _start_with_valid_name(
+    original: Any,
+    self: StepFunctionsParserBackend,
+    state_machine_arn: str,
+    name: str | None = None,
+    *rest: Any,
+    **more: Any,
+) -> Any:
+    self._validate_name(name or "none")
+    return original(self, state_machine_arn, name, *rest, **more)
 
 
-@gap("workflows are not executed unless a setting says so, and CloudFormation creates them where nothing executes them")
-def workflows_are_executed() -> None:
-    """Use the executing back end, also for what CloudFormation creates, with its definition's substitutions."""
+@patch(StepFunctionResponse, "stop_execution", REASONS)
+def _stop_execution(original: Any, self: StepFunctionResponse) -> ActionResult:
+    execution: Any = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
+    moment = datetime.datetime.now(datetime.UTC)
+    if execution.exec_status == ExecutionStatus.RUNNING:
+        error, cause = self._get_param("error"), self._get_param("cause")
+        while execution.exec_worker.env is None:  # its thread has just been started
+            time.sleep(0.01)
+        execution.stop(stop_date=moment, error=error, cause=cause)
+        if isinstance(execution.exec_worker.env.program_state(), ProgramStopped):
+            execution.exec_status, execution.stop_date = ExecutionStatus.ABORTED, moment
+            execution.error, execution.cause = error, cause
+    return ActionResult({"stopDate": execution.stop_date or moment})
+
+
+@patch(StepFunctionResponse, "describe_execution", REASONS)
+def _describe_execution(original: Any, self: StepFunctionResponse) -> ActionResult:
+    answer: Any = original(self)
+    execution: Any = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
+    answer.result["inputDetails"] = {"included": True}
+    if execution.stop_date is not None:
+        answer.result["stopDate"] = execution.stop_date
+    if execution.status == "SUCCEEDED":
+        answer.result["output"] = json.dumps(execution.output, separators=(",", ":"))
+    return answer
+
+
+@patch(StepFunctionResponse, "send_task_failure", REASONS)
+def _send_task_failure(original: Any, self: StepFunctionResponse) -> EmptyResult:
+    given = {name: self._get_param(name) for name in ("error", "cause")}
+    backend: Any = self.stepfunction_backend
+    backend.send_task_failure(self._get_param("taskToken"), **given)
+    return EmptyResult()
+
+
+@patch(BaseExecutionWorkerCommunication, "_reflect_execution_status", REASONS)
+def _keep_stop_date(original: Any, self: BaseExecutionWorkerCommunication) -> None:
+    stopped = self.execution.stop_date
+    original(self)
+    self.execution.stop_date = stopped or self.execution.stop_date
+
+
+@patch(
+    StepFunctionResponse,
+    "get_execution_history",
+    Difference("histories_can_be_reversed", "GetExecutionHistory ignores reverseOrder", bug=True),
+)
+def _get_execution_history(original: Any, self: StepFunctionResponse) -> ActionResult:
+    answer: Any = original(self)
+    if self._get_param("reverseOrder"):
+        answer.result["events"] = answer.result["events"][::-1]
+    return answer
+
+
+EXECUTED = Difference(
+    "workflows_are_executed",
+    "workflows are executed only with a setting of moto, and those that CloudFormation creates never are",
+)
+
+
+@configure(EXECUTED)
+def _execute_workflows() -> None:
     default_user_config["stepfunctions"]["execute_state_machine"] = True
     states.stepfunctions_backends = stepfunctions_parser_backends  # type: ignore[assignment]
 
-    def define(cloudformation_json: Any, account_id: str, region_name: str) -> None:
-        properties = cloudformation_json["Properties"]
-        if properties.get("StateMachineType", "STANDARD") != "STANDARD":
-            raise RehearsalError("The rehearsal executes Standard workflows only, not Express ones")
-        if "DefinitionS3Location" in properties:
-            location = properties["DefinitionS3Location"]
-            backend = s3_backends[account_id][get_partition(region_name)]
-            stored = backend.get_object(location["Bucket"], location["Key"])
-            if stored is None:
-                raise RehearsalError(f"No workflow definition at s3://{location['Bucket']}/{location['Key']}")
-            properties["DefinitionString"] = stored.value.decode()
-        text = properties["DefinitionString"]
-        for name, value in properties.get("DefinitionSubstitutions", {}).items():
-            text = text.replace(f"${{{name}}}", str(value))
-        left = re.findall(r"\$\{\w+\}", text)
-        if left:
-            raise RehearsalError(f"The workflow's definition has no value for {', '.join(sorted(set(left)))}")
-        properties["DefinitionString"] = text
 
-    def creating(original: Any) -> Any:
-        def create(name: str, cloudformation_json: Any, account_id: str, region_name: str, **rest: Any) -> Any:
-            define(cloudformation_json, account_id, region_name)
-            return original(name, cloudformation_json, account_id, region_name, **rest)
-
-        return create
-
-    def updating(original: Any) -> Any:
-        def update(**arguments: Any) -> Any:
-            define(arguments["cloudformation_json"], arguments["account_id"], arguments["region_name"])
-            return original(**arguments)
-
-        return update
-
-    replace(states.StateMachine, "create_from_cloudformation_json", creating)
-    replace(states.StateMachine, "update_from_cloudformation_json", updating)
+@patch(states.StateMachine, "create_from_cloudformation_json", EXECUTED)
+def _create(original: Any, name: str, body: Any, account_id: str, region_name: str, **rest: Any) -> Any:
+    _define(body["Properties"], account_id, region_name)
+    return original(name, body, account_id, region_name, **rest)
 
 
-@gap("StartExecution without a name fails")
-def executions_get_a_name() -> None:
-    """Give such an execution a UUID, as AWS does."""
-
-    def naming(original: Any) -> Any:
-        def start_execution(
-            backend: StepFunctionsParserBackend,
-            state_machine_arn: str,
-            name: str | None = None,
-            *rest: Any,
-            **more: Any,
-        ) -> Any:
-            return original(backend, state_machine_arn, name or str(uuid.uuid4()), *rest, **more)
-
-        return start_execution
-
-    replace(StepFunctionsParserBackend, "start_execution", naming)
+@patch(states.StateMachine, "update_from_cloudformation_json", EXECUTED)
+def _update(original: Any, **arguments: Any) -> Any:
+    _define(arguments["cloudformation_json"]["Properties"], arguments["account_id"], arguments["region_name"])
+    return original(**arguments)
 
 
-@gap("an execution's start in the context object is no text, on which every function of the States Language fails")
-def executions_know_when_they_started() -> None:
-    """Make it the text that AWS gives, with milliseconds and in UTC."""
-
-    def making(original: Any) -> Any:
-        def environment(worker: ExecutionWorker) -> Any:
-            made = original(worker)
-            execution = made.states.context_object.context_object_data["Execution"]
-            started = execution["StartTime"].astimezone(datetime.UTC)
-            execution["StartTime"] = f"{started.isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
-            return made
-
-        return environment
-
-    replace(ExecutionWorker, "_get_evaluation_environment", making)
-
-
-@gap("a Fail state refuses to repeat an error of the States Language itself, such as States.Timeout")
-def failures_keep_their_name() -> None:
-    """Let a Fail state end with any error's name, as AWS does where it comes from ErrorPath."""
-    replace(state_fail, "CustomErrorName", lambda original: ErrorName)
+def _define(properties: dict[str, Any], account_id: str, region_name: str) -> None:
+    """Write a state machine's definition, with its substitutions, into its properties."""
+    if properties.get("StateMachineType", "STANDARD") != "STANDARD":
+        raise RehearsalError("The rehearsal executes Standard workflows only, not Express ones")
+    if "DefinitionS3Location" in properties:
+        location = properties["DefinitionS3Location"]
+        backend = s3_backends[account_id][get_partition(region_name)]
+        stored = backend.get_object(location["Bucket"], location["Key"])
+        if stored is None:
+            raise RehearsalError(f"No workflow definition at s3://{location['Bucket']}/{location['Key']}")
+        properties["DefinitionString"] = stored.value.decode()
+    text = properties["DefinitionString"]
+    for name, value in properties.get("DefinitionSubstitutions", {}).items():
+        text = text.replace(f"${{{name}}}", str(value))
+    if left := re.findall(r"\$\{\w+\}", text):
+        raise RehearsalError(f"The workflow's definition has no value for {', '.join(sorted(set(left)))}")
+    properties["DefinitionString"] = text
 
 
-@gap("executions tell nobody when they end")
-def executions_announce_their_end() -> None:
-    """Send Step Functions' event to the rules of the default bus."""
+@patch(
+    StepFunctionsParserBackend,
+    "start_execution",
+    Difference(
+        "executions_get_a_default_name",
+        "StartExecution without a name calls the execution None, so that a second one fails",
+        bug=True,
+    ),
+)
+def _start_with_name(
+    original: Any,
+    self: StepFunctionsParserBackend,
+    state_machine_arn: str,
+    name: str | None = None,
+    *rest: Any,
+    **more: Any,
+) -> Any:
+    return original(self, state_machine_arn, name or str(uuid.uuid4()), *rest, **more)
 
-    def ending(original: Any) -> Any:
-        def terminated(communication: BaseExecutionWorkerCommunication) -> None:
-            original(communication)
-            execution: Any = communication.execution
-            try:
-                _announce(execution)
-            except Exception:  # the execution has ended all the same
-                log.exception("The end of %s could not be announced", execution.exec_arn)
 
-        return terminated
+@patch(
+    ExecutionWorker,
+    "_get_evaluation_environment",
+    Difference(
+        "start_time_is_a_string",
+        "Execution.StartTime in the context object is not a string, so that intrinsic functions fail on it",
+        bug=True,
+    ),
+)
+def _get_evaluation_environment(original: Any, self: ExecutionWorker) -> Any:
+    made = original(self)
+    execution = made.states.context_object.context_object_data["Execution"]
+    started = execution["StartTime"].astimezone(datetime.UTC)
+    execution["StartTime"] = f"{started.isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
+    return made
 
-    replace(BaseExecutionWorkerCommunication, "terminated", ending)
+
+@patch(
+    state_fail,
+    "CustomErrorName",
+    Difference(
+        "fail_states_accept_any_error",
+        "a Fail state cannot end with an error of the States Language, such as States.Timeout from ErrorPath",
+    ),
+)
+def _any_error_name(original: Any, error_name: str) -> ErrorName:
+    return ErrorName(error_name)
+
+
+@patch(
+    BaseExecutionWorkerCommunication,
+    "terminated",
+    Difference("executions_send_status_events", "executions send no event to EventBridge when they end"),
+)
+def _terminated(original: Any, self: BaseExecutionWorkerCommunication) -> None:
+    original(self)
+    execution: Any = self.execution
+    try:
+        _announce(execution)
+    except Exception:  # the execution has ended all the same
+        log.exception("Cannot announce the end of %s", execution.exec_arn)
 
 
 def _announce(execution: Any) -> None:

@@ -1,4 +1,4 @@
-"""Tasks of a workflow: the names of their errors, other workflows that they start, and any service's API."""
+"""Step Functions: tasks, their errors and results, and the workflows that they start."""
 
 import contextlib
 import datetime
@@ -22,7 +22,9 @@ from moto.stepfunctions.parser.asl.component.common.error_name.failure_event imp
     FailureEventException,
 )
 from moto.stepfunctions.parser.asl.component.state.exec.execute_state import ExecutionState
-from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_aws_sdk
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
+    StateTaskServiceAwsSdk,
+)
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
     StateTaskServiceCallback,
 )
@@ -40,12 +42,12 @@ from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackOutcome
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.utils import json_path
 
-from rehearsal.patches import gap, replace
+from rehearsal.patches import Difference, configure, patch, replace
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a ``.sync`` task waits for: how to look whether it has ended, and how to stop it."""
+    """What a ``.sync`` task waits for: how to get its result, and how to stop it."""
 
     look: Callable[[], Any]
     stop: Callable[[], Any]
@@ -55,22 +57,21 @@ class Waiting:
         return self.look()
 
 
-@gap("a task with .sync leaves what it waits for running when its own execution is stopped, or when it times out")
-def stopped_tasks_stop_what_they_wait_for() -> None:
-    """Stop it, as AWS documents."""
-
-    def waiting(original: Any) -> Any:
-        def _eval_sync(task: Any, *, sync_resolver: Any, **rest: Any) -> Any:
-            outcome = original(task, sync_resolver=sync_resolver, **rest)
-            ended = not outcome or isinstance(outcome, CallbackOutcomeTimedOut | HeartbeatTimedOut)
-            if ended and isinstance(sync_resolver, Waiting):
-                with contextlib.suppress(ClientError):  # it has just ended
-                    sync_resolver.stop()
-            return outcome
-
-        return _eval_sync
-
-    replace(StateTaskServiceCallback, "_eval_sync", waiting)
+@patch(
+    StateTaskServiceCallback,
+    "_eval_sync",
+    Difference(
+        "stopped_tasks_stop_their_job",
+        "a .sync task does not stop its job or workflow when its execution is stopped or the task times out",
+    ),
+)
+def _eval_sync(original: Any, self: Any, *, sync_resolver: Any, **rest: Any) -> Any:
+    outcome = original(self, sync_resolver=sync_resolver, **rest)
+    ended = not outcome or isinstance(outcome, CallbackOutcomeTimedOut | HeartbeatTimedOut)
+    if ended and isinstance(sync_resolver, Waiting):
+        with contextlib.suppress(ClientError):  # it has just ended
+            sync_resolver.stop()
+    return outcome
 
 
 def _upper(name: str) -> str:
@@ -112,82 +113,84 @@ def _milliseconds(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@gap("tasks for services with names in camelCase (states:startExecution, aws-sdk:sfn, ...) fail: no name is translated")
-def tasks_speak_any_case() -> None:
-    """Give parameters the API's own names, and results names that begin with capitals."""
-
-    def translating(original: Any) -> Any:
-        def _eval_service_task(task: Any, env: Any, *, normalised_parameters: Any, **rest: Any) -> None:
-            try:
-                service = get_service_model(task._get_boto_service_name())
-                operation: Any = service.operation_model(_upper(task.resource.api_action))
-            except (UnknownServiceError, OperationNotFoundError):  # moto says what is wrong
-                return original(task, env, normalised_parameters=normalised_parameters, **rest)
-            parameters = _request(operation.input_shape, normalised_parameters)
-            original(task, env, normalised_parameters=parameters, **rest)
-            env.stack.append(_answer(operation.output_shape, env.stack.pop()))
-
-        return _eval_service_task
-
-    replace(StateTaskServiceSfn, "_eval_service_task", translating)
-    replace(state_task_service_aws_sdk.StateTaskServiceAwsSdk, "_eval_service_task", translating)
+CASE = Difference(
+    "tasks_map_parameter_names",
+    "tasks of services whose API has names in camelCase (states:startExecution, aws-sdk:sfn) fail: moto maps no names",
+    bug=True,
+)
+NESTED = Difference(
+    "workflows_wait_for_workflows",
+    "startExecution.sync never sees the end of the workflow that it started",
+    bug=True,
+)
 
 
-@gap("errors of aws-sdk tasks have a lower-case prefix for most services")
-def errors_of_the_sdk_are_named_after_the_service() -> None:
-    """Name them after the service's id as AWS's own SDK for Java does: CloudWatch, Sfn, DynamoDb."""
-
-    def naming(original: Any) -> Any:
-        def _normalise_service_error_name(service_name: str) -> str:
-            if service_name.lower() in state_task_service_aws_sdk._SERVICE_ERROR_NAMES:
-                return str(original(service_name))
-            try:
-                service_id = str(get_service_model({"sfn": "stepfunctions"}.get(service_name, service_name)).service_id)
-            except UnknownServiceError:
-                return str(original(service_name))
-            return "".join(word.capitalize() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|\d+", service_id))
-
-        return staticmethod(_normalise_service_error_name)
-
-    replace(state_task_service_aws_sdk.StateTaskServiceAwsSdk, "_normalise_service_error_name", naming)
+@patch(StateTaskServiceSfn, "_eval_service_task", CASE)
+@patch(StateTaskServiceAwsSdk, "_eval_service_task", CASE)
+def _map_names(original: Any, self: Any, env: Any, *, normalised_parameters: Any, **rest: Any) -> None:
+    try:
+        service = get_service_model(self._get_boto_service_name())
+        operation: Any = service.operation_model(_upper(self.resource.api_action))
+    except (UnknownServiceError, OperationNotFoundError):  # moto reports them
+        return original(self, env, normalised_parameters=normalised_parameters, **rest)
+    parameters = _request(operation.input_shape, normalised_parameters)
+    original(self, env, normalised_parameters=parameters, **rest)
+    env.stack.append(_answer(operation.output_shape, env.stack.pop()))
 
 
-@gap("a started workflow's end is not seen by the state that waits for it")
-def workflows_wait_for_workflows() -> None:
-    """Return the description of the execution, with input and output as texts (.sync) or as JSON (.sync:2)."""
+@patch(
+    StateTaskServiceAwsSdk,
+    "_normalise_service_error_name",
+    Difference(
+        "sdk_errors_are_named_after_the_service",
+        "errors of aws-sdk tasks have a lower-case prefix for most services",
+        bug=True,
+    ),
+)
+def _error_prefix(original: Any, service_name: str) -> str:
+    """Return a service's name in AWS's SDK for Java, such as CloudWatch, Sfn or DynamoDb."""
+    try:
+        service_id = str(get_service_model({"sfn": "stepfunctions"}.get(service_name, service_name)).service_id)
+    except UnknownServiceError:
+        return str(original(service_name))
+    return "".join(word.capitalize() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|\d+", service_id))
 
-    def building(parsed: bool) -> Any:
-        def build(task: Any, env: Any, resource_runtime_part: Any, **_: Any) -> Waiting:
-            client = boto3.client("stepfunctions", region_name=resource_runtime_part.region)
-            shape = client.meta.service_model.operation_model("DescribeExecution").output_shape
-            execution = env.stack.pop()["ExecutionArn"]
 
-            def look() -> dict[str, Any] | None:
-                described: Any = client.describe_execution(executionArn=execution)
-                if described["status"] == "RUNNING":
-                    return None
-                described.pop("ResponseMetadata")
-                if parsed:
-                    described |= {key: json.loads(described[key]) for key in ("input", "output") if key in described}
-                result = _milliseconds(_answer(shape, described))
-                if result["Status"] != "SUCCEEDED":
-                    raise FailureEventException(failure(task, env, "States.TaskFailed", json.dumps(result)))
-                return result
+@patch(StateTaskServiceSfn, "_build_sync_resolver", NESTED)
+def _wait_for_text(original: Any, self: Any, env: Any, resource_runtime_part: Any, **_: Any) -> Waiting:
+    return _execution(self, env, resource_runtime_part.region, parsed=False)
 
-            return Waiting(look, lambda: client.stop_execution(executionArn=execution))
 
-        return build
+@patch(StateTaskServiceSfn, "_build_sync2_resolver", NESTED)
+def _wait_for_json(original: Any, self: Any, env: Any, resource_runtime_part: Any, **_: Any) -> Waiting:
+    return _execution(self, env, resource_runtime_part.region, parsed=True)
 
-    def starting(original: Any) -> Any:
-        def _eval_service_task(task: Any, env: Any, **rest: Any) -> None:
-            original(task, env, **rest)
-            env.stack.append(_milliseconds(env.stack.pop()))
 
-        return _eval_service_task
+def _execution(task: Any, env: Any, region: str, parsed: bool) -> Waiting:
+    """Return the started execution, whose result is its description, with input and output as text or parsed."""
+    client = boto3.client("stepfunctions", region_name=region)
+    shape = client.meta.service_model.operation_model("DescribeExecution").output_shape
+    execution = env.stack.pop()["ExecutionArn"]
 
-    replace(StateTaskServiceSfn, "_build_sync_resolver", lambda original: building(False))
-    replace(StateTaskServiceSfn, "_build_sync2_resolver", lambda original: building(True))
-    replace(StateTaskServiceSfn, "_eval_service_task", starting)
+    def look() -> dict[str, Any] | None:
+        described: Any = client.describe_execution(executionArn=execution)
+        if described["status"] == "RUNNING":
+            return None
+        described.pop("ResponseMetadata")
+        if parsed:
+            described |= {key: json.loads(described[key]) for key in ("input", "output") if key in described}
+        result = _milliseconds(_answer(shape, described))
+        if result["Status"] != "SUCCEEDED":
+            raise FailureEventException(failure(task, env, "States.TaskFailed", json.dumps(result)))
+        return result
+
+    return Waiting(look, lambda: client.stop_execution(executionArn=execution))
+
+
+@patch(StateTaskServiceSfn, "_eval_service_task", NESTED)
+def _start_workflow(original: Any, self: Any, env: Any, **rest: Any) -> None:
+    original(self, env, **rest)
+    env.stack.append(_milliseconds(env.stack.pop()))
 
 
 def failure(task: Any, env: Any, error: str, cause: str) -> FailureEvent:
@@ -199,51 +202,57 @@ def failure(task: Any, env: Any, error: str, cause: str) -> FailureEvent:
     return FailureEvent(env, ErrorName(error), HistoryEventType.TaskFailed, event)
 
 
-@gap("an error of the States Language itself, such as a path that finds nothing, can be caught and retried")
-def runtime_errors_end_the_execution() -> None:
-    """End the execution: AWS matches States.Runtime with no catcher and no retrier, and names no failed task."""
+@patch(
+    ExecutionState,
+    "_from_error",
+    Difference(
+        "runtime_errors_end_the_execution",
+        "a catcher or retrier matches States.Runtime, the error of a path that finds nothing, for example",
+        bug=True,
+    ),
+)
+def _from_runtime_error(original: Any, self: Any, env: Any, ex: Exception) -> FailureEvent:
+    event: FailureEvent = original(self, env, ex)
+    # moto calls a service's error States.Runtime if it knows no better name.
+    if event.error_name and event.error_name.error_name == "States.Runtime" and not isinstance(ex, ClientError):
+        raise FailureEventException(event)
+    return event
 
-    def failing(original: Any) -> Any:
-        def _from_error(state: Any, env: Any, ex: Exception) -> FailureEvent:
-            event: FailureEvent = original(state, env, ex)
-            # moto knows no better name for what a service refuses.
-            if event.error_name and event.error_name.error_name == "States.Runtime" and not isinstance(ex, ClientError):
-                raise FailureEventException(event)
-            return event
 
-        return _from_error
-
-    replace(ExecutionState, "_from_error", failing)
+ERRORS = Difference(
+    "sqs_and_eventbridge_errors_have_names",
+    "errors of SQS and EventBridge are called client errors or States.Runtime, and a failed entry's cause is not JSON",
+    bug=True,
+)
 
 
-@gap("whatever SQS or EventBridge refuse is called a client's fault or States.Runtime, and a failed entry is no JSON")
-def errors_of_queues_and_buses_have_names() -> None:
-    """Name them after the service and the error, as AWS's older SDK for Java does, which these tasks use."""
-
-    def naming(service: str, names: dict[str, str], default: str) -> Any:
-        def wrap(original: Any) -> Any:
-            def _from_error(task: Any, env: Any, ex: Exception) -> FailureEvent:
-                if isinstance(ex, SfnFailedEntryCountException):
-                    return failure(task, env, "EventBridge.FailedEntry", json.dumps(ex.cause))
-                if not isinstance(ex, ClientError):
-                    event: FailureEvent = original(task, env, ex)
-                    return event
-                error, answer = ex.response["Error"], ex.response["ResponseMetadata"]
-                code = error["Code"].removeprefix("AWS.SimpleQueueService.")
-                details = f"Service: {service}; Status Code: {answer['HTTPStatusCode']}; Error Code: {code}"
-                cause = f"{error['Message']} ({details}; Request ID: {answer.get('RequestId')}; Proxy: null)"
-                return failure(task, env, names.get(code, default), cause)
-
-            return _from_error
-
-        return wrap
-
+@patch(StateTaskServiceSqs, "_from_error", ERRORS)
+def _from_queue_error(original: Any, self: Any, env: Any, ex: Exception) -> FailureEvent:
     missing = "SQS.QueueDoesNotExistException"
-    queues = {"NonExistentQueue": missing, "QueueDoesNotExist": missing}
-    buses = {"ResourceNotFoundException": "EventBridge.ResourceNotFoundException"}
-    replace(StateTaskServiceSqs, "_from_error", naming("AmazonSQS", queues, "SQS.AmazonSQSException"))
-    other = "EventBridge.AmazonEventBridgeException"
-    replace(StateTaskServiceEvents, "_from_error", naming("AmazonEventBridge", buses, other))
+    names = {"NonExistentQueue": missing, "QueueDoesNotExist": missing}
+    return _named(ex, self, env, "AmazonSQS", names, "SQS.AmazonSQSException") or original(self, env, ex)
+
+
+@patch(StateTaskServiceEvents, "_from_error", ERRORS)
+def _from_bus_error(original: Any, self: Any, env: Any, ex: Exception) -> FailureEvent:
+    if isinstance(ex, SfnFailedEntryCountException):
+        return failure(self, env, "EventBridge.FailedEntry", json.dumps(ex.cause))
+    names = {"ResourceNotFoundException": "EventBridge.ResourceNotFoundException"}
+    default = "EventBridge.AmazonEventBridgeException"
+    return _named(ex, self, env, "AmazonEventBridge", names, default) or original(self, env, ex)
+
+
+def _named(
+    ex: Exception, task: Any, env: Any, service: str, names: dict[str, str], default: str
+) -> FailureEvent | None:
+    """Return a service's error as the older SDK for Java, which these tasks use, names it."""
+    if not isinstance(ex, ClientError):
+        return None
+    error, answer = ex.response["Error"], ex.response["ResponseMetadata"]
+    code = error["Code"].removeprefix("AWS.SimpleQueueService.")
+    details = f"Service: {service}; Status Code: {answer['HTTPStatusCode']}; Error Code: {code}"
+    cause = f"{error['Message']} ({details}; Request ID: {answer.get('RequestId')}; Proxy: null)"
+    return failure(task, env, names.get(code, default), cause)
 
 
 def plain(value: Any, write: Callable[[datetime.datetime], Any]) -> Any:
@@ -257,49 +266,53 @@ def plain(value: Any, write: Callable[[datetime.datetime], Any]) -> Any:
     return write(value) if isinstance(value, datetime.datetime) else value
 
 
-@gap("a task that waits for its job times out at once when it is retried")
-def retried_tasks_wait_again() -> None:
-    """Let the next attempt wait: the end of the one before has interrupted the state's only callback endpoint."""
-
-    def waiting(original: Any) -> Any:
-        def _eval_integration_pattern(task: Any, env: Any, *rest: Any, **more: Any) -> None:
-            token = env.states.context_object.context_object_data["Task"]["Token"]
-            endpoint = env.callback_pool_manager.get(token)
-            if endpoint.get_outcome() is None:
-                endpoint._notify_event.clear()
-            original(task, env, *rest, **more)
-
-        return _eval_integration_pattern
-
-    replace(StateTaskServiceCallback, "_eval_integration_pattern", waiting)
-
-
-@gap("a workflow's aws-sdk tasks fail later on where a result holds a date, and their errors have lower-case names")
-def results_of_the_sdk_are_json() -> None:
-    """Write dates in ISO 8601 and bodies as text."""
-    task = state_task_service_aws_sdk.StateTaskServiceAwsSdk
-    state_task_service_aws_sdk._SERVICE_ERROR_NAMES.update(s3="S3", sagemaker="SageMaker")
-
-    def writing(original: Any) -> Any:
-        def _eval_service_task(self: Any, env: Any, *rest: Any, **more: Any) -> None:
-            original(self, env, *rest, **more)
-            env.stack.append(plain(env.stack.pop(), lambda m: f"{m.astimezone(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"))
-
-        return _eval_service_task
-
-    replace(task, "_eval_service_task", writing)
+@patch(
+    StateTaskServiceCallback,
+    "_eval_integration_pattern",
+    Difference(
+        "retried_tasks_wait_again",
+        "a .sync task times out at once when it is retried: the state's only callback endpoint was interrupted",
+        bug=True,
+    ),
+)
+def _wait_again(original: Any, self: Any, env: Any, *rest: Any, **more: Any) -> None:
+    token = env.states.context_object.context_object_data["Task"]["Token"]
+    endpoint = env.callback_pool_manager.get(token)
+    if endpoint.get_outcome() is None:
+        endpoint._notify_event.clear()
+    original(self, env, *rest, **more)
 
 
-@gap("a workflow's path such as $.a[0].b gives a list of the one value, where AWS gives the value")
-def definite_paths_give_one_value() -> None:
-    """Unpack what a path can find only once: one without wildcards, slices, unions, filters and descents."""
+@patch(
+    StateTaskServiceAwsSdk,
+    "_eval_service_task",
+    Difference(
+        "sdk_results_are_json",
+        "an execution fails after an aws-sdk task whose result holds a date or a body",
+        bug=True,
+    ),
+)
+def _write_json(original: Any, self: Any, env: Any, *rest: Any, **more: Any) -> None:
+    original(self, env, *rest, **more)
+    env.stack.append(plain(env.stack.pop(), lambda moment: f"{moment.astimezone(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"))
+
+
+@configure(
+    Difference(
+        "definite_paths_give_one_value",
+        "a path such as $.a[0].b gives a list of the value instead of the value",
+        bug=True,
+    )
+)
+def _replace_extract_json() -> None:
     original = json_path.extract_json
-
-    def extract_json(path: str, data: Any) -> Any:
-        found = original(path, data)
-        definite = not re.search(r"\.\.|\.\*|\[[^'\"\]]*[*?:,]", path)
-        return parse(path).find(data)[0].value if definite and re.search(r"\[\d+\]", path) else found
-
     for module in [*sys.modules.values()]:  # each has imported it by name
         if getattr(module, "extract_json", None) is original:
-            replace(module, "extract_json", lambda _: extract_json)
+            replace(module, "extract_json", _extract_json)
+
+
+def _extract_json(original: Any, path: str, data: Any) -> Any:
+    found = original(path, data)
+    # A definite path, which has no wildcards, slices, unions, filters and descents, finds one value at most.
+    definite = not re.search(r"\.\.|\.\*|\[[^'\"\]]*[*?:,]", path)
+    return parse(path).find(data)[0].value if definite and re.search(r"\[\d+\]", path) else found

@@ -13,10 +13,11 @@ from common.errors import CommandError
 from common.folders import class_counts, skipped_lines
 from training.dataset.sources import DEFAULT_SOURCE, open_source
 from training.evaluation.metrics import THRESHOLD
-from training.fit.recipe import Recipe
+from training.fit.networks import network_names
 
 MODEL = Path("training/model/model.onnx")
 STAGED = Path("build/staged")
+NETWORK = "residual"
 LABELS = "bicycle,motorcycle"
 EVALUATION = Path("build/evaluation")
 
@@ -86,8 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--data", type=Path, default=STAGED, help="a staged folder (default: %(default)s)")
     train.add_argument("--out", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
-    train.add_argument("--epochs", type=positive_int, default=Recipe.epochs, help="default: %(default)s")
-    train.add_argument("--folds", type=_folds, default=Recipe.folds, help="of cross-validation (default: %(default)s)")
+    train.add_argument("--network", choices=network_names(), default=NETWORK, help="default: %(default)s")
+    train.add_argument("--epochs", type=positive_int, help="default: the recipe's")
+    train.add_argument("--folds", type=_folds, help="of cross-validation (default: the recipe's)")
     train.add_argument("--seed", type=non_negative_int, default=0, help="default: %(default)s")
     _add_target(train)
     train.set_defaults(run=_train)
@@ -214,12 +216,14 @@ def _stage(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     try:
         from training.evaluation.threshold import sentence
+        from training.fit.network import load_recipe
         from training.fit.train import train
     except ModuleNotFoundError as error:
         raise CommandError(
             f"train needs {error.name}; use an environment with: pip install -r training/requirements.txt"
         ) from error
-    recipe = replace(Recipe(), epochs=options.epochs, folds=options.folds)
+    chosen = {name: value for name in ("epochs", "folds") if (value := getattr(options, name))}
+    recipe = replace(load_recipe(options.network), **chosen)
     report = train(options.data, options.out, recipe, options.seed, options.target_accuracy, options.confidence_level)
     for name in ("validation", "test"):
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))

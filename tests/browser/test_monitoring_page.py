@@ -68,7 +68,7 @@ def test_filters_work_by_keyboard(new_page: Callable[..., Page], report: Path) -
     page.goto(report.as_uri())
     focused = page.locator(":focus")
     count = page.locator("#shown")
-    expect(count).to_have_text("Shown: 200 of 200 captures, 48 of 48 pictures.")
+    expect(count).to_have_text("Shown: 200 of 200 captures, 48 of 48 images.")
     for _ in range(40):
         page.keyboard.press("Tab")
         if focused.get_attribute("value") == "0":
@@ -79,12 +79,12 @@ def test_filters_work_by_keyboard(new_page: Callable[..., Page], report: Path) -
     page.keyboard.press(" ")
     visible = page.evaluate(VISIBLE)
     assert 0 < visible < 48
-    expect(count).to_have_text(f"Shown: 80 of 200 captures, {visible} of 48 pictures.")
+    expect(count).to_have_text(f"Shown: 80 of 200 captures, {visible} of 48 images.")
     assert page.evaluate("[...document.querySelectorAll('[data-label=\"0\"]')].every(part => !part.checkVisibility())")
 
     page.keyboard.press("Tab")
     page.keyboard.press(" ")
-    expect(count).to_have_text("Shown: 0 of 200 captures, 0 of 48 pictures.")
+    expect(count).to_have_text("Shown: 0 of 200 captures, 0 of 48 images.")
     assert page.evaluate("[...document.querySelectorAll('.none')].every(said => said.checkVisibility())")
 
     page.keyboard.press(" ")

@@ -103,7 +103,8 @@ def test_a_key_labels_the_image_and_the_next_one_appears(desk: Desk, new_page: C
     for name, draw in (("a.png", drawing.bicycle), ("b.png", drawing.motorcycle), ("c.png", drawing.house)):
         desk.send(name, draw(64, 48))
     page = new_page()
-    page.goto(desk.address)
+    response = page.goto(desk.address)
+    assert response and response.headers["content-security-policy"].startswith("default-src 'none'; script-src 'nonce-")
     shows(page, "a.png")
     assert "about 3 left" in page.inner_text("body")
     page.keyboard.press("1")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rehearsal.lifecycle import Running, down, find, processes, up
-from rehearsal.patches import GAPS, RehearsalError, load, replace
+from rehearsal.patches import PATCHES, RehearsalError, extend, load, replace
 from tests.support.stack import REPOSITORY, Rehearsal, create_function, wait_for
 
 
@@ -49,15 +49,14 @@ def test_up_status_exec_down(tmp_path: Path) -> None:
         1,
         "rehearsal: cannot run no-such-program: No such file or directory\n",
     )
-    for arguments in (["status"], ["env"], ["gaps"], ["--help"]):
+    for arguments in (["status"], ["env"], ["patches"], ["--help"]):
         assert end_of_pipe(folder, *arguments) == (128 + signal.SIGPIPE, "")
     assert command(folder, "down").returncode == 0
     assert not folder.exists() and not processes(folder)
-    assert command(folder, "down").stdout == "There was no rehearsal.\n"
+    assert command(folder, "down").stdout == "Nothing to stop.\n"
     refused = command(folder, "status")
     assert (
-        refused.returncode == 1
-        and refused.stderr == "rehearsal: It does not run; start it with: python -m rehearsal up\n"
+        refused.returncode == 1 and refused.stderr == "rehearsal: Not running; start it with: python -m rehearsal up\n"
     )
 
 
@@ -133,18 +132,69 @@ def test_a_stale_state_file_is_no_rehearsal(tmp_path: Path) -> None:
     assert find(tmp_path) is None
 
 
-def test_every_gap_has_a_reason() -> None:
-    listed = command(Path("unused"), "gaps").stdout
-    assert listed.count("\n    ") >= 12
+def test_patches_are_listed_with_their_reason() -> None:
+    listed = command(Path("unused"), "patches").stdout
     load()
+    differences = {difference for difference, _ in PATCHES}
+    assert len({difference.name for difference in differences}) == len(differences) > 12
+    for difference in differences:
+        assert len(difference.reason) > 20 and f"    {difference.reason}\n" in listed
 
-    assert len({entry.name for entry in GAPS}) == len(GAPS)
-    assert all(len(entry.reason) > 20 and entry.fill.__doc__ for entry in GAPS)
+
+def test_loading_the_patches_changes_nothing_of_moto() -> None:
+    script = """
+import sys
+from rehearsal.patches import PATCHES, apply, load
+load()
+def rehearsed():
+    classes = [kind for name, module in [*sys.modules.items()] if name.startswith("moto.")
+        for kind in [*vars(module).values(), module] if isinstance(kind, type | type(sys))]
+    return {name for kind in classes for name, value in [*vars(kind).items()]
+        if str(getattr(getattr(value, "__func__", value), "__module__", "")).startswith("rehearsal.")}
+assert not rehearsed(), rehearsed()
+apply()
+assert {"invoke", "start_message_move_task", "create_from_cloudformation_json"} <= rehearsed()
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)
 
 
-def test_a_gap_that_misses_its_target_fails() -> None:
+class Owner:
+    """Something with each kind of attribute that a patch may replace."""
+
+    factor = 2
+
+    def method(self, value: int) -> int:
+        return self.factor * value
+
+    @classmethod
+    def of_class(cls, value: int) -> int:
+        return cls.factor * value
+
+    @staticmethod
+    def static(value: int) -> int:
+        return 2 * value
+
+    @property
+    def size(self) -> int:
+        return self.factor
+
+
+def test_a_patch_gets_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("method", "of_class", "static", "size"):
+        monkeypatch.setattr(Owner, name, vars(Owner)[name])
+    for _ in range(2):  # the second one gets the first
+        replace(Owner, "method", lambda original, self, value: original(self, value) + self.factor)
+        replace(Owner, "of_class", lambda original, value: original(value) + 2)
+        replace(Owner, "static", lambda original, value: original(value) + 2)
+        replace(Owner, "size", lambda original, self: original(self) + self.factor)
+    assert (Owner().method(1), Owner.of_class(1), Owner().of_class(value=1), Owner.static(1), Owner().size) == (6,) * 5
+
+
+def test_a_patch_that_misses_its_target_fails() -> None:
     with pytest.raises(AttributeError):
-        replace(Running, "no_such_method", lambda original: original)
+        replace(Owner, "no_such_method", lambda original: original)
+    with pytest.raises(RehearsalError, match=r"moto now has Owner\.method"):
+        extend(Owner, "method", lambda self: self)
 
 
 def template(resources: dict[str, Any]) -> str:

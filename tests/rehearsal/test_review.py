@@ -113,7 +113,7 @@ def test_a_reviewed_image_arrives_in_the_next_training_set(
         assert page.act("save", id=item["id"], label="motorcycle")["left"] == 0
         page.act("end")
         said, _ = page.process.communicate(timeout=HANG_SECONDS)
-    assert page.process.returncode == 0 and "saved 1 labels (1 motorcycle)" in said
+    assert page.process.returncode == 0 and "saved 1 label (1 motorcycle)" in said
     assert queue(stack) == (0, 0)
 
     labels = f"s3://{stack.bucket}/labels"

@@ -358,6 +358,7 @@ TIFF_MODES: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "grey": (1, 8, 1, {}),
     "inverted grey": (0, 8, 1, {}),
     "grey with alpha": (1, 8, 2, {"t338": 2}),
+    "grey with premultiplied alpha": (1, 8, 2, {"t338": 1}),
     "grey of 12 bits": (1, 12, 1, {}),
     "grey of 16 bits": (1, 16, 1, {}),
     "palette": (3, 8, 1, {"t320": tuple(range(0, 65536, 256)) * 3}),
@@ -381,7 +382,7 @@ def seen_in_tiff(samples: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     colours = np.repeat(values[..., :1], 3, axis=2) if channels < 3 else values[..., :3]
     colours = 255 - colours if photometric == 0 else colours
     if tags.get("t338") == 1:
-        return np.minimum(colours.astype(float) + 255 - values[..., 3:], 255)
+        return np.minimum(colours.astype(float) + 255 - values[..., -1:], 255)
     return over_white(colours, values[..., -1]) if tags.get("t338") == 2 else colours
 
 
@@ -390,7 +391,7 @@ def test_tiffs_of_every_mode_are_upright_over_white(name: str) -> None:
     photometric, bits, channels, tags = TIFF_MODES[name]
     samples = RANDOM.integers(0, 2**bits, (6, 10, channels))
     if tags.get("t338") == 1:
-        samples[..., :3] = samples[..., :3] * samples[..., 3:] // 255
+        samples[..., :-1] = samples[..., :-1] * samples[..., -1:] // 255
     expected = seen_in_tiff(samples, name)
     # Pillow reads neither 12 bits nor BigTIFF in big-endian order.
     for order, big in [("<", False), ("<", True)] + [(">", False)] * (bits != 12):
@@ -576,3 +577,18 @@ def test_no_message_has_an_address_of_memory_in_it(form: str, noise: bytes, wher
     except ImageError as error:
         assert not re.search(r"\bat 0x|object at", str(error))
         assert len(str(error)) < 400
+
+
+def test_pixels_beyond_what_a_header_declares_are_not_unpacked() -> None:
+    small = chunk(b"IDAT", zlib.compress(bytes(4)))
+    data = png(np.zeros((1, 1, 3), np.uint8), 2, 8)
+    assert small in data
+    with pytest.raises(UnsupportedImage, match="more pixel data than its header declares"):
+        decode(data.replace(small, chunk(b"IDAT", zlib.compress(bytes(4 * 2**20)))))
+
+
+def test_a_frame_far_larger_than_its_gif_is_refused() -> None:
+    screen = struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0)
+    with pytest.raises(ImageTooLarge, match="far more pixels"):
+        decode(b"GIF89a" + screen + frame + b"\x02\x02\x4c\x01\0;")

@@ -32,7 +32,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Set the functions up as the stack does, with the committed model behind the endpoint."""
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
-    model = Model(ROOT / "training" / "model")
+    model = Model(ROOT / "training/model/model.onnx")
 
     class Endpoint:
         def invoke_endpoint(self, Body: bytes, **_: Any) -> dict[str, Any]:  # noqa: N803

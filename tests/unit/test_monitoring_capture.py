@@ -122,7 +122,7 @@ def test_an_endpoint_without_captures_is_named_with_those_that_have_some(tmp_pat
     write_captures(tmp_path, [(b"a", [0.9])], "one")
     reader = CaptureReader(str(tmp_path), endpoint="two")
     assert list(reader) == list(CaptureReader(str(tmp_path), endpoint="two", newest=5)) == []
-    assert reader.nothing == f"{tmp_path} holds no captures of endpoint two; there are one. Is data capture on?"
+    assert reader.nothing == f"{tmp_path} holds no captures of endpoint two; there are one. Is data capture enabled?"
 
 
 @pytest.mark.parametrize("endpoint", [None, "image-classifier"])

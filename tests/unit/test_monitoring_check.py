@@ -3,8 +3,10 @@
 import datetime
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import boto3
 import numpy as np
@@ -17,6 +19,7 @@ from common import storage
 from common.errors import CommandError
 from demo import drawing
 from monitoring import check as checking
+from monitoring import features
 from monitoring.__main__ import _parser, main
 from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, constraints, load_baseline, statistics
 from monitoring.drift import Finding
@@ -151,7 +154,7 @@ def test_a_mistyped_place_of_captures_can_be_noticed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_check(folder, "cleen", tmp_path) == 4
-    assert "cleen holds no captures. Is data capture on?" in capsys.readouterr().err
+    assert "cleen holds no captures. Is data capture enabled?" in capsys.readouterr().err
     assert run_check(folder, "clean", tmp_path, "--endpoint-name", "x") == 4
     assert "no captures of endpoint x; there are image-classifier" in capsys.readouterr().err
 
@@ -302,6 +305,20 @@ def test_a_window_keeps_the_newest_and_the_least_confident_pictures() -> None:
     window = read_window(captures, MODEL)
     assert [round(each.record.confidence, 3) for each in window.least_confident[:2]] == [0.5, 0.501]
     assert len(window.least_confident) == len(window.newest) == PICTURES
+
+
+def test_a_window_measures_on_all_processors_what_one_would_and_counts_what_none_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    captures = [captured(scene(seed), [0.6 + seed / 100, 0.1]) for seed in range(20)]
+    captures[3] = replace(captures[3], image=b"no image")
+    captures[12] = replace(captures[12], probabilities=[0.5, 0.2, 0.1])
+    alone = read_window(captures, MODEL)
+    monkeypatch.setattr(features, "_BATCH", 2)
+    monkeypatch.setattr(features, "_SERIAL", 4)
+    assert read_window(captures, MODEL) == replace(alone, features=ANY)
+    assert alone.unreadable == {"an image that the endpoint rejects": 1, "3 probabilities for 2 labels": 1}
+    assert (len(alone.records), alone.completeness) == (18, 0.9)
 
 
 def test_the_schedule_asks_for_what_the_command_knows() -> None:

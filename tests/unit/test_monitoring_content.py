@@ -15,7 +15,7 @@ from monitoring.__main__ import main
 from monitoring.baseline import CONSTRAINTS, CONTENT_MODEL, CONTENT_ROWS, VIOLATIONS, load_baseline
 from monitoring.content import MOST_IMAGES, NEIGHBOURS, Rows, compare_content
 from monitoring.window import read_window
-from serving.model import load_model
+from serving.model import Model
 from tests.support.captures import write_captures
 from tests.support.onnx_model import EDGE, FEATURES, write_model
 from tests.support.scenes import MODEL, captured
@@ -86,10 +86,10 @@ def test_features_that_never_vary_are_no_drift(constant: float) -> None:
 
 def test_a_model_returns_its_features_or_has_none(tmp_path: Path) -> None:
     pixels = np.arange(EDGE * EDGE * 3, dtype=np.uint8).reshape(EDGE, EDGE, 3)
-    model, _ = load_model(write_model(tmp_path / "a.onnx"))
+    model = Model(write_model(tmp_path / "a.onnx"))
     assert model.has_features and model.features(pixels).tolist() == list(range(FEATURES))
     assert model.probabilities(pixels) == [0.5, 0.5]
-    model, _ = load_model(write_model(tmp_path / "b.onnx", features=False))
+    model = Model(write_model(tmp_path / "b.onnx", features=False))
     assert not model.has_features and model.probabilities(pixels) == [0.5, 0.5]
 
 

@@ -3,7 +3,6 @@
 import datetime
 import re
 from collections import Counter
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -16,41 +15,10 @@ from monitoring.features import CATEGORICAL, NEITHER, NUMERIC, PASSES, UNSURE, F
 from monitoring.plots import time_edges
 from monitoring.report import outcome_of, render
 from monitoring.window import Picture, Record, Window
+from tests.support.pages import Page, assert_self_contained
 
 BEGIN = datetime.datetime(2026, 11, 23, 10, tzinfo=datetime.UTC)
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>$\\frac{'
-
-
-class Page(HTMLParser):
-    """The elements of a page by name, with their attributes, and its text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._inside: list[str] = []
-        self.feed(html)
-        self.text = re.sub(r"\s+", " ", self.text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep an element."""
-        self.elements.append((tag, dict(attrs)))
-        self._inside.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """Leave an element."""
-        while self._inside and self._inside.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        """Keep what a person reads."""
-        if self._inside and self._inside[-1] not in ("style", "script"):
-            self.text += data
-
-    def of(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
-        """Return the attributes of all elements of a name that have these among them."""
-        wanted = {name.replace("_", "-"): value for name, value in attributes.items()}
-        return [found for name, found in self.elements if name == tag and wanted.items() <= found.items()]
 
 
 def features(number: int, shift: float = 0.0, unsure_every: int = 10, label: str = "bicycle") -> Features:
@@ -157,6 +125,9 @@ def test_a_window_that_lacks_captures_is_no_clean_one() -> None:
     page = show(shown)
     assert "No drift detected, but 50 captures could not be read" in page.text
     assert "1 violation" in page.text
+    shown.unreadable.clear()
+    shown.unreadable["no endpointInput"] = 1
+    assert "No drift detected, but 1 capture could not be read" in show(shown).text
 
 
 def test_what_captures_say_stays_text() -> None:
@@ -176,6 +147,12 @@ def test_what_captures_say_stays_text() -> None:
     assert page.of("svg", aria_label=f"Confidence over time: {HOSTILE}")
 
 
+def test_a_page_calls_a_prediction_so() -> None:
+    page = show(window(features(200, label="motorcycle")))
+    assert "features drifted: prediction" in page.text
+    assert "answer" not in page.text
+
+
 def test_a_capture_of_no_execution_says_so() -> None:
     page = show(window(features(20), name=None))
     assert "no execution (sent directly to the endpoint)" in page.text
@@ -183,14 +160,8 @@ def test_a_capture_of_no_execution_says_so() -> None:
 
 
 def test_a_page_loads_nothing() -> None:
-    html = render(shown := window(features(20)), beside := baseline(), check(shown, beside))
-    page = Page(html)
-    (policy,) = page.of("meta", http_equiv="Content-Security-Policy")
-    assert "default-src 'none'" in str(policy["content"])
-    addresses = [str(found[name]) for _, found in page.elements for name in ("src", "href") if found.get(name)]
-    assert addresses
-    assert all(address.startswith(("data:", "#")) for address in addresses)
-    assert "url(http" not in html
+    shown, beside = window(features(20)), baseline()
+    assert_self_contained(render(shown, beside, check(shown, beside)))
 
 
 def test_many_captures_make_a_light_page() -> None:

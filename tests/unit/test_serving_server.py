@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import CommandError
 from demo.drawing import encoded, noise
-from serving.model import Model, ModelError
+from serving.model import Model
 from serving.server import MAX_BYTES, Application, create_app
 from tests.support.stack import HANG_SECONDS
 
@@ -196,20 +197,33 @@ def test_what_nobody_foresaw_is_a_500_and_no_crash(app: Application, capsys: pyt
 def test_the_answer_is_the_models(app: Application) -> None:
     import onnxruntime
 
-    pixels = np.random.default_rng(3).integers(0, 256, (32, 32, 3), np.uint8)
+    session = onnxruntime.InferenceSession(MODEL_DIR / "model.onnx")
+    edge = int(session.get_modelmeta().custom_metadata_map["input_size"])
+    pixels = np.random.default_rng(3).integers(0, 256, (edge, edge, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    session = onnxruntime.InferenceSession(MODEL_DIR / "model.onnx")
-    wanted = session.run(None, {session.get_inputs()[0].name: pixels[None]})[0][0]
+    (wanted,) = session.run(["probabilities"], {session.get_inputs()[0].name: pixels[None]})[0]
     assert call(app, file.getvalue())[2] == pytest.approx(wanted.tolist(), abs=2e-6)
 
 
 def test_a_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="does not exist"):
-        Model(tmp_path)
-    (tmp_path / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(ModelError, match="not a usable ONNX model"):
-        Model(tmp_path)
+    path = tmp_path / "any name.onnx"
+    with pytest.raises(CommandError, match="does not exist"):
+        Model(path)
+    path.write_bytes(b"no model")
+    with pytest.raises(CommandError, match="not a usable ONNX model"):
+        Model(path)
+    # The same length, so that the file stays whole.
+    for former, other, reason in (
+        (b"input_size", b"input_edge", "no 'input_size' in its metadata"),
+        (b'["bicycle", "motorcycle"]', b'["bicycle", "motorcycle"}', "not a usable ONNX model"),
+        (b'["bicycle", "motorcycle"]', b'["bicycle","motor","car"]', "does not return one probability for each"),
+    ):
+        content = (MODEL_DIR / "model.onnx").read_bytes()
+        assert former in content and len(former) == len(other)
+        path.write_bytes(content.replace(former, other))
+        with pytest.raises(CommandError, match=reason):
+            Model(path)
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,17 @@ def test_a_failed_creation_shows_the_reason_and_cleans_up(
     assert said[-1] == "removed the resources that this deployment had created"
 
 
+def test_what_cannot_be_cleaned_up_is_said_beside_the_reason(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = state("Failed", FailureReason="the ping was not answered")
+    denied = aws_error("AccessDeniedException", message="no sagemaker:DeleteModel")
+    install(monkeypatch, Fake({}, state("Creating"), failed, {}, delete_model=denied))
+    with pytest.raises(CommandError, match="the ping was not answered"):
+        deploy(wanted, said.append)
+    assert said[-1].startswith("could not clean up: ") and "no sagemaker:DeleteModel" in said[-1]
+
+
 def test_an_update_keeps_the_endpoint_and_the_old_configuration(
     wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,12 @@ from PIL import Image
 from common.errors import CommandError
 from common.image_sets import find_sets
 from demo.drawing import bicycle, encoded, house, motorcycle
-from serving.model import load_model
+from serving.model import Model
 from serving.preprocess import preprocess
+from tests.support.pages import Page, assert_self_contained
 from tests.support.stack import HANG_SECONDS
 from training.__main__ import main
+from training.evaluation import plots
 from training.evaluation.intervals import certified_accuracy, wilson
 from training.evaluation.metrics import (
     calibration_bins,
@@ -150,7 +151,8 @@ def test_no_advice_says_what_would_be_possible_at_best() -> None:
     advice = recommend_threshold(np.full(58, 0.99), np.ones(58, bool), 0.95, 0.95)
     assert advice.threshold is None
     assert advice.reason == (
-        "none: 58 images pass 0.95, 0 of them wrong, which certifies 94.97%; 58 without error certify at most 94.97%"
+        "none: 58 images pass 0.95, 0 of them wrong, which certifies 94.97%; "
+        "without errors, 58 images would certify 94.97%"
     )
     assert recommend_threshold(np.full(59, 0.99), np.ones(59, bool), 0.95, 0.95).threshold == 0.5
     assert recommend_threshold(np.zeros(0), np.zeros(0, bool), 0.95, 0.95).threshold is None
@@ -177,6 +179,16 @@ def test_advice_breaks_its_promise_no_more_often_than_it_says(honesty: str) -> N
     assert broken <= sets * 0.1 + 3 * math.sqrt(sets * 0.1 * 0.9)
 
 
+@pytest.mark.parametrize("recommended", [0.61, None])
+def test_the_plot_marks_the_threshold_in_use_and_the_recommended_one(recommended: float | None) -> None:
+    confidence = np.linspace(0.5, 0.99, 50)
+    points = risk_coverage(confidence, confidence > 0.6)
+    figures = {"n": 50, "risk_coverage": points, "advice": {"threshold": recommended}}
+    svg = plots.risk_coverage(figures, 0.7, "key")
+    assert "threshold in use, 0.7" in svg
+    assert ("recommended threshold, 0.61" in svg) == (recommended is not None)
+
+
 # Damage
 
 
@@ -200,8 +212,8 @@ def test_damage_is_what_it_says_and_the_same_every_time(drawn: Path) -> None:
 def test_blur_spreads_a_point_as_a_gaussian() -> None:
     pixels = np.zeros((33, 33, 3), np.uint8)
     pixels[16, 16] = 255
-    blurred = corrupt(encoded(Image.fromarray(pixels)), pixels, 0)[CASES.index(("blur", 1.2))][:, :, 0] / 255
-    assert blurred[16, 16] == pytest.approx(1 / (2 * math.pi * 1.2**2), abs=0.004)
+    blurred = corrupt(encoded(Image.fromarray(pixels)), pixels, 0)[CASES.index(("blur", 0.04))][:, :, 0] / 255
+    assert blurred[16, 16] == pytest.approx(1 / (2 * math.pi * (0.04 * 33) ** 2), abs=0.004)
     assert blurred.sum() == pytest.approx(1, abs=0.05)
 
 
@@ -268,12 +280,12 @@ def test_two_sets_of_one_name_are_refused(drawn: Path) -> None:
 
 def test_a_model_may_have_any_name_and_must_be_one(tmp_path: Path) -> None:
     (tmp_path / "seed-3.onnx").write_bytes(MODEL.read_bytes())
-    assert load_model(tmp_path / "seed-3.onnx")[0].labels == LABELS
+    assert Model(tmp_path / "seed-3.onnx").labels == LABELS
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(CommandError, match=r"broken\.onnx is not a usable ONNX model"):
-        load_model(tmp_path / "broken.onnx")
+        Model(tmp_path / "broken.onnx")
     with pytest.raises(CommandError, match="does not exist"):
-        load_model(tmp_path / "missing.onnx")
+        Model(tmp_path / "missing.onnx")
 
 
 # The command
@@ -290,7 +302,7 @@ def test_evaluation_file_agrees_with_the_endpoint(written: Path, drawn: Path) ->
     assert evaluation["labels"] == LABELS
     figures = evaluation["sets"]["drawn"]
     assert (figures["n"], figures["other_n"]) == (6, 3)
-    model, _ = load_model(MODEL)
+    model = Model(MODEL)
     right = [
         model.probabilities(preprocess(path.read_bytes(), model.input_size))
         for label in LABELS
@@ -378,50 +390,12 @@ def test_torch_is_not_needed_and_a_missing_library_is_one_line(tmp_path: Path) -
 # The page
 
 
-class Page(HTMLParser):
-    """Collects what a page refers to, and how its elements are nested."""
-
-    void = ("meta", "link", "br", "img")
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.tags: list[str] = []
-        self.unnamed_images = 0
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        values = dict(attributes)
-        self.tags.append(tag)
-        if values.get("id"):
-            self.ids.append(str(values["id"]))
-        self.references += [str(values[name]) for name in ("src", "href", "xlink:href") if values.get(name)]
-        self.unnamed_images += tag == "img" and not values.get("alt")
-        self.unnamed_images += tag == "svg" and not values.get("aria-label")
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attributes)
-        if tag not in self.void:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def test_page_is_whole_and_needs_no_network(written: Path) -> None:
     html = (written / "report.html").read_text()
+    assert_self_contained(html)
     page = Page(html)
-    assert not page.open
-    assert not page.unnamed_images
-    assert len(page.ids) == len(set(page.ids))
-    for reference in page.references:
-        assert reference.startswith("data:") or (reference.startswith("#") and reference[1:] in page.ids), reference
-    assert "http:" not in html and "https:" not in html and "@import" not in html
-    assert page.tags.count("svg") == 8
-    assert page.tags.count("h1") == page.tags.count("main") == 1
-    for phrase in ("Recommended threshold", "noise σ 0.08", "blur σ 1.2 px", "contrast ×0.3", "after preprocessing"):
-        assert phrase in html
+    assert all(image["alt"] for image in page.of("img")) and all(plot["aria-label"] for plot in page.of("svg"))
+    assert len(page.of("svg")) == 8
+    assert len(page.of("h1")) == len(page.of("main")) == 1
+    for phrase in ("Recommended threshold", "noise σ 0.08", "blur σ 4%", "contrast ×0.3", "after preprocessing"):
+        assert phrase in page.text

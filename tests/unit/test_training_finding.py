@@ -182,7 +182,7 @@ def test_evaluate_counts_no_picture_under_two_labels(tmp_path: Path, capsys: pyt
     said, named = capsys.readouterr()
     assert json.loads(said)["n"] == 2
     assert "bicycle/1.png and motorcycle/1.webp" in named
-    assert [skip["reason"] for skip in json.loads(said)["skipped"]] == ["picture under two labels"]
+    assert [skip["reason"] for skip in json.loads(said)["skipped"]] == ["image under two labels"]
 
 
 def test_an_image_in_folders_of_two_labels_is_refused(tmp_path: Path) -> None:

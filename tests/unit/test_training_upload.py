@@ -70,19 +70,22 @@ def test_under_kms_the_checksum_decides(s3: Any, staged: Path, monkeypatch: pyte
     assert upload(staged, BUCKET, "a") == Uploaded(sent=1, unchanged=5)
 
 
-def test_failures_are_named_and_leave_no_manifest(s3: Any, staged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("failing", "arrived"), [("3.png", 4), ("manifest.json", 5)])
+def test_failures_are_named_and_leave_no_manifest(
+    s3: Any, staged: Path, monkeypatch: pytest.MonkeyPatch, failing: str, arrived: int
+) -> None:
     real = module._send
 
     def send(client: Any, bucket: str, key: str, path: Path, present: dict[str, str]) -> bool:
-        if key.endswith("3.png"):
+        if key.endswith(failing):
             raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutObject")
         return real(client, bucket, key, path, present)
 
     monkeypatch.setattr(module, "_send", send)
-    with pytest.raises(CommandError, match=r"1 of 6 objects.*3\.png.*AccessDenied"):
+    with pytest.raises(CommandError, match=f"1 of 6 objects.*{failing}.*AccessDenied"):
         upload(staged, BUCKET, "data")
     assert "data/manifest.json" not in keys(s3)
-    assert len(keys(s3)) == 4
+    assert len(keys(s3)) == arrived
 
 
 def test_a_missing_bucket_is_said(staged: Path) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from common.folders import Skip, Skipped, class_counts, skipped_lines
 from common.image_sets import find_sets
 from common.labels import NEITHER
-from serving.model import load_model
+from serving.model import Model
 from training.evaluation.intervals import certified_accuracy, wilson
 from training.evaluation.metrics import calibration_bins, calibration_error_by_chance, compute_metrics, risk_coverage
 from training.evaluation.predictions import Predictions, predict
@@ -158,13 +158,13 @@ def evaluate(
     Raises
     ------
     CommandError
-        As for `load_model`, `find_sets` and `predict`.
+        As for `Model`, `find_sets` and `predict`.
     """
-    model, digest = load_model(model_path)
+    model = Model(model_path)
     sets = find_sets(data, model.labels)
     predictions = {name: predict(name, found.images, model) for name, found in sets.items()}
     evaluation = {
-        "model_sha256": digest,
+        "model_sha256": model.sha256,
         "labels": model.labels,
         "input_size": model.input_size,
         "threshold": threshold,
@@ -194,7 +194,7 @@ def evaluate(
 def _uncounted(predictions: Predictions) -> list[Skip]:
     skipped = Skipped()
     for pair in predictions.conflicts:
-        skipped.add("picture under two labels", pair)
+        skipped.add("image under two labels", pair)
     for reason in predictions.unreadable:
         skipped.add("unreadable image", reason)
     return skipped.summary()

@@ -11,12 +11,12 @@ from serving.preprocess import preprocess
 from src.serialize.decoder import decode
 
 # Corruption, and its three strengths from mild to severe.
-# Brightness and contrast: factors; blur: standard deviation in pixels of the network's input; noise: standard
+# Brightness and contrast: factors; blur: standard deviation as a fraction of the input's edge; noise: standard
 # deviation where white is 1; JPEG: Pillow's quality.
 CORRUPTIONS: dict[str, tuple[float, float, float]] = {
     "brightness": (0.7, 0.5, 1.6),
     "contrast": (0.7, 0.5, 0.3),
-    "blur": (0.6, 1.2, 2.0),
+    "blur": (0.02, 0.04, 0.06),
     "noise": (0.04, 0.08, 0.16),
     "JPEG": (60, 30, 10),
 }
@@ -24,16 +24,17 @@ CASES = [(name, strength) for name, strengths in CORRUPTIONS.items() for strengt
 
 
 def describe(name: str, strength: float) -> str:
-    """Format a strength: ``×0.5``, ``σ 1.2 px``, ``quality 30``."""
-    sigma = f"σ {strength:g}"
-    return {"blur": f"{sigma} px", "noise": sigma, "JPEG": f"quality {strength:g}"}.get(name, f"×{strength:g}")
+    """Format a strength: ``×0.5``, ``σ 4%``, ``quality 30``."""
+    shown = {"blur": f"σ {strength:.0%}", "noise": f"σ {strength:g}", "JPEG": f"quality {strength:g}"}
+    return shown.get(name, f"×{strength:g}")
 
 
 def corrupt(image_bytes: bytes, pixels: npt.NDArray[np.uint8], seed: int) -> list[npt.NDArray[np.uint8]]:
     """Apply every corruption of `CASES` to one image.
 
     JPEG is applied to the image as the workflow sends it, at most `SENT_EDGE` pixels a side, before it is
-    preprocessed; all others to the network's input, so that blur and noise mean the same for images of every size.
+    preprocessed; all others to the network's input, so that they mean the same for images of every size, and blur for
+    networks of every input size.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def corrupt(image_bytes: bytes, pixels: npt.NDArray[np.uint8], seed: int) -> lis
         elif name == "contrast":
             changed = mean + (x - mean) * strength
         elif name == "blur":
-            changed = gaussian_filter(x, strength, mode="mirror", truncate=3.0, axes=(0, 1))
+            changed = gaussian_filter(x, strength * len(x), mode="mirror", truncate=3.0, axes=(0, 1))
         else:
             changed = x + noise * strength
         return np.round(np.clip(changed, 0, 1) * 255).astype(np.uint8)

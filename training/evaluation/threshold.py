@@ -64,7 +64,7 @@ def recommend_threshold(
         return found
     bound, best = (certified_accuracy(wrong, passing, confidence_level) for wrong in (errors, 0))
     reason = f"none: {passing} images pass {threshold:g}, {errors} of them wrong, which certifies {bound:.2%}"
-    return Recommendation(None, passing, errors, f"{reason}; {passing} without error certify at most {best:.2%}")
+    return Recommendation(None, passing, errors, f"{reason}; without errors, {passing} images would certify {best:.2%}")
 
 
 def sentence(recommendation: dict[str, Any], target_accuracy: float) -> str:

@@ -29,15 +29,18 @@ def augment(images: torch.Tensor, scenery: torch.Tensor, recipe: Recipe, random:
     Returns
     -------
     torch.Tensor
-        Shape (n, 3, edge, edge), float32, values 0 to 1.
+        Shape (n, 3, recipe.input_size, recipe.input_size), float32, values 0 to 1.
     """
     x = _move(images, scenery, recipe, random)
     x = _colour(x, recipe, random)
     x = _blur(x, recipe, random)
+    x = _sharpen(x, recipe, random)
     return _noise(x, recipe, random).clamp(0, 1)
 
 
-def compress(images: torch.Tensor, compressed: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Tensor:
+def compress(
+    images: list[torch.Tensor], compressed: torch.Tensor, recipe: Recipe, random: torch.Generator
+) -> torch.Tensor:
     """Convert images to floats, with JPEG artefacts in all of them, whatever their file format was.
 
     Images that were never compressed are compressed now, then some of all images once more. Otherwise the artefacts
@@ -45,8 +48,8 @@ def compress(images: torch.Tensor, compressed: torch.Tensor, recipe: Recipe, ran
 
     Parameters
     ----------
-    images : torch.Tensor
-        Shape (n, edge, edge, 3), dtype uint8.
+    images : list of torch.Tensor
+        Each of shape (edge, edge, 3), dtype uint8.
     compressed : torch.Tensor
         Shape (n,), dtype bool: the pixels come from a JPEG file, not resized.
     recipe, random
@@ -55,18 +58,24 @@ def compress(images: torch.Tensor, compressed: torch.Tensor, recipe: Recipe, ran
     Returns
     -------
     torch.Tensor
-        Shape (n, 3, edge, edge), float32, values 0 to 1.
+        Shape (n, 3, edge, edge) with the largest edge, float32, values 0 to 1.
     """
-    pixels = images.numpy().copy()
+    pixels = [image.numpy() for image in images]
     for jpeg, chosen, (low, high) in (
         (_first_jpeg, ~compressed, recipe.first_jpeg_quality),
         (_jpeg, _chosen(len(images), recipe.jpeg_probability, random), recipe.jpeg_quality),
     ):
         qualities = torch.randint(low, high + 1, (len(images),), generator=random).tolist()
         for index in chosen.nonzero().flatten().tolist():
-            content = jpeg(pixels[index].tobytes(), images.shape[1], qualities[index])
+            content = jpeg(pixels[index].tobytes(), len(pixels[index]), qualities[index])
             pixels[index] = np.frombuffer(content, np.uint8).reshape(pixels[index].shape)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    edge = max(map(len, pixels))
+    return torch.cat([_resize(torch.tensor(x).permute(2, 0, 1)[None].float() / 255, edge) for x in pixels])
+
+
+def _resize(x: torch.Tensor, edge: int) -> torch.Tensor:
+    """Resize images (n, 3, old edge, old edge)."""
+    return x if x.shape[-1] == edge else functional.interpolate(x, (edge, edge), mode="bilinear", antialias=True)
 
 
 def _jpeg(pixels: bytes, edge: int, quality: int) -> bytes:
@@ -163,25 +172,31 @@ def _move(x: torch.Tensor, scenery: torch.Tensor, recipe: Recipe, random: torch.
         ],
         dim=1,
     )
-    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+    edge = recipe.input_size
+    grid = functional.affine_grid(theta, [n, 3, edge, edge], align_corners=False)
     way = torch.rand(n, generator=random)
-    result = torch.empty_like(x)
+    # No number is drawn where there is no choice.
+    kinds = len(recipe.enlarging)
+    kind = torch.randint(kinds, (n,), generator=random) if kinds > 1 else torch.zeros(n, dtype=torch.long)
+    result = torch.empty(n, 3, edge, edge)
     for padding, chosen in (
         ("reflection", way < 0.4),
         ("border", (way >= 0.4) & (way < 0.7)),
         ("zeros", way >= 0.7),
     ):
-        if chosen.any():
-            result[chosen] = functional.grid_sample(x[chosen], grid[chosen], padding_mode=padding, align_corners=False)
+        for i, mode in enumerate(recipe.enlarging):
+            these = chosen & (kind == i)
+            if these.any():
+                result[these] = functional.grid_sample(x[these], grid[these], mode, padding, align_corners=False)
     framed = way >= 0.7
     m = int(framed.sum())
     if m:
-        back = scenery[torch.randint(len(scenery), (m,), generator=random)]
+        back = _resize(scenery[torch.randint(len(scenery), (m,), generator=random)], edge)
         plain = _chosen(m, 0.4, random).float().view(-1, 1, 1, 1)
         back = back * (1 - plain) + torch.rand((m, 3, 1, 1), generator=random) * plain
         # 1 inside the moved frame, 0 outside, with a seam of one pixel.
         beyond = grid[framed].abs().amax(dim=3)
-        inside = ((1 - beyond) * x.shape[-1] / 2 * scale[framed].view(-1, 1, 1) + 0.5).clamp(0, 1).unsqueeze(1)
+        inside = ((1 - beyond) * edge / 2 * scale[framed].view(-1, 1, 1) + 0.5).clamp(0, 1).unsqueeze(1)
         result[framed] = result[framed] * inside + back * (1 - inside)
     return result
 
@@ -217,7 +232,23 @@ def _blur(x: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Ten
     return x
 
 
+def _sharpen(x: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Tensor:
+    if recipe.sharpen_probability:
+        chosen = _chosen(len(x), recipe.sharpen_probability, random)
+        amount = _drawn(len(x), 0, recipe.sharpen_strength, random)[chosen].view(-1, 1, 1, 1)
+        y = x[chosen]
+        x[chosen] = y + (y - functional.avg_pool2d(functional.pad(y, (2, 2, 2, 2), mode="replicate"), 5, 1)) * amount
+    return x
+
+
 def _noise(x: torch.Tensor, recipe: Recipe, random: torch.Generator) -> torch.Tensor:
-    n = len(x)
+    n, edge = len(x), x.shape[-1]
     sigma = _drawn(n, 0, recipe.noise_sigma, random) * _chosen(n, recipe.noise_probability, random)
-    return x + torch.randn(x.shape, generator=random) * sigma.view(-1, 1, 1, 1)
+    grains = recipe.noise_grains
+    which = torch.randint(len(grains), (n,), generator=random) if len(grains) > 1 else torch.zeros(n)
+    noise = torch.zeros_like(x)
+    for i, grain in enumerate(grains):
+        these = which == i
+        drawn = torch.randn((int(these.sum()), 3, -(-edge // grain), -(-edge // grain)), generator=random)
+        noise[these] = drawn.repeat_interleave(grain, 2).repeat_interleave(grain, 3)[:, :, :edge, :edge]
+    return x + noise * sigma.view(-1, 1, 1, 1)

@@ -37,7 +37,13 @@ def probabilities(logits: torch.Tensor, labels: int, calibration: Calibration) -
     return which * gate
 
 
-def fit_calibration(logits: torch.Tensor, targets: torch.Tensor, labels: int, background_prior: float) -> Calibration:
+def fit_calibration(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    labels: int,
+    background_prior: float,
+    gate_shift: float | None = None,
+) -> Calibration:
     """Fit the calibration with the least negative log-likelihood.
 
     Parameters
@@ -50,6 +56,8 @@ def fit_calibration(logits: torch.Tensor, targets: torch.Tensor, labels: int, ba
         How many outputs are labels.
     background_prior : float
         Total weight of the background images, relative to 1 for all images with a label.
+    gate_shift : float, optional
+        Only the temperature is fitted; the margin over background is shifted by this.
 
     Returns
     -------
@@ -61,6 +69,8 @@ def fit_calibration(logits: torch.Tensor, targets: torch.Tensor, labels: int, ba
     candidates = torch.logspace(-1.5, 1, 500)
     losses = torch.stack([functional.cross_entropy(label_logits / t, label_targets) for t in candidates])
     temperature = float(candidates[losses.argmin()])
+    if gate_shift is not None:
+        return Calibration(temperature, gate_shift=gate_shift)
     if known.all() or logits.shape[1] == labels:
         return Calibration(temperature)
     near, far = (margin(logits[which], labels).double() for which in (known, ~known))
@@ -83,12 +93,17 @@ def fit_calibration(logits: torch.Tensor, targets: torch.Tensor, labels: int, ba
 
 
 def cross_fit(
-    logits: torch.Tensor, targets: torch.Tensor, fold: torch.Tensor, labels: int, background_prior: float
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    fold: torch.Tensor,
+    labels: int,
+    background_prior: float,
+    gate_shift: float | None = None,
 ) -> torch.Tensor:
     """Return probabilities (n, labels) from calibrations fitted without the fold (n,) of the image."""
     result = torch.empty(len(targets), labels)
     for held_out in fold.unique():
         inside = fold != held_out
-        calibration = fit_calibration(logits[inside], targets[inside], labels, background_prior)
+        calibration = fit_calibration(logits[inside], targets[inside], labels, background_prior, gate_shift)
         result[~inside] = probabilities(logits[~inside], labels, calibration)
     return result

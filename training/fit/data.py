@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from common.errors import CommandError
 from common.folders import JPEG_SUFFIXES
@@ -24,8 +25,8 @@ class Images:
 
     Attributes
     ----------
-    pixels : torch.Tensor
-        Shape (n, edge, edge, 3), dtype uint8.
+    pixels : list of torch.Tensor
+        Each of shape (edge, edge, 3), dtype uint8; an image smaller than the network's input keeps its own edge.
     targets : torch.Tensor
         Shape (n,): the index of the label, or the number of labels for background.
     background_classes : torch.Tensor
@@ -34,14 +35,15 @@ class Images:
         Shape (n,), dtype bool: the pixels come from a JPEG file, not resized.
     """
 
-    pixels: torch.Tensor
+    pixels: list[torch.Tensor]
     targets: torch.Tensor
     background_classes: torch.Tensor
     compressed: torch.Tensor
 
     def take(self, which: torch.Tensor) -> "Images":
         """Select images by their indices (m,)."""
-        return Images(self.pixels[which], self.targets[which], self.background_classes[which], self.compressed[which])
+        pixels = [self.pixels[i] for i in which.tolist()]
+        return Images(pixels, self.targets[which], self.background_classes[which], self.compressed[which])
 
     def partition(self, labels: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the indices of the images with a label, and those of background."""
@@ -49,18 +51,17 @@ class Images:
 
 
 def load_images(data: Path, manifest: Manifest, split: str, recipe: Recipe) -> Images:
-    """Read one split of a staged folder, preprocessed as the endpoint does.
+    """Read one split of a staged folder, preprocessed as the endpoint does, but not enlarged yet.
 
     Raises
     ------
     CommandError
         An image is missing or has changed.
     """
-    edge = recipe.input_size
     index = {label: i for i, label in enumerate([*manifest.labels, NEITHER])}
     entries = [entry for entry in manifest.images if entry.split == split]
     background_classes = find_background_classes(entries, recipe)
-    pixels = np.empty((len(entries), edge, edge, 3), np.uint8)
+    pixels = []
     compressed = torch.zeros(len(entries), dtype=torch.bool)
     with progress(f"read {split} images", len(entries), "images") as advance:
         for i, entry in enumerate(entries):
@@ -68,13 +69,30 @@ def load_images(data: Path, manifest: Manifest, split: str, recipe: Recipe) -> I
             content = path.read_bytes() if path.is_file() else b""
             if hashlib.sha256(content).hexdigest() != entry.sha256:
                 raise CommandError(f"{path} is missing or has changed since it was staged; stage again")
-            pixels[i] = preprocess(content, edge)
+            width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))  # PNG's header, IHDR
+            pixels.append(torch.from_numpy(preprocess(content, min(width, height, recipe.input_size))))
             # Shrinking removes compression artefacts.
-            width = int.from_bytes(content[16:20], "big")  # PNG's header, IHDR
-            compressed[i] = width <= edge and entry.source.lower().endswith(JPEG_SUFFIXES)
+            compressed[i] = width <= recipe.input_size and entry.source.lower().endswith(JPEG_SUFFIXES)
             advance(1)
     targets = torch.tensor([index[entry.label] for entry in entries], dtype=torch.long)
-    return Images(torch.from_numpy(pixels), targets, background_classes, compressed)
+    return Images(pixels, targets, background_classes, compressed)
+
+
+def enlarge(pixels: list[torch.Tensor], edge: int) -> torch.Tensor:
+    """Enlarge images to the network's input as `serving.preprocess` does.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n, edge, edge, 3), dtype uint8.
+    """
+    size, linear = (edge, edge), Image.Resampling.BILINEAR
+    return torch.stack(
+        [
+            x if len(x) == edge else torch.from_numpy(np.array(Image.fromarray(x.numpy()).resize(size, linear)))
+            for x in pixels
+        ]
+    )
 
 
 def find_background_classes(entries: list[Entry], recipe: Recipe) -> torch.Tensor:
@@ -94,8 +112,16 @@ def find_background_classes(entries: list[Entry], recipe: Recipe) -> torch.Tenso
     return torch.tensor([numbers.get(name, 0) for name in names], dtype=torch.long)
 
 
-def assign_folds(targets: torch.Tensor, labels: int, folds: int, generator: torch.Generator) -> torch.Tensor:
+def assign_folds(
+    targets: torch.Tensor,
+    labels: int,
+    folds: int,
+    generator: torch.Generator,
+    background_classes: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Assign the images of each label, and the background, evenly to folds; return each image's fold (n,).
+
+    With the class of each image (n,) as in `Images`, classes of background stay together if there are enough of them.
 
     Raises
     ------
@@ -108,4 +134,7 @@ def assign_folds(targets: torch.Tensor, labels: int, folds: int, generator: torc
         if target < labels and len(members) < 2:
             raise CommandError("every label needs at least two training images, one of them to validate on")
         fold[members[torch.randperm(len(members), generator=generator)]] = torch.arange(len(members)) % folds
+    background = targets == labels
+    if background_classes is not None and len(background_classes[background].unique()) >= folds:
+        fold[background] = background_classes[background] % folds
     return fold

@@ -66,12 +66,12 @@ def fit_all(
     )
     with tempfile.TemporaryDirectory() as folder:
         # A file, because a pipe to a process that was ended blocks, and /dev/shm is small in containers.
-        shared = Path(folder) / "images.npz"
-        np.savez(shared, fold=fold, **{field.name: getattr(images, field.name) for field in fields(images)})
+        shared = Path(folder) / "images.pt"
+        torch.save({"fold": fold} | {field.name: getattr(images, field.name) for field in fields(images)}, shared)
         # The longest first.
         tasks = [(shared, held_out, outputs, labels, recipe, seed) for held_out in (-1, *range(recipe.folds))]
         results = [_fit_one(*task) for task in tasks] if processes == 1 else _in_processes(processes, tasks)
-    network = create_network(outputs, recipe)
+    network = create_network(outputs, labels, recipe)
     network.load_state_dict({name: torch.from_numpy(values) for name, values in results[0][0].items()})
     logits = torch.empty(len(fold), min(outputs, labels + 1))
     for held_out, (_, unseen) in enumerate(results[1:]):
@@ -113,19 +113,22 @@ def _end_with_parent() -> None:
 def _fit_one(
     shared: Path, held_out: int, outputs: int, labels: int, recipe: Recipe, seed: int
 ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.floating]]:
-    """Train without one fold (-1: on all images); return the weights, and the logits of that fold."""
+    """Train without one fold (-1: on all images); return the weights, and the logits of that fold, if any."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     # Every tensor is written before it is read; filling them all first takes a twentieth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    arrays = dict(np.load(shared))
-    fold = arrays.pop("fold")
-    images = Images(**{name: torch.from_numpy(values) for name, values in arrays.items()})
+    saved = torch.load(shared, weights_only=True)
+    fold = saved.pop("fold")
+    images = Images(**saved)
     name = "all images" if held_out < 0 else f"without fold {held_out + 1} of {recipe.folds}"
-    within = torch.from_numpy(fold != held_out).nonzero().flatten()
+    within = (fold != held_out).nonzero().flatten()
     network = fit(name, images.take(within), outputs, labels, recipe, torch.Generator().manual_seed(seed))
-    unseen = images.pixels[torch.from_numpy(fold == held_out)]
-    logits = predict(ServedModel(network, labels, Calibration()).logits, unseen)
-    return {key: values.numpy() for key, values in network.state_dict().items()}, logits.numpy()
+    weights = {key: values.numpy() for key, values in network.state_dict().items()}
+    if held_out < 0:
+        return weights, np.empty(0, np.float32)
+    unseen = images.take((fold == held_out).nonzero().flatten()).pixels
+    logits = predict(ServedModel(network, labels, Calibration(), recipe.mirrored).logits, unseen, recipe)
+    return weights, logits.numpy()

@@ -10,13 +10,12 @@ from torch.nn import functional
 from common.errors import CommandError
 from training.fit.augment import augment, compress, synthetic_negatives
 from training.fit.data import Images
-from training.fit.muon import Muon
 from training.fit.network import Network, create_network, merge_background
 from training.fit.recipe import Recipe
 
 
 def fit(name: str, images: Images, outputs: int, labels: int, recipe: Recipe, generator: torch.Generator) -> Network:
-    """Train a network from random weights; return it with the moving average of its weights.
+    """Train a network.
 
     Parameters
     ----------
@@ -25,7 +24,7 @@ def fit(name: str, images: Images, outputs: int, labels: int, recipe: Recipe, ge
     images : Images
         To train on.
     outputs, labels : int
-        How many logits the network has, and how many of them are labels.
+        As for `training.fit.network.create_network`.
     recipe : Recipe
         Hyper-parameters.
     generator : torch.Generator
@@ -36,26 +35,14 @@ def fit(name: str, images: Images, outputs: int, labels: int, recipe: Recipe, ge
     CommandError
         The loss is not finite.
     """
-    network = create_network(outputs, recipe).to(memory_format=torch.channels_last)
-    sample = torch.cat(
-        [
-            members[torch.randperm(len(members), generator=generator)[: recipe.whitening_images // 2]]
-            for members in images.partition(labels)
-        ]
-    )
-    network.prepare(images.pixels[sample].permute(0, 3, 1, 2).float() / 255)
+    network = create_network(outputs, labels, recipe).to(memory_format=torch.channels_last)
+    network.prepare(images, generator)
     averaged = torch.optim.swa_utils.AveragedModel(
         network,
         multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema_decay),
         use_buffers=True,
     )
-    muon_parameters = network.muon_parameters()
-    taken = {id(parameter) for parameter in muon_parameters}
-    rest = [p for p in network.parameters() if p.requires_grad and id(p) not in taken]
-    optimisers: list[torch.optim.Optimizer] = [
-        Muon(muon_parameters, recipe.muon_lr, recipe.muon_momentum),
-        torch.optim.SGD(rest, recipe.sgd_lr, recipe.sgd_momentum, weight_decay=recipe.weight_decay, nesterov=True),
-    ]
+    optimisers = network.optimisers()
     steps = recipe.epochs * sum(1 for _ in _epoch(images, labels, recipe, torch.Generator()))
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
@@ -64,9 +51,9 @@ def fit(name: str, images: Images, outputs: int, labels: int, recipe: Recipe, ge
         for optimiser in optimisers
     ]
     # Processors that multiply bfloat16 matrices in hardware are at least twice as fast with them.
-    fast = torch.cpu._is_amx_tile_supported()
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
-    started = time.monotonic()
+    started, said = time.monotonic(), 0.0
     for epoch in range(recipe.epochs):
         network.train()
         total, seen = 0.0, 0
@@ -74,8 +61,11 @@ def fit(name: str, images: Images, outputs: int, labels: int, recipe: Recipe, ge
             batch = images.take(which)
             x, original = _inputs(batch, labels, recipe, generator)
             with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-                logits = network(x.contiguous(memory_format=torch.channels_last))
-            loss = _loss(logits.float(), batch, original, labels, recipe)
+                x = x.contiguous(memory_format=torch.channels_last)
+                features = network.features(x)
+                penalty = network.penalty(x, features, batch.targets == labels)
+                logits = network.logits(features)
+            loss = _loss(logits.float(), batch, original, labels, recipe) + penalty
             network.zero_grad()
             loss.backward()
             for optimiser, schedule in zip(optimisers, schedules, strict=True):
@@ -86,14 +76,17 @@ def fit(name: str, images: Images, outputs: int, labels: int, recipe: Recipe, ge
             seen += len(which)
         if not np.isfinite(total):
             raise CommandError(f"the loss is not finite after epoch {epoch + 1}; lower the learning rates in recipe.py")
-        if (epoch + 1) % 25 == 0 or epoch + 1 == recipe.epochs:
-            seconds = time.monotonic() - started
+        seconds = time.monotonic() - started
+        # At most one line every 10 seconds, and the last one.
+        if seconds - said > 10 or epoch + 1 == recipe.epochs:
+            said = seconds
             print(
                 f"{name}: epoch {epoch + 1}/{recipe.epochs}  loss {total / seen:.4f}  {seconds:.0f} s  "
                 f"about {seconds / (epoch + 1) * (recipe.epochs - epoch - 1):.0f} s left",
                 flush=True,
             )
     result: Network = averaged.module
+    result.finish(images)
     return result.eval()
 
 
@@ -134,7 +127,7 @@ def _loss(logits: torch.Tensor, batch: Images, original: torch.Tensor, labels: i
     merged = merge_background(logits, labels)
     each = functional.cross_entropy(merged, batch.targets, label_smoothing=recipe.label_smoothing, reduction="none")
     total = (each * weights).sum()
-    if background.any():
+    if recipe.background_class_weight and background.any():
         classes = batch.background_classes.where(background, 0)
         among = functional.cross_entropy(logits[:, labels:], classes, reduction="none")
         total = total + recipe.background_class_weight * (among * weights)[background & original].sum()

@@ -1,94 +1,63 @@
-"""The network, behind the interface that training needs. To train another one, add it here and create it in
-`create_network`.
-"""
+"""What training needs of a network, whichever it is."""
 
 from abc import ABC, abstractmethod
+from importlib import import_module
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from training.fit.data import Images
 from training.fit.recipe import Recipe
 
 
 class Network(nn.Module, ABC):
-    """Maps images (batch, 3, edge, edge), 0 to 1, to logits: one per label, then one per background class."""
+    """Maps images (batch, 3, edge, edge), 0 to 1, to logits: one per label, then one or more for background."""
 
     @abstractmethod
-    def muon_parameters(self) -> list[nn.Parameter]:
-        """List the weights, at least two-dimensional, that Muon trains; SGD trains the others."""
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images to what the last layer gets, (batch, width)."""
 
     @abstractmethod
-    def prepare(self, images: torch.Tensor) -> None:
-        """Adapt the new network to some training images (n, 3, edge, edge), before the first step."""
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Map features to logits (batch, outputs)."""
+
+    @abstractmethod
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        """Create the optimisers, which together train every parameter that is trained."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits(self.features(x))
+
+    def prepare(self, images: Images, generator: torch.Generator) -> None:
+        """Adapt the new network to the training images, before the first step."""
+
+    def penalty(self, x: torch.Tensor, features: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+        """Return what is added to the loss of a batch, given which of its images (n,) are background."""
+        return features.new_zeros(())
+
+    def finish(self, images: Images) -> None:
+        """Complete the trained network, after the last step."""
 
 
-def create_network(outputs: int, recipe: Recipe) -> Network:
-    """Create an untrained network with this number of logits."""
-    return ResidualNetwork(outputs, recipe.widths)
+def load_recipe(name: str) -> Recipe:
+    """Return the recipe of a network, one of `training.fit.networks.network_names`."""
+    recipe: Recipe = import_module(f"training.fit.networks.{name.replace('-', '_')}").RECIPE
+    return recipe
 
 
-class ResidualNetwork(Network):
-    """A small residual network whose first layer whitens.
-
-    The layout follows Keller Jordan's airbench (2024, https://arxiv.org/abs/2404.00498).
+def create_network(outputs: int, labels: int, recipe: Recipe) -> Network:
+    """Create the recipe's network.
 
     Parameters
     ----------
-    outputs : int
-        Number of logits.
-    widths : tuple of int
-        Channels of the three groups.
+    outputs, labels : int
+        The number of labels and background classes together, and that of the labels.
+    recipe : Recipe
+        Names the network.
     """
-
-    def __init__(self, outputs: int, widths: tuple[int, int, int]) -> None:
-        super().__init__()
-        # 12 directions of a 2x2 patch of 3 channels, each with both signs.
-        self.whiten = nn.Conv2d(3, 24, 2, bias=False)
-        self.whiten.weight.requires_grad = False
-        self.groups = nn.Sequential(*(_Group(a, b) for a, b in zip((24, *widths[:-1]), widths, strict=True)))
-        # The norm of the head's input grows with its width; small first logits do not saturate the softmax.
-        self.logit_scale = 2 / widths[-1] ** 0.5
-        self.head = nn.Linear(widths[-1], outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.relu(self.whiten(x - 0.5))
-        return self.head(self.groups(x).amax(dim=(2, 3))) * self.logit_scale
-
-    def muon_parameters(self) -> list[nn.Parameter]:
-        return [p for p in self.groups.parameters() if p.ndim == 4]
-
-    def prepare(self, images: torch.Tensor) -> None:
-        """Make the first layer's outputs uncorrelated and of equal variance over these images."""
-        with torch.no_grad():
-            patches = functional.unfold(images - 0.5, 2).transpose(1, 2).reshape(-1, 12)
-            patches = patches - patches.mean(dim=0)
-            values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
-            # The small constant keeps directions that hardly occur (in drawn or grey images) from becoming noise.
-            directions = (vectors / (values + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
-            self.whiten.weight.copy_(torch.cat([directions, -directions]))
-
-
-class _Group(nn.Module):
-    """Halve the image, then a convolution with a skip connection."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.first_norm = _norm(outputs)
-        self.second_norm = _norm(outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.relu(self.first_norm(functional.max_pool2d(self.first(x), 2)))
-        return x + functional.relu(self.second_norm(self.second(x)))
-
-
-def _norm(channels: int) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(channels, momentum=0.2)
-    # As in airbench: the scales add nothing, since the next layer has its own.
-    norm.weight.requires_grad = False
-    return norm
+    module = import_module(f"training.fit.networks.{recipe.network.replace('-', '_')}")
+    network: Network = module.create(outputs, labels, recipe)
+    return network
 
 
 def merge_background(logits: torch.Tensor, labels: int) -> torch.Tensor:

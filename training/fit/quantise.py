@@ -1,4 +1,4 @@
-"""Make an exported model smaller and faster: 8-bit integers instead of 32-bit floats."""
+"""Make an exported model smaller, or also faster: 8-bit integers instead of 32-bit floats."""
 
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +21,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 OPERATIONS = ["Conv", "Relu", "MaxPool", "Add"]
 LAST_POOLING = ("GlobalMaxPool", "ReduceMax")
 BATCH = 64
+# The operations that have weights, as their second input.
+WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 class _Reader(CalibrationDataReader):
@@ -30,6 +32,39 @@ class _Reader(CalibrationDataReader):
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._batches, None)
+
+
+def quantise_weights(path: Path) -> None:
+    """Replace the weights of an ONNX file by 8-bit integers, with one scale per output channel.
+
+    ONNX Runtime restores the 32-bit floats when it loads the file, so that the arithmetic stays what it was.
+    """
+    model = onnx.load(str(path))
+    graph = model.graph
+    stored = {each.name: each for each in graph.initializer}
+    restoring = []
+    for node in graph.node:
+        if node.op_type not in WEIGHTED or node.input[1] not in stored:
+            continue
+        name = node.input[1]
+        weights = onnx.numpy_helper.to_array(stored.pop(name))
+        transposed = any(each.name == "transB" and each.i for each in node.attribute)
+        channels = 0 if node.op_type == "Conv" or transposed else weights.ndim - 1
+        others = tuple(axis for axis in range(weights.ndim) if axis != channels)
+        scale = np.maximum(np.abs(weights).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
+        integers = np.round(weights / scale).astype(np.int8)
+        stored[f"{name}:integers"] = onnx.numpy_helper.from_array(integers, f"{name}:integers")
+        stored[f"{name}:scale"] = onnx.numpy_helper.from_array(scale.astype(np.float32), f"{name}:scale")
+        restoring += [
+            onnx.helper.make_node("Cast", [f"{name}:integers"], [f"{name}:floats"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Mul", [f"{name}:floats", f"{name}:scale"], [name]),
+        ]
+    nodes = [*restoring, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(stored.values())
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
 
 
 def quantise(path: Path, pixels: npt.NDArray[np.uint8]) -> None:

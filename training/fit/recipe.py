@@ -1,9 +1,9 @@
-"""Every number that decides how a model is trained, in one place."""
+"""The numbers that decide how a model is trained. Those of one network only are in its module."""
 
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Hyper-parameters, chosen on validation data only.
 
@@ -11,24 +11,23 @@ class Recipe:
     fractions of its edge; pixel values range from 0 to 1. Background images are those without a label.
     """
 
-    name: str = "residual-muon-3"
+    # The module in training/fit/networks, and a name for these numbers.
+    network: str
+    name: str
 
     # Data
-    input_size: int = 32
+    input_size: int
     # Folds of the training images; each is held out once.
     folds: int = 5
-
-    # Network
-    widths: tuple[int, int, int] = (48, 96, 128)
-    # Images whose 2x2 patches set the whitening layer.
-    whitening_images: int = 2000
+    # Hold out whole classes of background, so that validation shows what happens to kinds never trained on.
+    folds_by_class: bool = False
     # Background classes with at least this many images get an output of their own, ...
     min_background_class: int = 50
     # ... up to this many classes.
     max_background_classes: int = 100
 
     # Optimisation. An epoch shows every image with a label once.
-    epochs: int = 180
+    epochs: int
     batch_size: int = 64
     # Background images that are drawn for each batch, and how many of them become synthetic negatives.
     background_per_batch: int = 64
@@ -37,23 +36,26 @@ class Recipe:
     # classes apart.
     background_weight: float = 1.0
     background_class_weight: float = 0.5
-    muon_lr: float = 0.16
-    muon_momentum: float = 0.6
-    sgd_lr: float = 0.05
-    sgd_momentum: float = 0.85
-    weight_decay: float = 5e-4
     warmup_fraction: float = 0.15
     label_smoothing: float = 0.05
-    # Exponential moving average of the weights, per step; the exported model has these weights.
+    # Exponential moving average of the weights, per step; the exported model has these weights. 0: the last weights.
     ema_decay: float = 0.995
+
+    # Export: whether the model also sees the mirror image; whether activations are 8-bit integers too, or weights only.
+    mirrored: bool
+    quantised_activations: bool
 
     # Calibration: total weight of the background images, relative to 1 for all images with a label.
     background_prior: float = 0.25
+    # Keeps the network's own margin over background, shifted by this, instead of fitting it. None: fitted.
+    gate_shift: float | None = None
 
     # Augmentation: the probability of each, then its range or maximum strength
     first_jpeg_quality: tuple[int, int] = (65, 85)
     jpeg_probability: float = 0.3
     jpeg_quality: tuple[int, int] = (40, 95)
+    # Ways to enlarge an image that is smaller than the input.
+    enlarging: tuple[str, ...] = ("bilinear",)
     move_probability: float = 0.8
     rotation_degrees: float = 15.0
     shear: float = 0.1
@@ -73,5 +75,10 @@ class Recipe:
     faint_contrast: tuple[float, float] = (0.2, 0.6)
     blur_probability: float = 0.25
     blur_sigma: float = 1.3
+    # Unsharp masking.
+    sharpen_probability: float = 0.0
+    sharpen_strength: float = 1.5
     noise_probability: float = 0.25
     noise_sigma: float = 0.1
+    # Sizes of the grains, in pixels.
+    noise_grains: tuple[int, ...] = (1,)

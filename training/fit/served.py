@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,18 @@ import torch
 from torch import nn
 
 from training.fit.calibration import Calibration, probabilities
+from training.fit.data import enlarge
 from training.fit.network import Network, merge_background
 from training.fit.recipe import Recipe
 
 OPSET = 17
-_BATCH = 256
+_BATCH = 64
 
 
 class ServedModel(nn.Module):
-    """Maps stored pixels to one probability per label.
+    """Maps stored pixels to one probability per label, and to the network's features.
 
-    The network sees the image and its mirror image. If it was trained with background, the probabilities sum to less
-    than one: the rest is "neither".
+    If the network was trained with background, the probabilities sum to less than one: the rest is "neither".
 
     Parameters
     ----------
@@ -34,36 +34,54 @@ class ServedModel(nn.Module):
         How many outputs are labels.
     calibration : Calibration
         Fitted on images that the network was not trained on.
+    mirrored : bool
+        Whether the network also sees the mirror image; logits and features are then the means of both views.
     """
 
-    def __init__(self, network: Network, labels: int, calibration: Calibration) -> None:
+    def __init__(self, network: Network, labels: int, calibration: Calibration, mirrored: bool) -> None:
         super().__init__()
         self.network = network
         self.labels = labels
         self.calibration = calibration
+        self.mirrored = mirrored
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Map uint8 (batch, edge, edge, 3) to the mean logits of both views, the background classes merged."""
+        """Map uint8 (batch, edge, edge, 3) to logits, the background classes merged."""
+        return self._run(images)[0]
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map uint8 (batch, edge, edge, 3) to probabilities (batch, labels) and features (batch, width)."""
+        logits, features = self._run(images)
+        return probabilities(logits, self.labels, self.calibration), features
+
+    def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = images.permute(0, 3, 1, 2).float() / 255
         # One pass over a double batch keeps a single copy of the weights in the exported graph.
-        plain, mirrored = merge_background(self.network(torch.cat([x, x.flip(3)])), self.labels).chunk(2)
-        return (plain + mirrored) / 2
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map uint8 (batch, edge, edge, 3) to probabilities (batch, labels)."""
-        return probabilities(self.logits(images), self.labels, self.calibration)
+        features = self.network.features(torch.cat([x, x.flip(3)]) if self.mirrored else x)
+        logits = merge_background(self.network.logits(features), self.labels)
+        return (_mean_of_views(logits), _mean_of_views(features)) if self.mirrored else (logits, features)
 
 
-def predict(model: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
-    """Run a model in eval mode on all images (n, edge, edge, 3), in batches."""
+def _mean_of_views(values: torch.Tensor) -> torch.Tensor:
+    plain, mirrored = values.chunk(2)
+    return (plain + mirrored) / 2
+
+
+def predict(model: Callable[[torch.Tensor], torch.Tensor], pixels: list[torch.Tensor], recipe: Recipe) -> torch.Tensor:
+    """Run a model in eval mode on all images, in batches."""
     with torch.inference_mode():
-        return torch.cat([model(batch) for batch in pixels.split(_BATCH)])
+        return torch.cat([model(batch) for batch in _batches(pixels, recipe)])
 
 
-def predict_exported(model: Path, pixels: torch.Tensor) -> npt.NDArray[np.float32]:
+def predict_exported(model: Path, pixels: list[torch.Tensor], recipe: Recipe) -> npt.NDArray[np.float32]:
     """Return the probabilities (n, labels) of the exported file, run as the endpoint does."""
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, {"images": batch.numpy()})[0] for batch in pixels.split(_BATCH)])
+    batches = _batches(pixels, recipe)
+    return np.concatenate([session.run(["probabilities"], {"images": batch.numpy()})[0] for batch in batches])
+
+
+def _batches(pixels: list[torch.Tensor], recipe: Recipe) -> Iterator[torch.Tensor]:
+    return (enlarge(pixels[i : i + _BATCH], recipe.input_size) for i in range(0, len(pixels), _BATCH))
 
 
 def export(served: ServedModel, out: Path, labels: list[str], recipe: Recipe, seed: int) -> None:
@@ -75,6 +93,8 @@ def export(served: ServedModel, out: Path, labels: list[str], recipe: Recipe, se
         warnings.simplefilter("ignore", DeprecationWarning)
         # The number of outputs, which decides whether there is background, is the same for every batch.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        # Sizes of padding are reversed in the graph; ONNX Runtime folds that when it loads the file.
+        warnings.filterwarnings("ignore", "Constant folding")
         torch.onnx.export(
             served,
             (example,),
@@ -82,8 +102,8 @@ def export(served: ServedModel, out: Path, labels: list[str], recipe: Recipe, se
             dynamo=False,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=["probabilities"],
-            dynamic_axes={"images": {0: "batch"}, "probabilities": {0: "batch"}},
+            output_names=["probabilities", "features"],
+            dynamic_axes={name: {0: "batch"} for name in ("images", "probabilities", "features")},
         )
     model = onnx.load(str(out))
     metadata = {

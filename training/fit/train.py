@@ -17,14 +17,14 @@ from common.manifest import read_manifest
 from training.evaluation.metrics import THRESHOLD, calibration_error_by_chance, compute_metrics, risk_coverage
 from training.evaluation.threshold import recommend_threshold
 from training.fit.calibration import cross_fit, fit_calibration
-from training.fit.data import Images, assign_folds, load_images
+from training.fit.data import Images, assign_folds, enlarge, load_images
 from training.fit.folds import fit_all
-from training.fit.quantise import quantise
+from training.fit.quantise import quantise, quantise_weights
 from training.fit.recipe import Recipe
 from training.fit.served import ServedModel, export, predict, predict_exported
 
 # The endpoint's container and this repository both carry the file.
-MAX_MODEL_BYTES = 2_000_000
+MAX_MODEL_BYTES = 6_000_000
 # Images with a label, and as many of background, that set the ranges of 8-bit activations.
 RANGE_IMAGES = 256
 # Points of the risk-coverage curve in the report; more would not show in a plot.
@@ -75,18 +75,24 @@ def train(
     labels = manifest.labels
     images = load_images(data, manifest, "train", recipe)
     generator = torch.Generator().manual_seed(seed)
-    fold = assign_folds(images.targets, len(labels), recipe.folds, generator)
+    kinds = images.background_classes if recipe.folds_by_class else None
+    fold = assign_folds(images.targets, len(labels), recipe.folds, generator, kinds)
     network, logits = fit_all(images, fold, len(labels), recipe, seed, processes)
-    calibration = fit_calibration(logits, images.targets, len(labels), recipe.background_prior)
-    served = ServedModel(network, len(labels), calibration).eval()
+    calibration = fit_calibration(logits, images.targets, len(labels), recipe.background_prior, recipe.gate_shift)
+    served = ServedModel(network, len(labels), calibration, recipe.mirrored).eval()
 
     export(served, out, labels, recipe, seed)
-    quantise(out, _sample(images, len(labels), generator).pixels.numpy())
+    if recipe.quantised_activations:
+        quantise(out, enlarge(_sample(images, len(labels), generator).pixels, recipe.input_size).numpy())
+    else:
+        quantise_weights(out)
     if out.stat().st_size > MAX_MODEL_BYTES:
         print(f"warning: {out} has {out.stat().st_size:,} bytes, over {MAX_MODEL_BYTES:,}", file=sys.stderr)
     test = load_images(data, manifest, "test", recipe)
-    before, after = predict(served, test.pixels).numpy(), predict_exported(out, test.pixels)
-    unseen = cross_fit(logits, images.targets, fold, len(labels), recipe.background_prior).numpy()
+    before = predict(lambda batch: served(batch)[0], test.pixels, recipe).numpy()
+    after = predict_exported(out, test.pixels, recipe)
+    prior, shift = recipe.background_prior, recipe.gate_shift
+    unseen = cross_fit(logits, images.targets, fold, len(labels), prior, shift).numpy()
     known = images.targets.numpy() < len(labels)
     confidence, prediction = unseen[known].max(axis=1), unseen[known].argmax(axis=1)
     correct = prediction == images.targets.numpy()[known]
@@ -94,9 +100,12 @@ def train(
     report = {
         "model_sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
         "labels": labels,
+        "network": recipe.network,
         "recipe": recipe.name,
         "epochs": recipe.epochs,
         "folds": recipe.folds,
+        # Whether the validation shows background of classes that the network was not trained on.
+        "folds_by_class": recipe.folds_by_class,
         "seed": seed,
         "calibration": {name: round(value, 4) for name, value in asdict(calibration).items()},
         "threshold": THRESHOLD,
