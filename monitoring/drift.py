@@ -1,7 +1,7 @@
 """Compare a window of captures with the baseline, feature by feature, and its images' content."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,16 +26,19 @@ CONTENT = "content"
 _BINS = 10
 # Smaller p-values are not shown.
 _LEAST_SHOWN = 1e-12
-# Random tables for the p-value of a chi-square test.
+# Random tables for the p-values of categories and means.
 _TABLES = 20_000
+_MEAN_BINS = 20
+
+Counts = tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One feature, compared.
 
-    ``statistic`` is Kolmogorov and Smirnov's D, chi-square, or `Content.statistic`. ``p_value`` is corrected for the
-    number of features. ``baseline`` and ``window`` describe typical values: a median, or shares.
+    ``statistic`` is Kolmogorov and Smirnov's D, a difference of means, chi-square, or `Content.statistic`. ``p_value`` is
+    corrected for the number of features. ``baseline`` and ``window`` describe typical values: a median, or shares.
     """
 
     feature: str
@@ -69,9 +72,10 @@ def compare(
 ) -> list[Finding]:
     """Test every feature; it has drifted if the difference is both significant and large.
 
-    Numeric features are tested with Kolmogorov and Smirnov's two-sample test, categorical ones with chi-square, and
-    content as `monitoring.content` describes. Holm's procedure (1979, "A simple sequentially rejective multiple test
-    procedure") keeps the probability of any false alarm at ``significance``, even if features depend on each other.
+    Numeric features are tested with Kolmogorov and Smirnov's two-sample test, but confidence by its mean, which notices
+    a few very low values; categorical ones with chi-square, and content as `monitoring.content` describes. Holm's
+    procedure (1979, "A simple sequentially rejective multiple test procedure") keeps the probability of any false alarm
+    at ``significance``, even if features depend on each other.
 
     Parameters
     ----------
@@ -97,8 +101,12 @@ def differences(baseline: Features, window: Features, content: Content | None = 
     tested: list[tuple[str, str, float, float, float, str, str]] = []
     for name in NUMERIC:
         before, now = np.array(baseline.numeric[name]), np.array(window.numeric[name])
-        result: Any = stats.ks_2samp(before, now, method="asymp")
         psi = population_stability_index(*numeric_bins(before, now))
+        if name == "confidence":
+            means = (f"mean {before.mean():.3f}", f"mean {now.mean():.3f}")
+            tested.append((name, "difference of means", *_difference_of_means(before, now), psi, *means))
+            continue
+        result: Any = stats.ks_2samp(before, now, method="asymp")
         typical = (f"median {np.median(before):.5g}", f"median {np.median(now):.5g}")
         tested.append((name, "KS", float(result.statistic), float(result.pvalue), psi, *typical))
     for name in CATEGORICAL:
@@ -181,19 +189,33 @@ def categorical_counts(
     return categories, (before, now)
 
 
-def _chi_square(counts: tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]) -> tuple[float, float]:
-    """Return Pearson's statistic, and its p-value from random tables with the same totals."""
-    before, now = counts
-    totals, window = before + now, int(now.sum())
+def _chi_square(counts: Counts) -> tuple[float, float]:
+    """Return Pearson's statistic, and its p-value."""
+    totals, window = counts[0] + counts[1], counts[1].sum()
     expected = totals * window / totals.sum()
     weights = totals / (expected * (totals - expected))
+    return _against_chance(counts, lambda now: ((now - expected) ** 2 * weights).sum(axis=-1))
 
-    def statistic(drawn: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-        result: npt.NDArray[np.float64] = ((drawn - expected) ** 2 * weights).sum(axis=-1)
-        return result
 
+def _difference_of_means(before: npt.NDArray[np.floating], now: npt.NDArray[np.floating]) -> tuple[float, float]:
+    """Return how much larger the window's mean is, and the p-value of that, for values in bins of equal width."""
+    pooled = np.concatenate([before, now])
+    edges = np.histogram_bin_edges(pooled, _MEAN_BINS)
+    counts = np.histogram(before, edges)[0], np.histogram(now, edges)[0]
+    middles = (edges[1:] + edges[:-1]) / 2
+    expected = (counts[0] + counts[1]) @ middles * len(now) / len(pooled)
+    _, p_value = _against_chance(counts, lambda drawn: np.abs(drawn @ middles - expected))
+    return float(now.mean() - before.mean()), p_value
+
+
+def _against_chance(
+    counts: Counts, statistic: Callable[[npt.NDArray[np.integer]], npt.NDArray[np.floating]]
+) -> tuple[float, float]:
+    """Return a statistic of the window's counts, and the fraction of random tables of the same totals that reach it."""
+    before, now = counts
+    random = np.random.default_rng(0)
+    tables = random.multivariate_hypergeometric(before + now, int(now.sum()), _TABLES, method="marginals")
     found = float(statistic(now))
-    tables = np.random.default_rng(0).multivariate_hypergeometric(totals, window, _TABLES, method="marginals")
     # Equal tables may differ in the last digit.
     extreme = int((statistic(tables) >= found * (1 - 1e-9)).sum())
     return found, (extreme + 1) / (_TABLES + 1)

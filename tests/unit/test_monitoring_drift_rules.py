@@ -53,6 +53,17 @@ def test_a_numeric_finding() -> None:
     assert finding.drifted and not found("brightness", BEFORE, NOW).drifted
 
 
+def test_confidence_is_compared_by_its_mean() -> None:
+    # A fifth of a window is very unsure: too few for KS.
+    before, now = features([0.9, 0.95, 1.0] * 27, ["a"] * 81), features([0.9, 0.95, 1.0, 0.9, 0.1] * 20, ["a"] * 100)
+    assert found("sharpness", before, now).p_value > 1e-3
+    finding = found("confidence", before, now)
+    assert finding.test == "difference of means" and finding.statistic == pytest.approx(0.77 - 0.95)
+    assert (finding.baseline, finding.window) == ("mean 0.950", "mean 0.770")
+    assert finding.drifted and finding.p_value < 1e-3
+    assert not found("confidence", before, before).drifted
+
+
 def test_a_categorical_finding() -> None:
     finding = found("answer", BEFORE, NOW)
     # Every cell is 25 away from the 50 that are expected.
