@@ -37,8 +37,8 @@ Counts = tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]
 class Finding:
     """One feature, compared.
 
-    ``statistic`` is Kolmogorov and Smirnov's D, a difference of means, chi-square, or `Content.statistic`. ``p_value`` is
-    corrected for the number of features. ``baseline`` and ``window`` describe typical values: a median, or shares.
+    ``statistic`` is Kolmogorov and Smirnov's D, a difference of means, chi-square, or `Content.statistic`. ``p_value``
+    is corrected for the number of features. ``baseline`` and ``window`` describe typical values: a median, or shares.
     """
 
     feature: str
