@@ -87,7 +87,7 @@ def main() -> None:
             write_captures(folder / "captures", make(number, edge, form, options), seconds=APART)
             write_captures(folder / "usual", make(500, edge, form, options))
             window = read_window(CaptureReader(str(folder / "usual")), MODEL)
-            write_baseline(window.features, MODEL, str(folder / "baseline"))
+            write_baseline(window, MODEL, str(folder / "baseline"))
             size = sum(path.stat().st_size for path in (folder / "captures").rglob("*.jsonl")) / 1e6
             page = folder / "page.html"
             plain, whole = [], []

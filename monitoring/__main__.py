@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from monitoring.features import Model
     from monitoring.window import Window
 
-MODEL = Path("training/model/model.onnx")
+MODEL = Path(__file__).resolve().parents[1] / "training/model/model.onnx"
 LABELS = "bicycle,motorcycle"
 THRESHOLD = 0.70
 BASELINE = "build/baseline"
@@ -41,14 +41,20 @@ def _parser() -> argparse.ArgumentParser:
         "baseline",
         help="create the drift baseline",
         description="Measure captures of a period without problems, or images that the model was not trained on, and "
-        "write statistics.json and constraints.json.",
+        "write statistics.json and constraints.json, and for comparing the images' content the model and its features.",
     )
     _add_stack(baseline)
     source = baseline.add_mutually_exclusive_group()
     source.add_argument("--captures", metavar="ADDRESS", help="captured data (default: the stack's)")
     source.add_argument("--images", type=Path, metavar="DIR", help="class folders; of a staged folder, its test images")
     _add_range(baseline)
-    baseline.add_argument("--model", type=Path, help=f"ONNX file that classifies --images (default: {MODEL})")
+    baseline.add_argument(
+        "--model",
+        type=Path,
+        default=MODEL,
+        help="ONNX file that classifies --images, and whose features the content of images is compared by (default: "
+        "the project's)",
+    )
     baseline.add_argument("--labels", help=f"the captured model's labels, in order (default: the stack's, or {LABELS})")
     baseline.add_argument("--threshold", type=fraction, help=f"default: the stack's, or {THRESHOLD}")
     baseline.add_argument(
@@ -167,16 +173,17 @@ def _baseline(options: argparse.Namespace) -> None:
         only_with(options, "--captures", "--labels", "--hours", "--newest", "--end")
         only_with(options, "--stack-name", "--endpoint-name")
         _complete(options)
-        captures, labels = captures_of_images(options.images, options.model or MODEL)
+        captures, labels = captures_of_images(options.images, options.model)
         window = read_window(captures, model := Model(labels, options.threshold))
     else:
-        only_with(options, "--images", "--model")
         _complete(options, "captures")
         window = _window(options, model := Model(parse_labels(options.labels), options.threshold))
-    write_baseline(window.features, model, options.baseline)
+    content = write_baseline(window, model, options.baseline, options.model)
     # Labels that were given in the wrong order can be noticed here, and nowhere else.
     predictions = ", ".join(f"{count} {name}" for name, count in Counter(window.features.categorical["answer"]).items())
     print(f"baseline of {len(window.features)} captures ({predictions}; threshold {model.threshold:g})")
+    compared = f"with {content} images" if content else f"not at all: {options.model} has no features"
+    print(f"content will be compared {compared}")
     print(f"wrote {options.baseline.rstrip('/')}/statistics.json and constraints.json")
 
 

@@ -1,22 +1,34 @@
 """The drift baseline: features as ``statistics.json`` and ``constraints.json``, in Model Monitor's format, and back.
 
+If the model describes images as well as classifies them, two files beside these let their content be compared: the
+model (``content.onnx``), and its features of the baseline's images (``content.npz``).
+
 Formats: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-byoc-statistics.html and
 https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-byoc-constraints.html
 """
 
+import io
 import json
+import tempfile
+import zipfile
 from collections import Counter
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common import storage
 from common.errors import CommandError
+from monitoring.content import Rows
 from monitoring.drift import LEAST_PSI, SIGNIFICANCE
 from monitoring.features import CATEGORICAL, NEITHER, NUMERIC, PASSES, UNSURE, Features, Model
+from serving.model import Model as Network
 
 STATISTICS, CONSTRAINTS, VIOLATIONS = "statistics.json", "constraints.json", "constraint_violations.json"
+CONTENT_MODEL, CONTENT_ROWS = "content.onnx", "content.npz"
+#: Version of the files, raised when a check needs something that older baselines lack.
+FORMAT = 2
 #: Least fraction of a window's captures that must be readable.
 COMPLETENESS = 0.95
 #: The format's sketch holds up to this many values, before it halves them.
@@ -29,13 +41,18 @@ _CREATE = "python -m monitoring baseline --stack-name STACK, or: --captures ADDR
 
 @dataclass(frozen=True)
 class Baseline:
-    """The features that a window is compared with, and the limits of the comparison."""
+    """The features that a window is compared with, and the limits of the comparison.
+
+    ``network`` computes features of images' content; ``content`` are those of the baseline's images. Both may be None.
+    """
 
     features: Features
     model: Model
     significance: float
     least_psi: float
     completeness: float
+    network: Network | None = None
+    content: Rows | None = None
 
 
 def statistics(features: Features) -> dict[str, Any]:
@@ -95,11 +112,20 @@ def _sketch(values: np.ndarray[Any, Any]) -> list[list[float]]:
     return [*([] for _ in range(level)), kept.tolist()]
 
 
-def constraints(model: Model, significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI) -> dict[str, Any]:
+def pack(content: Rows) -> bytes:
+    """Return the content of ``content.npz``."""
+    file = io.BytesIO()
+    np.savez_compressed(file, features=content)
+    return file.getvalue()
+
+
+def constraints(
+    model: Model, significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI, content: int = 0
+) -> dict[str, Any]:
     """Describe the constraints on a window, in the format of ``constraints.json``.
 
-    ``comparison_threshold`` is the least population stability index that counts as drift. Significance, labels and the
-    threshold are additions to the format.
+    ``comparison_threshold`` is the least population stability index that counts as drift. Significance, labels, the
+    threshold, and of how many images the content is compared are additions to the format.
     """
     domains = {"answer": [*model.labels, NEITHER], "outcome": [PASSES, UNSURE]}
     features: list[dict[str, Any]] = [
@@ -134,27 +160,29 @@ def constraints(model: Model, significance: float = SIGNIFICANCE, least_psi: flo
                 "comparison_method": "Robust",
             },
         },
-        _OWN: {**asdict(model), "significance": significance},
+        _OWN: {"format": FORMAT, **asdict(model), "significance": significance, "content": content},
     }
 
 
 def load_baseline(address: str) -> Baseline:
-    """Read a baseline from a folder or ``s3://`` prefix that holds both files.
+    """Read a baseline from a folder or ``s3://`` prefix that holds its files.
 
     Raises
     ------
     CommandError
-        A file is missing or is not valid.
+        A file is missing, is not valid, or has another format.
     """
     try:
-        described = json.loads(storage.read(storage.join(address, STATISTICS)))
-        limits = json.loads(storage.read(storage.join(address, CONSTRAINTS)))
-    except CommandError as error:
-        raise CommandError(f"{error}; create the drift baseline with: {_CREATE}") from error
+        described, limits = (json.loads(_read(address, name)) for name in (STATISTICS, CONSTRAINTS))
     except ValueError as error:
         raise CommandError(f"the baseline in {address} is not JSON: {error}") from error
     try:
         own = limits[_OWN]
+        if (found := own.get("format", 1)) != FORMAT:
+            raise CommandError(
+                f"the baseline in {address} has format {found}, and this version needs format {FORMAT}; create it "
+                f"again with: {_CREATE}"
+            )
         features = Features()
         for each in described["features"]:
             _restore(features, each)
@@ -168,13 +196,32 @@ def load_baseline(address: str) -> Baseline:
             _fraction(own, "significance"),
             least_psi,
             min(_fraction(each, "completeness") for each in limits["features"]),
+            *(_content(address) if own["content"] else (None, None)),
         )
     except KeyError as error:
         raise CommandError(f"the baseline in {address} lacks {error}; create it again with: {_CREATE}") from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise CommandError(
             f"the baseline in {address} is not valid ({error}); create it again with: {_CREATE}"
         ) from error
+
+
+def _read(address: str, name: str) -> bytes:
+    try:
+        return storage.read(storage.join(address, name))
+    except CommandError as error:
+        raise CommandError(f"{error}; create the drift baseline with: {_CREATE}") from error
+
+
+def _content(address: str) -> tuple[Network, Rows]:
+    rows = np.load(io.BytesIO(_read(address, CONTENT_ROWS)))["features"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / CONTENT_MODEL
+        path.write_bytes(_read(address, CONTENT_MODEL))
+        try:
+            return Network(path), rows
+        except CommandError as error:
+            raise ValueError(str(error).replace(str(path), CONTENT_MODEL)) from error
 
 
 def _fraction(part: dict[str, Any], name: str) -> float:

@@ -3,7 +3,7 @@
 import datetime
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,22 @@ from common.folders import skipped_lines
 from common.image_sets import find_sets
 from common.images import as_sent
 from common.progress import progress
-from monitoring.baseline import CONSTRAINTS, STATISTICS, VIOLATIONS, Baseline, constraints, statistics
+from monitoring.baseline import (
+    CONSTRAINTS,
+    CONTENT_MODEL,
+    CONTENT_ROWS,
+    STATISTICS,
+    VIOLATIONS,
+    Baseline,
+    constraints,
+    pack,
+    statistics,
+)
 from monitoring.capture import Capture
+from monitoring.content import Content, compare_content, describe
 from monitoring.drift import LEAST_CAPTURES, Finding, compare
-from monitoring.features import Features, Model
-from monitoring.window import Window
+from monitoring.features import Model
+from monitoring.window import PICTURES, Picture, Window
 from serving.model import Model as Network
 from serving.preprocess import preprocess
 from src.serialize.decoder import ImageError
@@ -30,12 +41,18 @@ PAGE_TYPE = "text/html; charset=utf-8"
 
 @dataclass(frozen=True)
 class Check:
-    """The result of a check; ``findings`` is empty if there were too few captures to compare."""
+    """The result of a check; ``findings`` is empty if there were too few captures to compare.
+
+    ``content`` is None unless content was compared; ``unusual`` are the images that are least like the baseline's, the
+    least like them first.
+    """
 
     findings: list[Finding]
     violations: list[dict[str, str]]
     captures: int
     unreadable: int
+    content: Content | None = None
+    unusual: list[Picture] = field(default_factory=list)
 
 
 def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], list[str]]:
@@ -73,20 +90,45 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
     return captures, network.labels
 
 
-def write_baseline(features: Features, model: Model, address: str) -> None:
-    """Write ``statistics.json`` and ``constraints.json``.
+def write_baseline(window: Window, model: Model, address: str, content_model: Path | None = None) -> int:
+    """Write ``statistics.json`` and ``constraints.json``, and with a model that has features also what content needs.
+
+    Parameters
+    ----------
+    window : Window
+        The captures.
+    model : Model
+        Labels and threshold of the captured model.
+    address : str
+        A folder or ``s3://`` prefix.
+    content_model : pathlib.Path or None
+        An ONNX file, not necessarily of the captured model.
+
+    Returns
+    -------
+    int
+        How many images a window's content will be compared with; 0 if the model has no features.
 
     Raises
     ------
     CommandError
-        If there are fewer than `LEAST_CAPTURES` observations.
+        If there are fewer than `LEAST_CAPTURES` observations; as `serving.model.Model`.
     """
+    features, images = window.features, 0
     if len(features) < LEAST_CAPTURES:
         raise CommandError(
             f"Need at least {LEAST_CAPTURES} captures for a baseline, got {len(features)}; some hundreds are better"
         )
+    network = Network(content_model) if content_model else None
+    if content_model and network and network.has_features:
+        rows = describe((picture.image for picture in window.sample), network)
+        storage.write(storage.join(address, CONTENT_ROWS), pack(rows), "application/octet-stream")
+        storage.write(storage.join(address, CONTENT_MODEL), content_model.read_bytes(), "application/octet-stream")
+        images = len(rows)
     _write_json(address, STATISTICS, statistics(features))
-    _write_json(address, CONSTRAINTS, constraints(model))
+    # Last: the drift workflow looks for this file.
+    _write_json(address, CONSTRAINTS, constraints(model, content=images))
+    return images
 
 
 def check(window: Window, baseline: Baseline) -> Check:
@@ -94,6 +136,7 @@ def check(window: Window, baseline: Baseline) -> Check:
     read, unreadable = len(window.features), window.unreadable.total()
     findings: list[Finding] = []
     violations = []
+    content, unusual = None, []
     if window.completeness < baseline.completeness:
         reasons = ", ".join(f"{reason} ({count} times)" for reason, count in window.unreadable.most_common(3))
         violations.append(
@@ -105,13 +148,18 @@ def check(window: Window, baseline: Baseline) -> Check:
             )
         )
     if read >= LEAST_CAPTURES:
-        findings = compare(baseline.features, window.features, baseline.significance, baseline.least_psi)
+        if baseline.network and baseline.content is not None:
+            rows = describe((picture.image for picture in window.sample), baseline.network)
+            content = compare_content(baseline.content, rows)
+        if content:
+            unusual = [window.sample[row] for row in content.most_unusual()[:PICTURES]]
+        findings = compare(baseline.features, window.features, baseline.significance, baseline.least_psi, content)
         violations += [
             _violation(finding.feature, "baseline_drift_check", finding.description)
             for finding in findings
             if finding.drifted
         ]
-    return Check(findings, violations, read, unreadable)
+    return Check(findings, violations, read, unreadable, content, unusual)
 
 
 def _violation(feature: str, check_type: str, description: str) -> dict[str, str]:

@@ -1,14 +1,15 @@
-"""Compare a window of captures with the baseline, feature by feature."""
+"""Compare a window of captures with the baseline, feature by feature, and its images' content."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from monitoring.content import NEIGHBOURS, Content
 from monitoring.features import CATEGORICAL, NUMERIC, Features
 
 #: Probability of a false alarm in one check of a window without drift, over all features together.
@@ -19,19 +20,25 @@ LEAST_PSI = 0.2
 #: Fewer captures than this are not compared.
 LEAST_CAPTURES = 30
 
+#: The name of the content among the features.
+CONTENT = "content"
+
 _BINS = 10
 # Smaller p-values are not shown.
 _LEAST_SHOWN = 1e-12
-# With a smaller expected count in a cell, chi-square is not a good approximation (Cochran 1954).
-_LEAST_EXPECTED = 5
+# Random tables for the p-values of categories and means.
+_TABLES = 20_000
+_MEAN_BINS = 20
+
+Counts = tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One feature, compared.
 
-    ``statistic`` is Kolmogorov and Smirnov's D, or chi-square. ``p_value`` is corrected for the number of features.
-    ``baseline`` and ``window`` describe typical values: a median, or shares.
+    ``statistic`` is Kolmogorov and Smirnov's D, a difference of means, chi-square, or `Content.statistic`. ``p_value``
+    is corrected for the number of features. ``baseline`` and ``window`` describe typical values: a median, or shares.
     """
 
     feature: str
@@ -46,21 +53,29 @@ class Finding:
     @property
     def description(self) -> str:
         """Return the finding as a sentence."""
+        before_after = f"{self.window} in the window, {self.baseline} in the baseline"
+        if self.feature == CONTENT:
+            before_after = f"the images show something else: {self.window}, {self.baseline}"
         p_value = f"{self.p_value:.1g}" if self.p_value >= _LEAST_SHOWN else f"below {_LEAST_SHOWN:g}"
         return (
-            f"{self.feature}: {self.window} in the window, {self.baseline} in the baseline "
+            f"{self.feature}: {before_after} "
             f"({self.test} {self.statistic:.3f}, corrected p {p_value}; PSI {self.psi:.2f})"
         )
 
 
 def compare(
-    baseline: Features, window: Features, significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI
+    baseline: Features,
+    window: Features,
+    significance: float = SIGNIFICANCE,
+    least_psi: float = LEAST_PSI,
+    content: Content | None = None,
 ) -> list[Finding]:
     """Test every feature; it has drifted if the difference is both significant and large.
 
-    Numeric features are tested with Kolmogorov and Smirnov's two-sample test, categorical ones with chi-square.
-    Holm's procedure (1979, "A simple sequentially rejective multiple test procedure") keeps the probability of any
-    false alarm at ``significance``, even if features depend on each other.
+    Numeric features are tested with Kolmogorov and Smirnov's two-sample test, but confidence by its mean, which notices
+    a few very low values; categorical ones with chi-square, and content as `monitoring.content` describes. Holm's
+    procedure (1979, "A simple sequentially rejective multiple test procedure") keeps the probability of any false alarm
+    at ``significance``, even if features depend on each other.
 
     Parameters
     ----------
@@ -70,17 +85,28 @@ def compare(
         0 to 1.
     least_psi : float
         Least population stability index that counts as drift.
+    content : Content or None
+        The comparison of what the images show, if it could be made.
 
     Returns
     -------
     list of Finding
-        One per feature, in the order of `NUMERIC` and `CATEGORICAL`.
+        One per feature, in the order of `NUMERIC` and `CATEGORICAL`; and one for the content, if given.
     """
+    return judge(differences(baseline, window, content), significance, least_psi)
+
+
+def differences(baseline: Features, window: Features, content: Content | None = None) -> list[Finding]:
+    """Test every feature as `compare` does, without a correction of the p-values and without a decision."""
     tested: list[tuple[str, str, float, float, float, str, str]] = []
     for name in NUMERIC:
         before, now = np.array(baseline.numeric[name]), np.array(window.numeric[name])
-        result: Any = stats.ks_2samp(before, now, method="asymp")
         psi = population_stability_index(*numeric_bins(before, now))
+        if name == "confidence":
+            means = (f"mean {before.mean():.3f}", f"mean {now.mean():.3f}")
+            tested.append((name, "difference of means", *_difference_of_means(before, now), psi, *means))
+            continue
+        result: Any = stats.ks_2samp(before, now, method="asymp")
         typical = (f"median {np.median(before):.5g}", f"median {np.median(now):.5g}")
         tested.append((name, "KS", float(result.statistic), float(result.pvalue), psi, *typical))
     for name in CATEGORICAL:
@@ -89,10 +115,22 @@ def compare(
         psi = population_stability_index(*counts)
         typical = (_shares(categories, counts[0]), _shares(categories, counts[1]))
         tested.append((name, "chi-square", chi_square, p_value, psi, *typical))
-    corrected = holm([each[3] for each in tested])
+    if content:
+        psi = population_stability_index(*numeric_bins(content.baseline, content.window))
+        typical = (
+            f"{content.expected:.0%} by chance",
+            f"{content.window.mean():.0%} of an image's {NEIGHBOURS} most similar images are in the window itself",
+        )
+        tested.append((CONTENT, "neighbours", content.statistic, content.p_value, psi, *typical))
+    return [Finding(*each, drifted=False) for each in tested]
+
+
+def judge(tested: Sequence[Finding], significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI) -> list[Finding]:
+    """Correct the p-values for testing all these features at once, and decide which of them have drifted."""
+    corrected = holm([each.p_value for each in tested])
     return [
-        Finding(name, test, statistic, p, psi, before, now, p < significance and psi >= least_psi)
-        for (name, test, statistic, _, psi, before, now), p in zip(tested, corrected, strict=True)
+        replace(each, p_value=p, drifted=p < significance and each.psi >= least_psi)
+        for each, p in zip(tested, corrected, strict=True)
     ]
 
 
@@ -151,15 +189,36 @@ def categorical_counts(
     return categories, (before, now)
 
 
-def _chi_square(counts: tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]) -> tuple[float, float]:
-    """Return the statistic and its p-value; categories that are too rare are merged."""
-    table = np.stack(counts)
-    expected = stats.contingency.expected_freq(table)
-    rare = expected.min(axis=0) < _LEAST_EXPECTED
-    table = np.column_stack([table[:, ~rare], table[:, rare].sum(axis=1)]) if rare.any() else table
-    table = table[:, table.sum(axis=0) > 0]
-    result: Any = stats.chi2_contingency(table)
-    return float(result.statistic), float(result.pvalue)
+def _chi_square(counts: Counts) -> tuple[float, float]:
+    """Return Pearson's statistic, and its p-value."""
+    totals, window = counts[0] + counts[1], counts[1].sum()
+    expected = totals * window / totals.sum()
+    weights = totals / (expected * (totals - expected))
+    return _against_chance(counts, lambda now: ((now - expected) ** 2 * weights).sum(axis=-1))
+
+
+def _difference_of_means(before: npt.NDArray[np.floating], now: npt.NDArray[np.floating]) -> tuple[float, float]:
+    """Return how much larger the window's mean is, and the p-value of that, for values in bins of equal width."""
+    pooled = np.concatenate([before, now])
+    edges = np.histogram_bin_edges(pooled, _MEAN_BINS)
+    counts = np.histogram(before, edges)[0], np.histogram(now, edges)[0]
+    middles = (edges[1:] + edges[:-1]) / 2
+    expected = (counts[0] + counts[1]) @ middles * len(now) / len(pooled)
+    _, p_value = _against_chance(counts, lambda drawn: np.abs(drawn @ middles - expected))
+    return float(now.mean() - before.mean()), p_value
+
+
+def _against_chance(
+    counts: Counts, statistic: Callable[[npt.NDArray[np.integer]], npt.NDArray[np.floating]]
+) -> tuple[float, float]:
+    """Return a statistic of the window's counts, and the fraction of random tables of the same totals that reach it."""
+    before, now = counts
+    random = np.random.default_rng(0)
+    tables = random.multivariate_hypergeometric(before + now, int(now.sum()), _TABLES, method="marginals")
+    found = float(statistic(now))
+    # Equal tables may differ in the last digit.
+    extreme = int((statistic(tables) >= found * (1 - 1e-9)).sum())
+    return found, (extreme + 1) / (_TABLES + 1)
 
 
 def _shares(categories: list[str], counts: npt.NDArray[np.integer]) -> str:

@@ -20,6 +20,7 @@ from src.serialize import decoder
 #: Numeric features, each with the label of its axis.
 NUMERIC = {
     "brightness": "mean luma, 0 to 1",
+    "shadows": "luma that the darkest 2% of the pixels stay below, 0 to 1",
     "contrast": "standard deviation of luma, 0 to 0.5",
     "sharpness": "log10 of the variance of luma's Laplacian",
     "saturation": "mean saturation, 0 to 1",
@@ -37,6 +38,7 @@ MEASURED_EDGE = 512
 
 #: JPEG's blocks (ITU-T T.81, A.1.3).
 _BLOCK = 8
+_DARKEST = 0.02
 # A flat image has no detail at all; its logarithm must be finite.
 _LEAST_SHARPNESS = 1e-7
 _BATCH = 200
@@ -135,6 +137,7 @@ def measure_pixels(image: Image.Image) -> dict[str, float]:
     )
     return {
         "brightness": float(luma.mean()),
+        "shadows": float(np.searchsorted(shares.cumsum(), _DARKEST)) / 255,
         "contrast": float(luma.std()),
         "sharpness": math.log10(max(float(laplacian), _LEAST_SHARPNESS)),
         "saturation": _saturation(image),

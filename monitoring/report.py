@@ -12,7 +12,8 @@ from common.progress import progress
 from monitoring import plots
 from monitoring.baseline import Baseline
 from monitoring.check import Check
-from monitoring.drift import LEAST_CAPTURES, Finding, categorical_counts
+from monitoring.content import NEIGHBOURS, Content
+from monitoring.drift import CONTENT, LEAST_CAPTURES, Finding, categorical_counts
 from monitoring.features import NEITHER, NUMERIC, PASSES, Features, decode
 from monitoring.plots import OUTCOMES
 from monitoring.window import Picture, Record, Window
@@ -21,6 +22,7 @@ _MEANINGS = {
     **NUMERIC,
     "answer": "most probable label, or neither",
     "outcome": "whether the prediction passes the threshold",
+    CONTENT: f"fraction of an image's {NEIGHBOURS} most similar images that are in the window",
 }
 _OUTCOME_MEANINGS = {
     "accepted": "passes the threshold",
@@ -67,10 +69,11 @@ def render(window: Window, baseline: Baseline, result: Check) -> str:
         "threshold": baseline.model.threshold,
         "least_captures": LEAST_CAPTURES,
         "least_for_median": plots.LEAST_FOR_MEDIAN,
-        "drift": _drift(result.findings, baseline.features, window.features),
+        "drift": _drift(result, baseline.features, window.features),
     }
     if window.records:
         values |= _traffic(window, baseline)
+        values["unusual"] = _pictures(result.unusual, {label: key for key, label in enumerate(baseline.model.labels)})
     return render_template("monitoring/report.html", **values)
 
 
@@ -103,16 +106,16 @@ def _title(feature: str) -> str:
     return "prediction" if feature == "answer" else feature.replace("_", " ")
 
 
-def _drift(findings: Sequence[Finding], baseline: Features, window: Features) -> list[dict[str, Any]]:
+def _drift(result: Check, baseline: Features, window: Features) -> list[dict[str, Any]]:
     cards = []
-    with progress("draw", len(findings), "features") as advance:
-        for finding in _by_drift(findings):
-            cards.append(_card(finding, baseline, window))
+    with progress("draw", len(result.findings), "features") as advance:
+        for finding in _by_drift(result.findings):
+            cards.append(_card(finding, baseline, window, result.content))
             advance(1)
     return cards
 
 
-def _card(finding: Finding, baseline: Features, window: Features) -> dict[str, Any]:
+def _card(finding: Finding, baseline: Features, window: Features, content: Content | None) -> dict[str, Any]:
     feature, key = finding.feature, f"test-{finding.feature}"
     p, exponent = _p_value(finding.p_value)
     card = {"finding": finding, "key": key, "title": _title(feature), "meaning": _MEANINGS[feature]}
@@ -120,6 +123,8 @@ def _card(finding: Finding, baseline: Features, window: Features) -> dict[str, A
     if feature in NUMERIC:
         before, now = (np.array(each.numeric[feature]) for each in (baseline, window))
         return card | {"plot": plots.distribution(before, now, feature, key)}
+    if feature == CONTENT and content:
+        return card | {"plot": plots.distribution(content.baseline, content.window, feature, key)}
     names, counts = categorical_counts(baseline.categorical[feature], window.categorical[feature])
     before, now = (each / each.sum() for each in counts)
     return card | {"shares": [Share(*each) for each in zip(names, map(int, counts[1]), now, before, strict=True)]}

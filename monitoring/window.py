@@ -2,6 +2,7 @@
 
 import datetime
 import heapq
+import random
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 
 from common.progress import progress
 from monitoring.capture import Capture, CaptureReader
+from monitoring.content import MOST_IMAGES
 from monitoring.features import NEITHER, Features, Model, Observation, observe_all
 
 #: How many images a window keeps of the newest, and of the least confident.
@@ -45,7 +47,8 @@ class Window:
     ``unreadable`` counts, by reason, the records that could not be read or measured; ``completeness`` is the fraction
     that could be read, or the fraction that could be measured, whichever is lower. ``nothing`` is the reason why there
     was no file to read, or empty. ``records`` are sorted by time, ``newest`` start with the newest;
-    ``least_confident`` are those for which a label is predicted, the least confident first.
+    ``least_confident`` are those for which a label is predicted, the least confident first. ``sample`` are up to
+    `MOST_IMAGES` captures, drawn at random if there are more, whose content can be compared.
     """
 
     features: Features = field(default_factory=Features)
@@ -53,12 +56,13 @@ class Window:
     records: list[Record] = field(default_factory=list)
     newest: list[Picture] = field(default_factory=list)
     least_confident: list[Picture] = field(default_factory=list)
+    sample: list[Picture] = field(default_factory=list)
     completeness: float = 1.0
     nothing: str = ""
 
 
 def read_window(captures: Iterable[Capture], model: Model) -> Window:
-    """Read and measure captures, showing progress; memory holds their features and a few images.
+    """Read and measure captures, showing progress; memory holds their features and `MOST_IMAGES` images.
 
     Parameters
     ----------
@@ -70,6 +74,7 @@ def read_window(captures: Iterable[Capture], model: Model) -> Window:
     window = Window()
     newest: list[tuple[datetime.datetime, int, Picture]] = []
     unsure: list[tuple[float, int, Picture]] = []
+    drawn = random.Random(0)
     with progress("read captures", None, "captures") as advance:
         for number, (capture, observed) in enumerate(observe_all(captures, model, advance)):
             window.features.add(observed)
@@ -78,6 +83,11 @@ def read_window(captures: Iterable[Capture], model: Model) -> Window:
             record = _record(capture, observed, model)
             window.records.append(record)
             picture = Picture(record, capture.image, capture.probabilities)
+            # Reservoir sampling: each capture replaces one of the sample with the probability that it belongs there.
+            if len(window.sample) < MOST_IMAGES:
+                window.sample.append(picture)
+            elif (place := drawn.randrange(len(window.records))) < MOST_IMAGES:
+                window.sample[place] = picture
             _keep(newest, (capture.time, number, picture))
             if observed.answer != NEITHER:
                 _keep(unsure, (-record.confidence, -number, picture))

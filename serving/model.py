@@ -10,6 +10,8 @@ import onnxruntime
 
 from common.errors import CommandError
 
+#: The output with the image's features, which not every model has; `Model.probabilities` does not compute it.
+FEATURES = "features"
 # SageMaker's limit on CustomAttributes is 1024 visible ASCII characters.
 _MAX_ATTRIBUTES = 1023
 
@@ -28,6 +30,8 @@ class Model:
         Of the file.
     attributes : str
         Labels and model as the endpoint announces them, in the header of each response.
+    has_features : bool
+        Whether the model can describe images as well as classify them.
 
     Raises
     ------
@@ -55,6 +59,7 @@ class Model:
         except Exception as error:  # ONNX Runtime's own errors have no common base class
             raise CommandError(f"{path} is not a usable ONNX model: {error}") from error
         self._input = self._session.get_inputs()[0].name
+        self.has_features = FEATURES in [output.name for output in self._session.get_outputs()]
         self.attributes = f"labels={json.dumps(self.labels, separators=(',', ':'))};model={self.sha256[:12]}"
         if len(self.attributes) > _MAX_ATTRIBUTES:
             raise CommandError(f"{path}: the labels are too long for a header of {_MAX_ATTRIBUTES} characters")
@@ -79,3 +84,19 @@ class Model:
         """
         result = self._session.run(["probabilities"], {self._input: pixels[None]})[0][0]
         return [float(p) for p in np.floor(result.astype(np.float64) * 1e6) / 1e6]
+
+    def features(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Describe the content of one image; only a model that `has_features` can.
+
+        Parameters
+        ----------
+        pixels : numpy.ndarray
+            As for `probabilities`.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (features,).
+        """
+        result: npt.NDArray[np.float32] = self._session.run([FEATURES], {self._input: pixels[None]})[0][0]
+        return result

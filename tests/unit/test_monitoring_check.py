@@ -230,7 +230,7 @@ def test_a_baseline_of_images_asks_the_model_itself(tmp_path: Path) -> None:
         (["report", "--captures", "CLEAN", "--output", "build"], "give the page's own name, as in build/report.html"),
         (["baseline", "--images", "nowhere"], "nowhere is not a folder"),
         (["baseline", "--images", "nowhere", "--labels", "cat,dog"], "--labels can only be used with --captures"),
-        (["baseline", "--captures", "CLEAN", "--model", "model.onnx"], "--model can only be used with --images"),
+        (["baseline", "--captures", "CLEAN", "--model", "model.onnx"], "model model.onnx does not exist"),
         (["baseline", "--captures", "CLEAN", "--newest", "5"], "Need at least 30 captures for a baseline, got 5"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_trifle_is_no_drift_however_many_captures_show_it() -> None:
 
     def made(shift: float) -> Features:
         result = Features()
-        for _ in range(4000):
+        for _ in range(6000):
             numeric = {name: float(random.normal(shift, 1)) for name in NUMERIC}
             result.add(Observation(numeric, "bicycle" if random.random() < 0.5 + shift / 2 else "motorcycle", PASSES))
         return result

@@ -9,6 +9,8 @@ from scipy import stats
 
 from monitoring.drift import (
     LEAST_CAPTURES,
+    LEAST_PSI,
+    SIGNIFICANCE,
     Finding,
     _chi_square,
     categorical_counts,
@@ -29,7 +31,7 @@ def features(values: list[float], answers: list[str]) -> Features:
     return result
 
 
-def found(name: str, baseline: Features, window: Features, **limits: float) -> Finding:
+def found(name: str, baseline: Features, window: Features, **limits: Any) -> Finding:
     (finding,) = [finding for finding in compare(baseline, window, **limits) if finding.feature == name]
     return finding
 
@@ -51,10 +53,23 @@ def test_a_numeric_finding() -> None:
     assert finding.drifted and not found("brightness", BEFORE, NOW).drifted
 
 
+def test_confidence_is_compared_by_its_mean() -> None:
+    # A fifth of a window is very unsure: too few for KS.
+    before, now = features([0.9, 0.95, 1.0] * 27, ["a"] * 81), features([0.9, 0.95, 1.0, 0.9, 0.1] * 20, ["a"] * 100)
+    assert found("sharpness", before, now).p_value > 1e-3
+    finding = found("confidence", before, now)
+    assert finding.test == "difference of means" and finding.statistic == pytest.approx(0.77 - 0.95)
+    assert (finding.baseline, finding.window) == ("mean 0.950", "mean 0.770")
+    assert finding.drifted and finding.p_value < 1e-3
+    assert not found("confidence", before, before).drifted
+
+
 def test_a_categorical_finding() -> None:
     finding = found("answer", BEFORE, NOW)
-    # Every cell is 25 away from the 50 that are expected, of which Yates takes a half.
-    assert finding.test == "chi-square" and finding.statistic == pytest.approx(4 * 24.5**2 / 50)
+    # Every cell is 25 away from the 50 that are expected.
+    assert finding.test == "chi-square" and finding.statistic == pytest.approx(4 * 25**2 / 50)
+    # Of 20,000 random tables none is as extreme.
+    assert finding.p_value == pytest.approx(len([*NUMERIC, *CATEGORICAL]) / 20_001)
     assert finding.baseline == "bicycle 75%, motorcycle 25%" and finding.window == "bicycle 25%, motorcycle 75%"
     p, q = 75.5 / 101, 25.5 / 101
     assert finding.psi == pytest.approx(2 * (q - p) * np.log(q / p))
@@ -77,8 +92,9 @@ def test_a_difference_counts_from_the_least_psi_on_and_below_the_significance() 
 
 def test_the_limits_that_the_documents_name() -> None:
     assert LEAST_CAPTURES == 30
+    assert (SIGNIFICANCE, LEAST_PSI) == (0.001, 0.2)
     defaults = compare.__defaults__
-    assert defaults == (0.001, 0.2)
+    assert defaults is not None and defaults[:2] == (SIGNIFICANCE, LEAST_PSI)
 
 
 @pytest.mark.parametrize(
@@ -97,30 +113,29 @@ def chi_square(*columns: tuple[int, int]) -> tuple[float, float]:
     return _chi_square((before, now))
 
 
-def pearson(*columns: tuple[int, int]) -> float:
-    """Return chi-square of columns that have equal totals of both rows."""
-    return sum((before - now) ** 2 / (before + now) for before, now in columns)
+@pytest.mark.parametrize("columns", [((81, 95), (0, 5)), ((300, 90), (10, 10)), ((40, 45), (9, 5)), ((9, 1), (1, 4))])
+def test_rare_categories_have_exact_p_values(columns: tuple[tuple[int, int], ...]) -> None:
+    table = np.array(columns).T
+    statistic, p_value = chi_square(*columns)
+    assert statistic == pytest.approx(stats.chi2_contingency(table, correction=False).statistic)
+    # The exact p-value: the probability of all tables with these totals and at least this statistic.
+    window, (first, second) = table[1].sum(), table.sum(axis=0)
+    tables = np.array([[[first - k, second - (window - k)], [k, window - k]] for k in range(int(first) + 1)])
+    tables = tables[(tables >= 0).all(axis=(1, 2))]
+    extreme = [t for t in tables if stats.chi2_contingency(t, correction=False).statistic >= statistic - 1e-9]
+    exact = sum(stats.hypergeom.pmf(t[1, 0], first + second, first, window) for t in extreme)
+    assert p_value == pytest.approx(exact, abs=4 * np.sqrt(exact / 20_000) + 1e-4)
 
 
-def test_rare_categories_are_tested_together() -> None:
-    common = [(90, 80), (90, 100)]
-    # 9 of 380 in both samples together are 4.5 in each, too few; 10 are 5, which is enough.
-    statistic, _ = chi_square(*common, (4, 5), (5, 4), (11, 11))
-    assert statistic == pytest.approx(pearson(*common, (9, 9), (11, 11)))
-    statistic, _ = chi_square(*common, (4, 6), (6, 4), (10, 10))
-    assert statistic == pytest.approx(pearson(*common, (4, 6), (6, 4), (10, 10)))
-
-
-@pytest.mark.parametrize("columns", [[(70, 30)], [(1, 2)], [(1, 0), (0, 1)]])
-def test_one_category_has_nothing_to_compare(columns: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize("columns", [[(70, 30)], [(100, 50), (200, 100)]])
+def test_equal_shares_are_no_difference(columns: list[tuple[int, int]]) -> None:
     assert chi_square(*columns) == (0.0, 1.0)
 
 
-def test_one_rare_category_stays_one() -> None:
-    columns = [(100, 80), (96, 116), (4, 4)]
-    statistic, p_value = chi_square(*columns)
-    assert statistic == pytest.approx(pearson(*columns))
-    assert p_value == pytest.approx(np.exp(-statistic / 2))  # chi-square of two degrees of freedom
+def test_three_categories() -> None:
+    statistic, p_value = chi_square((100, 90), (96, 106), (50, 50))
+    assert statistic == pytest.approx(10**2 / 190 + 10**2 / 202)
+    assert p_value == pytest.approx(np.exp(-statistic / 2), rel=0.1)  # chi-square of two degrees of freedom
 
 
 def test_categories_of_either_sample_are_counted() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from demo.drawing import encoded
 from monitoring.baseline import Baseline
 from monitoring.check import check
-from monitoring.features import NEITHER, NUMERIC, PASSES, UNSURE, Features, Model, Observation
+from monitoring.features import CATEGORICAL, NEITHER, NUMERIC, PASSES, UNSURE, Features, Model, Observation
 from monitoring.plots import time_edges
 from monitoring.report import outcome_of, render
 from monitoring.window import Picture, Record, Window
@@ -56,7 +56,7 @@ def test_a_window_like_the_baseline() -> None:
     page = show(window(features(200)))
     assert "No drift detected" in page.text
     assert "violation" not in page.text
-    assert len(page.of("article", **{"class": "card"})) == 11
+    assert len(page.of("article", **{"class": "card"})) == len(NUMERIC) + len(CATEGORICAL)
     assert "2026-11-23 10:00 to 2026-11-24 09:13 UTC" in page.text
     assert "200 captures, median 0.900: 90.0% accepted, 10.0% unsure, 0.0% neither" in page.text
     assert [part["data-count"] for part in page.of("path", data_outcome="unsure")] == ["20"]
@@ -66,7 +66,7 @@ def test_what_drifted_most_comes_first() -> None:
     page = show(window(features(200, shift=0.4, unsure_every=2)))
     drifted = page.of("article", **{"class": "card drifted"})
     assert drifted[0]["aria-labelledby"] == "test-sharpness"
-    assert "3 of 11 features drifted: sharpness, outcome, confidence" in page.text
+    assert f"3 of {len(NUMERIC) + len(CATEGORICAL)} features drifted: sharpness, outcome, confidence" in page.text
     assert page.text.index("3 violations") < page.text.index("Drift tests")
     assert "sharpness: median 100.9 in the window, median 100.5 in the baseline" in page.text
 

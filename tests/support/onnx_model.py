@@ -1,0 +1,60 @@
+"""A tiny ONNX model, written byte by byte: the tests need no library that builds one."""
+
+import json
+import struct
+from pathlib import Path
+
+EDGE = 4
+#: The model's features are the pixels of its input.
+FEATURES = EDGE * EDGE * 3
+
+
+def write_model(path: Path, features: bool = True) -> Path:
+    """Write a model that gives each of two labels a half, and has the output ``features`` or not."""
+    path.write_bytes(_model("features" if features else "flat"))
+    return path
+
+
+# Protocol Buffers' wire format (https://protobuf.dev/programming-guides/encoding) of onnx.proto's messages.
+def _field(number: int, value: int | str | bytes) -> bytes:
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 127, value >> 7
+    return bytes([low | 128]) + _varint(rest) if rest else bytes([low])
+
+
+def _node(kind: str, inputs: list[str], output: str, *attributes: bytes) -> bytes:
+    named = b"".join(_field(1, each) for each in inputs)
+    return named + _field(2, output) + _field(4, kind) + b"".join(_field(5, each) for each in attributes)
+
+
+def _value(name: str, kind: int, *shape: int | str) -> bytes:
+    sizes = b"".join(_field(1, _field(1 if isinstance(size, int) else 2, size)) for size in shape)
+    return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, sizes)))
+
+
+def _model(flat: str) -> bytes:
+    floats, bytes_, longs = 1, 2, 7  # TensorProto.DataType
+    to_float = _field(1, "to") + _field(3, floats) + _field(20, 2)
+    nodes = [
+        _node("Cast", ["images"], "pixels", to_float),
+        _node("Reshape", ["pixels", "shape"], flat),
+        _node("MatMul", [flat, "weights"], "logits"),
+        _node("Softmax", ["logits"], "probabilities"),
+    ]
+    weights = _field(1, FEATURES) + _field(1, 2) + _field(2, floats) + _field(8, "weights")
+    shape = _field(1, 2) + _field(2, longs) + _field(8, "shape") + _field(9, struct.pack("<2q", -1, FEATURES))
+    graph = b"".join(_field(1, node) for node in nodes) + _field(2, "tiny")
+    graph += _field(5, weights + _field(9, bytes(FEATURES * 2 * 4))) + _field(5, shape)
+    graph += _field(11, _value("images", bytes_, "batch", EDGE, EDGE, 3))
+    graph += _field(12, _value("probabilities", floats, "batch", 2))
+    if flat == "features":
+        graph += _field(12, _value(flat, floats, "batch", FEATURES))
+    metadata = {"labels": json.dumps(["bicycle", "motorcycle"]), "input_size": str(EDGE)}
+    properties = b"".join(_field(14, _field(1, key) + _field(2, value)) for key, value in metadata.items())
+    return _field(1, 8) + _field(7, graph) + _field(8, _field(1, "") + _field(2, 13)) + properties
