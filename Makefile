@@ -94,7 +94,8 @@ format: setup  ## format the code
 UPGRADE :=
 COMPILE := $(BIN)/uv pip compile --quiet --custom-compile-command "make lock" --no-annotate --universal --no-python-downloads
 lock: setup  ## write the lists of requirements from the groups of pyproject.toml
-	@$(COMPILE) $(UPGRADE) --python-version 3.13 --group dev --group bench --group mutation --output-file requirements.txt
+	@$(COMPILE) $(UPGRADE) --python-version 3.13 --group dev --group mutation --output-file requirements.txt
+	@$(COMPILE) $(UPGRADE) --python-version 3.13 --constraint requirements.txt --group bench --output-file benchmarks/requirements.txt
 	@for folder in src/filter src/classify src/serialize serving; do \
 		$(COMPILE) --python-version 3.13 --generate-hashes --constraint requirements.txt \
 			--group $${folder##*/} --output-file $$folder/requirements.txt || exit 1; done

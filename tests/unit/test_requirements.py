@@ -14,7 +14,8 @@ REPOSITORY = Path(__file__).parents[2]
 #: What the functions and the endpoint are built from.
 SHIPPED = [*sorted(REPOSITORY.glob("src/*/requirements.txt")), REPOSITORY / "serving" / "requirements.txt"]
 LISTS = {
-    REPOSITORY / "requirements.txt": ["dev", "bench", "mutation"],
+    REPOSITORY / "requirements.txt": ["dev", "mutation"],
+    REPOSITORY / "benchmarks" / "requirements.txt": ["bench"],
     REPOSITORY / "training" / "requirements.txt": ["training"],
     **{file: [file.parent.name] for file in SHIPPED},
 }
