@@ -32,7 +32,7 @@ def augment(images: torch.Tensor, scenery: torch.Tensor, recipe: Recipe, random:
     Returns
     -------
     torch.Tensor
-        Shape (n, 3, recipe.input_size, recipe.input_size), float32, values 0 to 1.
+        Shape (n, 3, edge, edge) with the edge of training, float32, values 0 to 1.
     """
     x = _move(images, scenery, recipe, random)
     x = _colour(x, recipe, random)
@@ -184,7 +184,7 @@ def _move(x: torch.Tensor, scenery: torch.Tensor, recipe: Recipe, random: torch.
         ],
         dim=1,
     )
-    edge = recipe.input_size
+    edge = recipe.training_size or recipe.input_size
     grid = functional.affine_grid(theta, [n, 3, edge, edge], align_corners=False)
     way = torch.rand(n, generator=random)
     # No number is drawn where there is no choice.

@@ -41,12 +41,13 @@ class EfficientNetRecipe(Recipe):
     network: str = "efficientnet-lite0"
     name: str = "efficientnet-lite0-1"
     input_size: int = 176
+    training_size: int | None = 160
     folds: int = 3
     folds_by_class: bool = True
     mirrored: bool = False
     quantised_activations: bool = False
 
-    epochs: int = 14
+    epochs: int = 16
     batch_size: int = 16
     background_per_batch: int = 16
     synthetic_per_batch: int = 0
@@ -74,7 +75,8 @@ class EfficientNetRecipe(Recipe):
     move_probability: float = 0.75
     rotation_degrees: float = 10.0
     scale: tuple[float, float] = (0.8, 1.3)
-    far_probability: float = 0.2
+    far_probability: float = 0.15
+    far_scale: float = 0.5
     aspect: float = 0.2
     colour_probability: float = 0.75
     brightness: float = 0.15
