@@ -34,7 +34,7 @@ from training.fit.networks import efficientnet_lite0, network_names  # noqa: E40
 from training.fit.networks.residual import ResidualNetwork, ResidualRecipe  # noqa: E402
 from training.fit.quantise import quantise_weights  # noqa: E402
 from training.fit.served import ServedModel, export  # noqa: E402
-from training.fit.train import train  # noqa: E402
+from training.fit.train import MAX_MODEL_BYTES, train  # noqa: E402
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 SMALL = ResidualRecipe(
@@ -437,6 +437,54 @@ def test_8_bit_weights_answer_as_the_floats_do(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = served(pixels)[1].numpy()
     assert np.corrcoef(features.ravel(), wanted.ravel())[0, 1] > 0.99
+
+
+def test_the_maps_are_what_each_position_adds_to_the_logits() -> None:
+    torch.manual_seed(0)
+    network = create_network(4, 3, PRETRAINED)
+    assert isinstance(network, efficientnet_lite0.EfficientNetLite0)
+    network._group(torch.arange(1000) % 4)
+    with torch.no_grad():
+        network.probe.weight.copy_(torch.randn(3, 1280))
+    activations = network.activations(torch.rand(2, 3, 96, 64)).detach().requires_grad_()
+    features = network.pool(activations)
+    logits, maps = network.logits(features), network.activation_maps(activations, features)
+    for label in range(3):
+        (slope,) = torch.autograd.grad(logits[:, label].sum(), activations, retain_graph=True)
+        wanted = (slope * activations).sum(dim=1) * activations[0, 0].numel()
+        assert wanted.shape == (2, 3, 2)
+        assert torch.allclose(maps[:, label], wanted, rtol=1e-3, atol=1e-3)
+    # The mirror image has the mirrored map.
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    served = ServedModel(network, 3, Calibration(), mirrored=True).eval()
+    assert torch.allclose(served(images)[2], served(images.flip(2))[2].flip(3), atol=1e-4)
+
+
+def test_only_the_file_of_a_network_with_maps_has_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network = create_network(3, 2, PRETRAINED)
+    assert isinstance(network, efficientnet_lite0.EfficientNetLite0)
+    network._group(torch.arange(1000) % 3)
+    pretrained = ServedModel(network, 2, Calibration(), mirrored=False).eval()
+    export(pretrained, tmp_path / "pretrained.onnx", ["a", "b"], PRETRAINED, 0)
+    pixels = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        wanted = pretrained(pixels)[2].numpy()
+    session = onnxruntime.InferenceSession(tmp_path / "pretrained.onnx")
+    (maps,) = session.run(["map"], {"images": pixels.numpy()})
+    assert maps.shape == (4, 2, 2, 2)
+    assert np.allclose(maps, wanted, rtol=1e-3, atol=1e-3)
+    quantise_weights(tmp_path / "pretrained.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "pretrained.onnx")
+    (smaller,) = session.run(["map"], {"images": pixels.numpy()})
+    assert np.corrcoef(smaller.ravel(), wanted.ravel())[0, 1] > 0.9
+    # The maps share the weights of the last layer.
+    assert (tmp_path / "pretrained.onnx").stat().st_size < MAX_MODEL_BYTES
+    residual = ServedModel(ResidualNetwork(3, 2, SMALL), 2, Calibration(), mirrored=True).eval()
+    export(residual, tmp_path / "residual.onnx", ["a", "b"], SMALL, 0)
+    outputs = onnxruntime.InferenceSession(tmp_path / "residual.onnx").get_outputs()
+    assert [output.name for output in outputs] == ["probabilities", "features"]
 
 
 def test_8_bit_weights_are_restored_when_the_file_is_loaded(tmp_path: Path) -> None:

@@ -15,8 +15,12 @@ class Network(nn.Module, ABC):
     """Maps images (batch, 3, edge, edge), 0 to 1, to logits: one per label, then one or more for background."""
 
     @abstractmethod
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images to what the last layer gets, (batch, width)."""
+    def activations(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images to the last convolution's output, (batch, width, rows, columns)."""
+
+    @abstractmethod
+    def pool(self, activations: torch.Tensor) -> torch.Tensor:
+        """Map activations to what the last layer gets, (batch, width)."""
 
     @abstractmethod
     def logits(self, features: torch.Tensor) -> torch.Tensor:
@@ -25,6 +29,18 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def optimisers(self) -> list[torch.optim.Optimizer]:
         """Create the optimisers, which together train every parameter that is trained."""
+
+    def activation_maps(self, activations: torch.Tensor, features: torch.Tensor) -> torch.Tensor | None:
+        """Return how much each position raises each label's logit, (batch, labels, rows, columns).
+
+        That is the derivative of the logit by the features, times the activations there. None if the features are not
+        the mean over all positions.
+        """
+        return None
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images to what the last layer gets, (batch, width)."""
+        return self.pool(self.activations(x))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits(self.features(x))

@@ -18,11 +18,13 @@ from training.fit.network import Network, merge_background
 from training.fit.recipe import Recipe
 
 OPSET = 17
+#: Of the exported file; the endpoint asks for the first only, and not every network has the last.
+OUTPUTS = ["probabilities", "features", "map"]
 _BATCH = 64
 
 
 class ServedModel(nn.Module):
-    """Maps stored pixels to one probability per label, and to the network's features.
+    """Maps stored pixels to one probability per label, the network's features, and its activation maps if it has them.
 
     If the network was trained with background, the probabilities sum to less than one: the rest is "neither".
 
@@ -35,7 +37,7 @@ class ServedModel(nn.Module):
     calibration : Calibration
         Fitted on images that the network was not trained on.
     mirrored : bool
-        Whether the network also sees the mirror image; logits and features are then the means of both views.
+        Whether the network also sees the mirror image; all outputs are then the means of both views.
     """
 
     def __init__(self, network: Network, labels: int, calibration: Calibration, mirrored: bool) -> None:
@@ -49,22 +51,27 @@ class ServedModel(nn.Module):
         """Map uint8 (batch, edge, edge, 3) to logits, the background classes merged."""
         return self._run(images)[0]
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map uint8 (batch, edge, edge, 3) to probabilities (batch, labels) and features (batch, width)."""
-        logits, features = self._run(images)
-        return probabilities(logits, self.labels, self.calibration), features
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map uint8 (batch, edge, edge, 3) to probabilities (batch, labels), features (batch, width), and activation
+        maps (batch, labels, rows, columns) if the network has them.
+        """
+        logits, *others = self._run(images)
+        return probabilities(logits, self.labels, self.calibration), *others
 
-    def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run(self, images: torch.Tensor) -> list[torch.Tensor]:
         x = images.permute(0, 3, 1, 2).float() / 255
         # One pass over a double batch keeps a single copy of the weights in the exported graph.
-        features = self.network.features(torch.cat([x, x.flip(3)]) if self.mirrored else x)
+        activations = self.network.activations(torch.cat([x, x.flip(3)]) if self.mirrored else x)
+        features = self.network.pool(activations)
         logits = merge_background(self.network.logits(features), self.labels)
-        return (_mean_of_views(logits), _mean_of_views(features)) if self.mirrored else (logits, features)
+        maps = self.network.activation_maps(activations, features)
+        outputs = [logits, features] if maps is None else [logits, features, maps]
+        return [_mean_of_views(each) for each in outputs] if self.mirrored else outputs
 
 
 def _mean_of_views(values: torch.Tensor) -> torch.Tensor:
     plain, mirrored = values.chunk(2)
-    return (plain + mirrored) / 2
+    return (plain + (mirrored.flip(3) if mirrored.ndim == 4 else mirrored)) / 2
 
 
 def predict(model: Callable[[torch.Tensor], torch.Tensor], pixels: list[torch.Tensor], recipe: Recipe) -> torch.Tensor:
@@ -88,6 +95,8 @@ def export(served: ServedModel, out: Path, labels: list[str], recipe: Recipe, se
     """Write the model as ONNX, with its labels, input size, recipe and seed as metadata."""
     out.parent.mkdir(parents=True, exist_ok=True)
     example = torch.zeros(2, recipe.input_size, recipe.input_size, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        outputs = OUTPUTS[: len(served(example))]
     with warnings.catch_warnings():
         # The newer exporter also needs onnxscript, for a network that the older one exports exactly.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -102,8 +111,8 @@ def export(served: ServedModel, out: Path, labels: list[str], recipe: Recipe, se
             dynamo=False,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=["probabilities", "features"],
-            dynamic_axes={name: {0: "batch"} for name in ("images", "probabilities", "features")},
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in ["images", *outputs]},
         )
     model = onnx.load(str(out))
     metadata = {

@@ -131,8 +131,11 @@ class EfficientNetLite0(Network):
         self._blend(0.0)
         self.train()
 
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.body((x * 255 - 127) / 128).float().mean(dim=(2, 3))
+    def activations(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body((x * 255 - 127) / 128).float()
+
+    def pool(self, activations: torch.Tensor) -> torch.Tensor:
+        return activations.mean(dim=(2, 3))
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         grouped = (self.classes(features).unsqueeze(1) + self.groups).logsumexp(dim=2)
@@ -140,6 +143,19 @@ class EfficientNetLite0(Network):
         # The probe moves probability between the labels; their sum stays.
         moved = (labels + self.probe(features)).log_softmax(dim=1) + labels.logsumexp(dim=1, keepdim=True)
         return torch.cat([moved, grouped[:, self.labels :]], dim=1) if self.has_background else moved
+
+    def activation_maps(self, activations: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        # Class activation maps: Zhou et al. 2016, https://arxiv.org/abs/1512.04150.
+        # The few classes that belong to a label; all others would add time to each request, and nothing to the maps.
+        members = (self.groups[: self.labels].amax(dim=0) == 0).nonzero().flatten().tolist()
+        classes = self.classes(features)[:, members].unsqueeze(1) + self.groups[: self.labels, members]
+        labels = classes.logsumexp(dim=2)
+        grouped = classes.softmax(dim=2) @ self.classes.weight[members]  # (batch, labels, width)
+        probed = grouped + self.probe.weight
+        before = labels.softmax(dim=1).unsqueeze(1)
+        after = (labels + self.probe(features)).softmax(dim=1).unsqueeze(1)
+        weights = probed - after @ probed + before @ grouped
+        return (weights @ activations.flatten(2)).view(-1, self.labels, *activations.shape[2:])
 
     def train(self, mode: bool = True) -> "EfficientNetLite0":
         """Keep ImageNet's statistics in batch normalisation: batches of upscaled images would spoil them."""

@@ -63,8 +63,11 @@ class ResidualNetwork(Network):
         self.logit_scale = 2 / widths[-1] ** 0.5
         self.head = nn.Linear(widths[-1], outputs)
 
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.groups(functional.relu(self.whiten(x - 0.5))).amax(dim=(2, 3))
+    def activations(self, x: torch.Tensor) -> torch.Tensor:
+        return self.groups(functional.relu(self.whiten(x - 0.5)))
+
+    def pool(self, activations: torch.Tensor) -> torch.Tensor:
+        return activations.amax(dim=(2, 3))
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         return self.head(features) * self.logit_scale
