@@ -120,25 +120,69 @@ def bicycle(width: int, height: int, seed: int = 0) -> Image.Image:
 def motorcycle(width: int, height: int, seed: int = 0) -> Image.Image:
     """Draw a motorcycle from the side; parameters as in :func:`bicycle`."""
     canvas = Canvas(width, height, seed)
-    dark: Colour = (20, 20, 24)
+    black, rubber, shadow = (18, 18, 20), (28, 28, 30), (70, 70, 70)
+    chrome, steel, dark = (175, 178, 184), (105, 108, 114), (62, 64, 68)
     paint: Colour = canvas.random.choice([(170, 20, 20), (20, 40, 140), (15, 15, 18), (190, 110, 10)])
-    metal: Colour = (130, 132, 138)
-    rear, front = (0.24, 0.68), (0.78, 0.68)
-    for centre in (rear, front):
-        canvas.disc(centre, 0.17, dark)
-        canvas.disc(centre, 0.10, metal)
-        canvas.disc(centre, 0.04, dark)
-    canvas.polygon([(0.36, 0.52), (0.62, 0.50), (0.62, 0.72), (0.40, 0.74)], (60, 60, 64))
-    canvas.disc((0.46, 0.63), 0.07, metal)
-    canvas.disc((0.57, 0.62), 0.06, metal)
-    canvas.line([(0.20, 0.74), (0.48, 0.76)], metal, 0.04)
-    canvas.polygon([(0.42, 0.38), (0.62, 0.34), (0.68, 0.44), (0.60, 0.52), (0.42, 0.50)], paint)
-    canvas.polygon([(0.16, 0.42), (0.42, 0.40), (0.44, 0.50), (0.22, 0.50)], dark)
-    canvas.polygon([(0.12, 0.48), (0.30, 0.46), (0.34, 0.54), (0.20, 0.56)], paint)
-    canvas.line([(0.66, 0.36), front], metal, 0.035)
-    canvas.polygon([(0.64, 0.52), (0.80, 0.46), (0.92, 0.56), (0.78, 0.54)], paint)
-    canvas.disc((0.70, 0.37), 0.05, (225, 225, 210))
-    canvas.line([(0.66, 0.36), (0.60, 0.28), (0.56, 0.29)], dark, 0.03)
+    shine: Colour = (paint[0] + 60, paint[1] + 60, paint[2] + 60)
+
+    def line(points: list[Point], colour: Colour, thickness: float) -> None:
+        canvas.line([inside(point) for point in points], colour, thickness)
+
+    def polygon(points: list[Point], colour: Colour) -> None:
+        canvas.polygon([inside(point) for point in points], colour)
+
+    def inside(point: Point) -> Point:
+        """Keep the proportions in wide and tall images: a square in the middle."""
+        edge = min(width, height)
+        return 0.5 + (point[0] - 0.5) * edge / width, 0.5 + (point[1] - 0.5) * edge / height
+
+    rear, front = (0.20, 0.68), (0.82, 0.68)
+    polygon([(0.08, 0.86), (0.92, 0.86), (0.97, 0.895), (0.03, 0.895)], shadow)
+    for axle in (inside(rear), inside(front)):
+        canvas.disc(axle, 0.185, rubber)
+        canvas.disc(axle, 0.125, (150, 152, 150))
+        canvas.wheel(axle, 0.125, chrome, 0.014)
+        canvas.wheel(axle, 0.12, dark, 0.012, spokes=10)
+        canvas.disc(axle, 0.05, steel)
+        canvas.wheel(axle, 0.075, chrome, 0.008)
+        canvas.disc(axle, 0.02, black)
+    # Swing arm and frame
+    line([rear, (0.46, 0.66)], steel, 0.03)
+    line([(0.30, 0.50), rear], chrome, 0.018)
+    polygon([(0.40, 0.50), (0.66, 0.48), (0.66, 0.66), (0.60, 0.76), (0.42, 0.76), (0.37, 0.66)], (48, 48, 52))
+    # Engine and exhaust
+    polygon([(0.46, 0.48), (0.58, 0.47), (0.60, 0.62), (0.47, 0.63)], steel)
+    for fin in range(6):
+        y = 0.485 + 0.024 * fin
+        line([(0.455, y), (0.60, y - 0.008)], chrome if fin % 2 else dark, 0.008)
+    for centre, radius in (((0.45, 0.67), 0.065), ((0.57, 0.68), 0.055)):
+        canvas.disc(inside(centre), radius, chrome)
+        canvas.disc(inside(centre), radius * 0.7, steel)
+    line([(0.60, 0.55), (0.67, 0.62), (0.62, 0.755), (0.42, 0.765)], chrome, 0.02)
+    line([(0.42, 0.765), (0.10, 0.735)], chrome, 0.042)
+    line([(0.40, 0.757), (0.12, 0.727)], (225, 228, 232), 0.01)
+    # Tank, seat, side panel, rear fender and light
+    polygon([(0.44, 0.46), (0.45, 0.38), (0.52, 0.335), (0.62, 0.33), (0.68, 0.37), (0.70, 0.42), (0.62, 0.48)], paint)
+    polygon([(0.48, 0.385), (0.54, 0.35), (0.62, 0.345), (0.65, 0.365), (0.55, 0.375)], shine)
+    polygon(
+        [(0.46, 0.46), (0.45, 0.41), (0.36, 0.425), (0.25, 0.395), (0.17, 0.40), (0.18, 0.44), (0.30, 0.475)], black
+    )
+    polygon([(0.30, 0.475), (0.44, 0.47), (0.42, 0.56), (0.33, 0.56)], paint)
+    polygon(
+        [(0.05, 0.60), (0.07, 0.52), (0.14, 0.465), (0.26, 0.465), (0.30, 0.50), (0.20, 0.495), (0.11, 0.53)], paint
+    )
+    canvas.disc(inside((0.10, 0.47)), 0.022, (190, 30, 30))
+    # Fork, front fender, headlight, handlebar and mirror
+    line([(0.66, 0.30), front], chrome, 0.03)
+    line([(0.685, 0.33), (0.83, 0.66)], steel, 0.012)
+    fender = [(0.67, 0.56), (0.73, 0.49), (0.82, 0.475), (0.92, 0.51), (0.99, 0.60)]
+    polygon([*fender, (0.91, 0.54), (0.82, 0.51), (0.74, 0.53)], paint)
+    canvas.disc(inside((0.725, 0.385)), 0.055, dark)
+    canvas.disc(inside((0.74, 0.385)), 0.044, (235, 235, 220))
+    line([(0.66, 0.31), (0.63, 0.25), (0.55, 0.255)], black, 0.022)
+    line([(0.56, 0.255), (0.50, 0.27)], rubber, 0.032)
+    line([(0.64, 0.26), (0.66, 0.19)], steel, 0.01)
+    canvas.disc(inside((0.665, 0.18)), 0.028, steel)
     return canvas.finish()
 
 

@@ -48,8 +48,8 @@ def fit_all(
     Returns
     -------
     tuple
-        The network trained on all images, and the out-of-fold logits of the others: (n, labels + 1), or (n, labels)
-        without background.
+        The network trained on all images, or the mean of all networks if the recipe says so; and the out-of-fold logits
+        of the others: (n, labels + 1), or (n, labels) without background.
 
     Raises
     ------
@@ -72,7 +72,11 @@ def fit_all(
         tasks = [(shared, held_out, outputs, labels, recipe, seed) for held_out in (-1, *range(recipe.folds))]
         results = [_fit_one(*task) for task in tasks] if processes == 1 else _in_processes(processes, tasks)
     network = create_network(outputs, labels, recipe)
-    network.load_state_dict({name: torch.from_numpy(values) for name, values in results[0][0].items()})
+    state = results[0][0]
+    if recipe.averaged:
+        for name, _ in network.named_parameters():
+            state[name] = np.mean([other[name] for other, _ in results], axis=0)
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
     logits = torch.empty(len(fold), min(outputs, labels + 1))
     for held_out, (_, unseen) in enumerate(results[1:]):
         logits[fold == held_out] = torch.from_numpy(unseen)

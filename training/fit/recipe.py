@@ -24,6 +24,9 @@ class Recipe:
     folds: int = 5
     # Hold out whole classes of background, so that validation shows what happens to kinds never trained on.
     folds_by_class: bool = False
+    # Export the mean of the networks trained on all images and without each fold (Wortsman et al. 2022, "Model soups",
+    # https://arxiv.org/abs/2203.05482). Only networks that begin with the same pretrained weights have a useful mean.
+    averaged: bool = False
     # Background classes with at least this many images get an output of their own, ...
     min_background_class: int = 50
     # ... up to this many classes.
