@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator, PercentFormatter, StrMethodFormatter
 
-from common.plots import FAINT, FIRST, INK, PAPER, SECOND, SOFT, STYLE, to_svg
+from common.plots import FAINT, FIRST, INK, OUTCOME_COLOURS, PAPER, SOFT, STYLE, to_svg
 
 Numbers = npt.NDArray[np.floating]
 
@@ -113,8 +113,10 @@ def shares_over_time(
         figure = Figure(figsize=(4.4, 3.4), dpi=72, layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         below = np.zeros(filled.sum())
-        looks = ((FIRST, (FIRST, 0.3), ""), (SECOND, "none", "////"), (SOFT, "none", "...."))
-        for outcome, row, (colour, face, hatch) in zip(OUTCOMES, counts, looks, strict=True):
+        hatches = ("", "////", "....")
+        for outcome, row, hatch in zip(OUTCOMES, counts, hatches, strict=True):
+            colour = OUTCOME_COLOURS[outcome]
+            face = "none" if hatch else (colour, 0.3)
             share = row[filled] / total[filled]
             upper.bar(
                 starts,

@@ -204,6 +204,7 @@ def _pictures(pictures: Sequence[Picture], numbers: dict[str, int]) -> list[dict
             "record": picture.record,
             "key": numbers[picture.record.label],
             "outcome": outcome_of(picture.record),
+            "neither": max(0.0, 1 - sum(picture.probabilities)),
             "thumbnail": thumbnail(decode(picture.image)[0]),
         }
         for picture in pictures

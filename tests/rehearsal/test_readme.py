@@ -139,10 +139,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Return image, outcome and label of each row of the demonstration's table."""
+    """Return image, outcome, and label or error of each row of the demonstration's table."""
     found = []
     for line in text.splitlines():
-        row = re.match(r"(\S+\.(?:png|jpg))\s{2,}.*?\s{2,}(\w+)(?:\s{2,}(\w+)\s+[\d.]+)?\s+[\d.]+ s$", line.strip())
+        row = re.match(
+            r"(\S+\.(?:png|jpg))\s{2,}\S.*?\s{2,}(accepted|unsure|neither|failed)"
+            r"(?:\s{2,}([A-Za-z]\w+))?(?:\s+[\d.]+)+ s$",
+            line.strip(),
+        )
         if row:
             found.append([part or "" for part in row.groups()])
     return found
