@@ -187,7 +187,8 @@ def result(execution: dict[str, Any]) -> dict[str, Any]:
     )
     entered = [e["stateEnteredEventDetails"] for e in history["events"] if "stateEnteredEventDetails" in e]
     inputs = [json.loads(state["input"]) for state in entered]
-    error, event = execution.get("error"), next((event for event in reversed(inputs) if "label" in event), {})
+    error = execution.get("error")
+    event: dict[str, Any] = next((event for event in reversed(inputs) if "label" in event), {})
     return {
         "outcome": outcome_of_execution(error, event),
         "error": error or "",

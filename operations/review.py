@@ -195,7 +195,7 @@ def review(
         stack.labels,
         labels_uri or stack.labels_uri,
         reviewer,
-        model and Model(model),
+        Model(model) if model else None,
     )
     try:
         server = ReviewServer(session, port)

@@ -100,7 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the endpoint's code on images in class folders. Print accuracy, calibration and coverage; "
         "write OUT/evaluation.json and OUT/report.html.",
     )
-    evaluate.add_argument("--model", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
+    evaluate.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        help=f"the ONNX file (default: {MODEL}); given twice, the second model is compared with the first on the same "
+        "images: OUT/comparison.json and comparison.html",
+    )
     evaluate.add_argument(
         "--data",
         action="append",
@@ -233,13 +239,25 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     try:
+        from training.evaluation.comparison import compare, print_comparison
         from training.evaluation.evaluate import evaluate, print_tables, short
     except ModuleNotFoundError as error:
         raise CommandError(
             f"evaluate needs {error.name}; use an environment with: pip install -r training/requirements.txt"
         ) from error
+    models = options.model or [MODEL]
+    if len(models) > 2:
+        raise CommandError("give --model once, or twice to compare two models")
+    if len(models) == 2:
+        comparison = compare(models[0], models[1], options.data or [str(STAGED)], options.out, options.threshold)
+        if options.json:
+            print(json.dumps(comparison, allow_nan=False))
+        else:
+            print_comparison(comparison)
+            print(f"wrote {options.out / 'comparison.json'} and {options.out / 'comparison.html'}")
+        return
     evaluation = evaluate(
-        options.model,
+        models[0],
         options.data or [str(STAGED)],
         options.out,
         options.threshold,
