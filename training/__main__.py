@@ -176,7 +176,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 def _stage(options: argparse.Namespace) -> None:
     from common.labels import NEITHER, parse_labels
     from training.dataset.reviewed import ReviewedSource
-    from training.dataset.staging import stage
+    from training.dataset.staging import stage, warn_of_counts
 
     # A list of labels contains a comma and no slash.
     places = [text for text in options.labels or [] if "/" in text or ("," not in text and Path(text).is_dir())]
@@ -194,6 +194,8 @@ def _stage(options: argparse.Namespace) -> None:
     manifest = stage(sources, labels, options.out, options.neither_limit, reviewed)
     for split, counts in manifest.counts.items():
         print(f"{split}: " + ", ".join(f"{count} {label}" for label, count in counts.items()))
+    for warning in warn_of_counts(manifest.counts, labels):
+        print(f"warning: {warning}", file=sys.stderr)
     if reviewed and manifest.reviewed:
         why = {
             "test": "are test images",

@@ -9,12 +9,14 @@ EDGE = 4
 FEATURES = EDGE * EDGE * 3
 
 
-def write_model(path: Path, features: bool = True, maps: bool = False) -> Path:
+def write_model(
+    path: Path, features: bool = True, maps: bool = False, labels: tuple[str, str] = ("bicycle", "motorcycle")
+) -> Path:
     """Write a model that gives each of two labels a half, and has the outputs ``features`` and ``map`` or not.
 
     It sees the first label where the image is red, the second where it is green.
     """
-    path.write_bytes(_model("features" if features else "flat", maps))
+    path.write_bytes(_model("features" if features else "flat", maps, labels))
     return path
 
 
@@ -41,7 +43,7 @@ def _value(name: str, kind: int, *shape: int | str) -> bytes:
     return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, sizes)))
 
 
-def _model(flat: str, maps: bool) -> bytes:
+def _model(flat: str, maps: bool, labels: tuple[str, str]) -> bytes:
     floats, bytes_, longs = 1, 2, 7  # TensorProto.DataType
     to_float = _field(1, "to") + _field(3, floats) + _field(20, 2)
     nodes = [
@@ -70,6 +72,6 @@ def _model(flat: str, maps: bool) -> bytes:
         graph += _field(12, _value(flat, floats, "batch", FEATURES))
     if maps:
         graph += _field(12, _value("map", floats, "batch", 2, EDGE, EDGE))
-    metadata = {"labels": json.dumps(["bicycle", "motorcycle"]), "input_size": str(EDGE)}
+    metadata = {"labels": json.dumps(labels), "input_size": str(EDGE)}
     properties = b"".join(_field(14, _field(1, key) + _field(2, value)) for key, value in metadata.items())
     return _field(1, 8) + _field(7, graph) + _field(8, _field(1, "") + _field(2, 13)) + properties

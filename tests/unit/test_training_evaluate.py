@@ -89,7 +89,7 @@ def test_paired_interval_holds_the_truth_about_as_often_as_it_says(
     n: int, first: float, second: float, both: float
 ) -> None:
     draws = np.random.default_rng(0).multinomial(n, [both, first, second, 1 - both - first - second], 1500)
-    intervals = [paired_difference(*map(int, draw[:3]), n) for draw in draws]
+    intervals = [paired_difference(int(draw[0]), int(draw[1]), int(draw[2]), n) for draw in draws]
     held = [each is not None and each[1] <= second - first <= each[2] for each in intervals]
     assert 0.93 <= np.mean(held) <= 0.99
     # The images are the same, so the interval is narrower than that of two independent proportions.
