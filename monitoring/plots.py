@@ -28,6 +28,9 @@ LEAST_FOR_MEDIAN = 5
 _BINS = 24
 # Glyph positions are rounded to this, in points; glyphs at the same position are drawn once.
 _GRID = 0.5
+# The axis of confidence ends where 1 - confidence is this; its ticks, those near the threshold left out.
+_RESOLUTION = 0.001
+_TICKS = (0, 0.5, 0.9, 0.99, 1)
 
 
 def time_edges(seconds: Numbers) -> Numbers:
@@ -71,8 +74,11 @@ def confidence_over_time(
         axes.axhline(threshold, color=INK, linestyle="--", linewidth=1.2)
         line = axes.stairs(median, edges / _DAY, baseline=None, color=INK, linewidth=1.8)
         line.set_path_effects([withStroke(linewidth=4, foreground=PAPER)])
-        axes.set(ylim=(-0.02, 1.03))
-        axes.set_yticks([0, 1, threshold, *([0.5] if abs(threshold - 0.5) >= 0.1 else [])])
+        axes.set_yscale("function", functions=(_spread, _gather))
+        axes.set_ylim(*_gather(np.array([-0.1, 3.1])))
+        ticks = [tick for tick in _TICKS if abs(_spread(np.array(tick)) - _spread(np.array(threshold))) >= 0.2]
+        axes.set_yticks([threshold, *ticks], [f"{tick:g}" for tick in (threshold, *ticks)])
+        axes.minorticks_off()
         _time_axis(axes, edges)
         at = axes.transData.transform(np.column_stack([seconds / _DAY, confidence]))
         at[:, 1] = figure.bbox.height - at[:, 1]
@@ -89,6 +95,18 @@ def confidence_over_time(
     # First in the SVG: the lines are drawn over the glyphs.
     head = svg.index(">") + 1
     return svg[:head] + Markup().join(glyphs) + svg[head:]
+
+
+def _spread(confidence: Numbers) -> Numbers:
+    """Give each further 9 of a confidence as much room as the range from 0 to .9: most predictions are near 1."""
+    result: Numbers = -np.log10(np.maximum(1 + _RESOLUTION - confidence, _RESOLUTION / 10))
+    return result
+
+
+def _gather(spread: Numbers) -> Numbers:
+    """Undo `_spread`."""
+    result: Numbers = 1 + _RESOLUTION - 10.0**-spread
+    return result
 
 
 def shares_over_time(

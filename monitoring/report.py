@@ -1,5 +1,6 @@
 """The report page of a window of captures: one HTML file that needs no network."""
 
+import datetime
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from monitoring.features import NEITHER, NUMERIC, PASSES, Features, decode
 from monitoring.plots import OUTCOMES
 from monitoring.window import Picture, Record, Window
 
+_SHORT = datetime.timedelta(minutes=10)
 _MEANINGS = {
     **NUMERIC,
     "answer": "most probable label, or neither",
@@ -166,9 +168,11 @@ def _traffic(window: Window, baseline: Baseline) -> dict[str, Any]:
         panels.append(panel | {"median": np.median(confidence[its])})
     numbers = {label: key for key, label in enumerate(labels)}
     compared = _outcomes(outcomes.tolist(), baseline)
+    # Minutes say nothing of a range that is hardly longer.
+    clock = "%H:%M:%S" if last - first < _SHORT else "%H:%M"
     return {
-        "first": f"{first:%Y-%m-%d %H:%M}",
-        "last": f"{last:%H:%M}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M}",
+        "first": f"{first:%Y-%m-%d {clock}}",
+        "last": f"{last:{clock}}" if first.date() == last.date() else f"{last:%Y-%m-%d {clock}}",
         "served": sorted({(record.endpoint, record.variant) for record in records}),
         "outcomes": {
             "shares": compared,
