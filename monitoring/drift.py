@@ -227,13 +227,11 @@ def _shares(categories: list[str], counts: npt.NDArray[np.integer]) -> str:
 
 def medians(before: npt.NDArray[np.floating], now: npt.NDArray[np.floating]) -> tuple[str, str]:
     """Return two medians as texts with three digits, or as many more as tell them apart."""
-    texts = ("", "")
     for digits in range(3, 7):
         first, second = (float(f"{np.median(values):.{digits}g}") for values in (before, now))
-        texts = (_median(first, digits), _median(second, digits))
         if first != second:
-            break
-    return texts
+            return _median(first, digits), _median(second, digits)
+    return _median(float(f"{first:.3g}"), 3), _median(float(f"{second:.3g}"), 3)
 
 
 def _median(value: float, digits: int) -> str:

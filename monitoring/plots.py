@@ -29,7 +29,7 @@ _BINS = 24
 # Glyph positions are rounded to this, in points; glyphs at the same position are drawn once.
 _GRID = 0.5
 # The axis of confidence ends where 1 - confidence is this; its ticks, those near the threshold left out.
-_RESOLUTION = 0.001
+_RESOLUTION = 0.005
 _TICKS = (0, 0.5, 0.9, 0.99, 1)
 
 
@@ -75,7 +75,7 @@ def confidence_over_time(
         line = axes.stairs(median, edges / _DAY, baseline=None, color=INK, linewidth=1.8)
         line.set_path_effects([withStroke(linewidth=4, foreground=PAPER)])
         axes.set_yscale("function", functions=(_spread, _gather))
-        axes.set_ylim(*_gather(np.array([-0.1, 3.1])))
+        axes.set_ylim(*_gather(_spread(np.array([0.0, 1.0])) + np.array([-0.1, 0.1])))
         ticks = [tick for tick in _TICKS if abs(_spread(np.array(tick)) - _spread(np.array(threshold))) >= 0.2]
         axes.set_yticks([threshold, *ticks], [f"{tick:g}" for tick in (threshold, *ticks)])
         axes.minorticks_off()
@@ -98,7 +98,7 @@ def confidence_over_time(
 
 
 def _spread(confidence: Numbers) -> Numbers:
-    """Give each further 9 of a confidence as much room as the range from 0 to .9: most predictions are near 1."""
+    """Give the range from .9 to .99 nearly as much room as that from 0 to .9: most predictions are near 1."""
     result: Numbers = -np.log10(np.maximum(1 + _RESOLUTION - confidence, _RESOLUTION / 10))
     return result
 

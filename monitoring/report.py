@@ -15,10 +15,12 @@ from monitoring.baseline import Baseline
 from monitoring.check import Check
 from monitoring.content import NEIGHBOURS, Content
 from monitoring.drift import CONTENT, LEAST_CAPTURES, Finding, categorical_counts
-from monitoring.features import NEITHER, NUMERIC, PASSES, Features, decode
+from monitoring.features import NEITHER, NUMERIC, PASSES, UNSURE, Features, decode
 from monitoring.plots import OUTCOMES
 from monitoring.window import Picture, Record, Window
 
+# Values of features in the files of baselines and checks, in the words of the outcomes.
+_VALUES = {PASSES: "accepted", UNSURE: "unsure or neither"}
 _SHORT = datetime.timedelta(minutes=10)
 _MEANINGS = {
     **NUMERIC,
@@ -128,6 +130,7 @@ def _card(finding: Finding, baseline: Features, window: Features, content: Conte
     if feature == CONTENT and content:
         return card | {"plot": plots.distribution(content.baseline, content.window, feature, key)}
     names, counts = categorical_counts(baseline.categorical[feature], window.categorical[feature])
+    names = [_VALUES.get(name, name) for name in names]
     before, now = (each / each.sum() for each in counts)
     return card | {"shares": [Share(*each) for each in zip(names, map(int, counts[1]), now, before, strict=True)]}
 

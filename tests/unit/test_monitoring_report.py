@@ -166,8 +166,8 @@ def test_the_axis_of_confidence_spreads_what_is_near_1() -> None:
     heights = [float(place.split("h0")[0].split()[1]) for place in str(glyphs["d"]).split("M")[1:]]
     steps = -np.diff(heights)
     # From the top of the SVG: from .9 to .99 is as far as from 0 to .9, and all are inside.
-    assert (steps > 0).all() and steps[2] == pytest.approx(steps[0] + steps[1], rel=0.1)
-    assert steps[4] > steps[2] / 5 and min(heights) > 0 and max(heights) < 2.7 * 72
+    assert (steps > 0).all() and steps[2] == pytest.approx(steps[0] + steps[1], rel=0.2)
+    assert steps[3] > steps[2] / 3 and min(heights) > 0 and max(heights) < 2.7 * 72
     assert all(f">{tick}<" in svg for tick in ("0.7", "0.9", "0.99", "1"))
 
 
@@ -177,7 +177,7 @@ def test_the_axis_of_confidence_spreads_what_is_near_1() -> None:
         (0.94, 0.99942, ("median 0.94", "median 0.999")),
         (0.9991, 0.9994, ("median 0.9991", "median 0.9994")),
         (50176.0, 60000.0, ("median 50,200", "median 60,000")),
-        (2.0, 2.0, ("median 2", "median 2")),
+        (0.101961, 0.101961, ("median 0.102", "median 0.102")),
     ],
 )
 def test_medians_have_three_digits_or_as_many_as_tell_them_apart(

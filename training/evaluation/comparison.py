@@ -23,10 +23,10 @@ from training.evaluation.predictions import Predictions, predict
 
 #: Figures, each with its meaning, and whether more is better.
 FIGURES = {
-    "accuracy": ("images with a label whose most probable label is correct", True),
-    "accepted": ("images with a label that pass the threshold", True),
-    "accepted_wrong": ("images with a label that pass under another one", False),
-    "background_accepted": ("background images that pass", False),
+    "accuracy": ("images with a label, those whose most probable label is correct", True),
+    "accepted": ("images with a label, those that pass the threshold", True),
+    "accepted_wrong": ("images with a label, those that pass under another one", False),
+    "background_accepted": ("background images, those that pass", False),
 }
 #: Changed answers that are shown with their picture; the others by name only.
 _PICTURES = 200
@@ -193,5 +193,5 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         }
         print(
             f"{len(each['changed'])} of {each['n']} answers changed: {counts['better']} for the better, "
-            f"{counts['worse']} for the worse, {counts['equal']} neither\n"
+            f"{counts['worse']} for the worse, {counts['equal']} as good as before\n"
         )
