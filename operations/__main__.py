@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
     review = commands.add_parser(
         "review",
-        help="label the images that the model is not sure of, on a local page",
+        help="label the images that were not accepted (unsure or neither), on a local page",
         description="Serve a page on this machine that shows the images of the review queue one by one, and writes "
         "their labels to S3. It can be stopped at any time: images without a label stay in the queue.",
     )
