@@ -8,8 +8,9 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-# Placeholders for the page's own colours, light or dark.
+# Placeholders for the page's own colours, light or dark; those of the outcomes by name.
 INK, SOFT, FAINT, FIRST, SECOND, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+OUTCOME_COLOURS = {"accepted": "#070707", "unsure": "#080808", "neither": "#090909"}
 _VARIABLES = {
     INK: "--ink",
     SOFT: "--soft",
@@ -17,6 +18,7 @@ _VARIABLES = {
     FIRST: "--first",
     SECOND: "--second",
     PAPER: "--paper",
+    **{colour: f"--{outcome}" for outcome, colour in OUTCOME_COLOURS.items()},
 }
 #: For `matplotlib.rc_context`, with a different salt for every figure of a page.
 STYLE: dict[Any, Any] = {

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import CommandError
+from common.outcomes import STYLES, outcome_of_execution
 from common.stack import find_stack
 from demo.contact_sheet import draw_contact_sheet
 from demo.images import Sample, collect, draw
@@ -187,10 +188,11 @@ def result(execution: dict[str, Any]) -> dict[str, Any]:
     entered = [e["stateEnteredEventDetails"] for e in history["events"] if "stateEnteredEventDetails" in e]
     inputs = [json.loads(state["input"]) for state in entered]
     error = execution.get("error")
+    event: dict[str, Any] = next((event for event in reversed(inputs) if "label" in event), {})
     return {
-        "kind": "accepted" if error is None else "unsure" if error == "ThresholdNotMet" else "rejected",
-        "outcome": error or "accepted",
-        "event": next((event for event in reversed(inputs) if "label" in event), {}),
+        "outcome": outcome_of_execution(error, event),
+        "error": error or "",
+        "event": event,
         "seconds": (execution["stopDate"] - execution["startDate"]).total_seconds(),
     }
 
@@ -198,26 +200,28 @@ def result(execution: dict[str, Any]) -> dict[str, Any]:
 def show_table(rows: list[dict[str, Any]]) -> None:
     """Print one row per image."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("image", "what it is", "outcome", "label", "confidence", "time"):
-        table.add_column(heading, justify="right" if heading in ("confidence", "time") else "left", no_wrap=True)
-    styles = {"accepted": "green", "unsure": "yellow", "rejected": "red"}
+    numbers = ("confidence", "neither", "time")
+    for heading in ("image", "what it is", "outcome", "label or error", *numbers):
+        table.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
     for row in rows:
-        event = row["event"]
-        confidence = f"{event['confidence']:.3f}" if event else ""
+        event, outcome = row["event"], row["outcome"]
+        # Of "neither", the most probable label would mislead.
+        label = row["error"] if outcome == "failed" else "" if outcome == "neither" else event["label"]
         name = row["sample"].key.removeprefix("incoming/")
         table.add_row(
             name if len(name) <= 28 else f"{name[:25]}…",
             row["sample"].what,
-            f"[{styles[row['kind']]}]{row['outcome']}[/]",
-            event.get("label", ""),
-            confidence,
+            f"[{STYLES[outcome]}]{outcome}[/]",
+            label,
+            *(f"{event[name]:.3f}" if event else "" for name in ("confidence", "neither")),
             f"{row['seconds']:.2f} s",
         )
     console.print(table)
-    counts = Counter(row["kind"] for row in rows)
+    counts = Counter(row["outcome"] for row in rows)
     console.print(
-        f"\n{counts['accepted']} accepted and published, {counts['unsure']} queued for review, "
-        f"{counts['rejected']} rejected, each with a named error\n"
+        f"\n{counts['accepted']} accepted and published, {counts['unsure']} unsure and {counts['neither']} neither "
+        f"queued for review, {counts['failed']} failed, each with a named error\n",
+        soft_wrap=True,
     )
 
 
@@ -272,9 +276,11 @@ def draw_sheet(rows: list[dict[str, Any]]) -> None:
     """Write the contact sheet."""
     tiles = []
     for row in rows:
-        event = row["event"]
-        subtitle = f"{event['label']} {event['confidence']:.2f}" if event else row["sample"].what
-        tiles.append({"data": row["sample"].data, "kind": row["kind"], "title": row["outcome"], "subtitle": subtitle})
+        event, outcome, sample = row["event"], row["outcome"], row["sample"]
+        subtitle = row["error"]
+        if event:
+            subtitle = f"{event['label']} {event['confidence']:.2f}, neither {event['neither']:.2f}"
+        tiles.append({"data": sample.data, "outcome": outcome, "subtitle": subtitle, "what": sample.what})
     draw_contact_sheet(tiles, OUT / "contact-sheet.png")
     console.print(f"{OUT / 'contact-sheet.png'}: every image with its outcome\n")
 

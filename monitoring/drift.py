@@ -107,7 +107,7 @@ def differences(baseline: Features, window: Features, content: Content | None = 
             tested.append((name, "difference of means", *_difference_of_means(before, now), psi, *means))
             continue
         result: Any = stats.ks_2samp(before, now, method="asymp")
-        typical = (f"median {np.median(before):.5g}", f"median {np.median(now):.5g}")
+        typical = medians(before, now)
         tested.append((name, "KS", float(result.statistic), float(result.pvalue), psi, *typical))
     for name in CATEGORICAL:
         categories, counts = categorical_counts(baseline.categorical[name], window.categorical[name])
@@ -223,3 +223,16 @@ def _against_chance(
 
 def _shares(categories: list[str], counts: npt.NDArray[np.integer]) -> str:
     return ", ".join(f"{name} {count / counts.sum():.0%}" for name, count in zip(categories, counts, strict=True))
+
+
+def medians(before: npt.NDArray[np.floating], now: npt.NDArray[np.floating]) -> tuple[str, str]:
+    """Return two medians as texts with three digits, or as many more as tell them apart."""
+    for digits in range(3, 7):
+        first, second = (float(f"{np.median(values):.{digits}g}") for values in (before, now))
+        if first != second:
+            return _median(first, digits), _median(second, digits)
+    return _median(float(f"{first:.3g}"), 3), _median(float(f"{second:.3g}"), 3)
+
+
+def _median(value: float, digits: int) -> str:
+    return f"median {value:,.0f}" if abs(value) >= 1000 else f"median {value:.{digits}g}"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator, PercentFormatter, StrMethodFormatter
 
-from common.plots import FAINT, FIRST, INK, PAPER, SECOND, SOFT, STYLE, to_svg
+from common.plots import FAINT, FIRST, INK, OUTCOME_COLOURS, PAPER, SOFT, STYLE, to_svg
 
 Numbers = npt.NDArray[np.floating]
 
@@ -28,6 +28,9 @@ LEAST_FOR_MEDIAN = 5
 _BINS = 24
 # Glyph positions are rounded to this, in points; glyphs at the same position are drawn once.
 _GRID = 0.5
+# The axis of confidence ends where 1 - confidence is this; its ticks, those near the threshold left out.
+_RESOLUTION = 0.005
+_TICKS = (0, 0.5, 0.9, 0.99, 1)
 
 
 def time_edges(seconds: Numbers) -> Numbers:
@@ -71,8 +74,11 @@ def confidence_over_time(
         axes.axhline(threshold, color=INK, linestyle="--", linewidth=1.2)
         line = axes.stairs(median, edges / _DAY, baseline=None, color=INK, linewidth=1.8)
         line.set_path_effects([withStroke(linewidth=4, foreground=PAPER)])
-        axes.set(ylim=(-0.02, 1.03))
-        axes.set_yticks([0, 1, threshold, *([0.5] if abs(threshold - 0.5) >= 0.1 else [])])
+        axes.set_yscale("function", functions=(_spread, _gather))
+        axes.set_ylim(*_gather(_spread(np.array([0.0, 1.0])) + np.array([-0.1, 0.1])))
+        ticks = [tick for tick in _TICKS if abs(_spread(np.array(tick)) - _spread(np.array(threshold))) >= 0.2]
+        axes.set_yticks([threshold, *ticks], [f"{tick:g}" for tick in (threshold, *ticks)])
+        axes.minorticks_off()
         _time_axis(axes, edges)
         at = axes.transData.transform(np.column_stack([seconds / _DAY, confidence]))
         at[:, 1] = figure.bbox.height - at[:, 1]
@@ -89,6 +95,18 @@ def confidence_over_time(
     # First in the SVG: the lines are drawn over the glyphs.
     head = svg.index(">") + 1
     return svg[:head] + Markup().join(glyphs) + svg[head:]
+
+
+def _spread(confidence: Numbers) -> Numbers:
+    """Give the range from .9 to .99 nearly as much room as that from 0 to .9: most predictions are near 1."""
+    result: Numbers = -np.log10(np.maximum(1 + _RESOLUTION - confidence, _RESOLUTION / 10))
+    return result
+
+
+def _gather(spread: Numbers) -> Numbers:
+    """Undo `_spread`."""
+    result: Numbers = 1 + _RESOLUTION - 10.0**-spread
+    return result
 
 
 def shares_over_time(
@@ -113,8 +131,10 @@ def shares_over_time(
         figure = Figure(figsize=(4.4, 3.4), dpi=72, layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         below = np.zeros(filled.sum())
-        looks = ((FIRST, (FIRST, 0.3), ""), (SECOND, "none", "////"), (SOFT, "none", "...."))
-        for outcome, row, (colour, face, hatch) in zip(OUTCOMES, counts, looks, strict=True):
+        hatches = ("", "////", "....")
+        for outcome, row, hatch in zip(OUTCOMES, counts, hatches, strict=True):
+            colour = OUTCOME_COLOURS[outcome]
+            face = "none" if hatch else (colour, 0.3)
             share = row[filled] / total[filled]
             upper.bar(
                 starts,

@@ -1,5 +1,6 @@
 """The report page of a window of captures: one HTML file that needs no network."""
 
+import datetime
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from monitoring.baseline import Baseline
 from monitoring.check import Check
 from monitoring.content import NEIGHBOURS, Content
 from monitoring.drift import CONTENT, LEAST_CAPTURES, Finding, categorical_counts
-from monitoring.features import NEITHER, NUMERIC, PASSES, Features, decode
+from monitoring.features import NEITHER, NUMERIC, PASSES, UNSURE, Features, decode
 from monitoring.plots import OUTCOMES
 from monitoring.window import Picture, Record, Window
 
+# Values of features in the files of baselines and checks, in the words of the outcomes.
+_VALUES = {PASSES: "accepted", UNSURE: "unsure or neither"}
+_SHORT = datetime.timedelta(minutes=10)
 _MEANINGS = {
     **NUMERIC,
     "answer": "most probable label, or neither",
@@ -126,6 +130,7 @@ def _card(finding: Finding, baseline: Features, window: Features, content: Conte
     if feature == CONTENT and content:
         return card | {"plot": plots.distribution(content.baseline, content.window, feature, key)}
     names, counts = categorical_counts(baseline.categorical[feature], window.categorical[feature])
+    names = [_VALUES.get(name, name) for name in names]
     before, now = (each / each.sum() for each in counts)
     return card | {"shares": [Share(*each) for each in zip(names, map(int, counts[1]), now, before, strict=True)]}
 
@@ -166,9 +171,11 @@ def _traffic(window: Window, baseline: Baseline) -> dict[str, Any]:
         panels.append(panel | {"median": np.median(confidence[its])})
     numbers = {label: key for key, label in enumerate(labels)}
     compared = _outcomes(outcomes.tolist(), baseline)
+    # Minutes say nothing of a range that is hardly longer.
+    clock = "%H:%M:%S" if last - first < _SHORT else "%H:%M"
     return {
-        "first": f"{first:%Y-%m-%d %H:%M}",
-        "last": f"{last:%H:%M}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M}",
+        "first": f"{first:%Y-%m-%d {clock}}",
+        "last": f"{last:{clock}}" if first.date() == last.date() else f"{last:%Y-%m-%d {clock}}",
         "served": sorted({(record.endpoint, record.variant) for record in records}),
         "outcomes": {
             "shares": compared,
@@ -204,6 +211,7 @@ def _pictures(pictures: Sequence[Picture], numbers: dict[str, int]) -> list[dict
             "record": picture.record,
             "key": numbers[picture.record.label],
             "outcome": outcome_of(picture.record),
+            "neither": max(0.0, 1 - sum(picture.probabilities)),
             "thumbnail": thumbnail(decode(picture.image)[0]),
         }
         for picture in pictures

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from common.command import only_with, port, positive_int, retention_days, run
 
+MODEL = Path("training/model/model.onnx")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 success, 1 failure, 2 wrong arguments, or as its help lists."""
@@ -35,13 +37,19 @@ def _parser() -> argparse.ArgumentParser:
 
     review = commands.add_parser(
         "review",
-        help="label the images that the model is not sure of, on a local page",
+        help="label the images that were not accepted (unsure or neither), on a local page",
         description="Serve a page on this machine that shows the images of the review queue one by one, and writes "
         "their labels to S3. It can be stopped at any time: images without a label stay in the queue.",
     )
     review.add_argument("--reviewer", help="the reviewer's name, for the records (default: your user name)")
     review.add_argument(
         "--labels-uri", metavar="ADDRESS", help="folder of the labels (default: labels/ in the stack's ModelBucket)"
+    )
+    review.add_argument(
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help=f"the model that made the predictions, to show where it looked (default: {MODEL}, if it exists)",
     )
     review.add_argument("--port", type=port, default=0, help="default: a free port")
     review.add_argument("--no-browser", action="store_true", help="print the page's address, but do not open it")
@@ -96,7 +104,8 @@ def _review(options: argparse.Namespace) -> None:
     from operations.review import review
 
     reviewer = options.reviewer or getpass.getuser()
-    review(options.stack_name, reviewer, options.labels_uri, options.port, not options.no_browser)
+    model = options.model or (MODEL if MODEL.is_file() else None)
+    review(options.stack_name, reviewer, options.labels_uri, options.port, not options.no_browser, model)
 
 
 def _replay(options: argparse.Namespace) -> int:

@@ -14,9 +14,11 @@ async function request(path, sent) {
       method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(sent || {})});
     const answer = await response.json();
     if (response.ok) {
+      if (path === "save") remember(sent.label);
+      else if (path !== "state") at("last").hidden = true;
       state = answer;
       ended = path === "end";
-      said = path === "save" ? `Saved as ${sent.label}.` : path === "skip" && before && !before.saved ? "Skipped. The image comes back later."
+      said = path === "skip" && before && !before.saved ? "Skipped. The image comes back later."
         : path === "dismiss" ? "Dismissed; a record was written."
         : path === "back" && state.item && state.item.saved ? `Saved as ${state.item.saved}. Choose another label to replace it.` : "";
     } else {
@@ -47,12 +49,22 @@ function show() {
   const image = at("image");
   image.hidden = !item || Boolean(problem);
   if (image.hidden) image.removeAttribute("src");
-  else if (!image.src.endsWith(item.id)) image.src = `image/${item.id}`;
+  else if (!image.src.endsWith(item.id)) {
+    image.src = `image/${item.id}`;
+    look(false);
+  }
+  at("look").hidden = !item || !item.heat;
+  if (at("look").hidden) look(false);
   at("empty").hidden = !image.hidden;
-  at("empty").textContent = ended ? `Ended: ${state.saved} saved. Unsaved images are back in the queue. You can close this page.`
-    : !item ? "Nothing to review. This page refreshes automatically."
+  at("empty").textContent = ended ? `Ended: ${state.saved} saved. Unsaved images are back in the queue. `
+      + (state.saved ? `Next, stage the labels for training: ${state.next}` : "You can close this page.")
+    : !item ? "Nothing to review: new images appear here automatically. Press End when you are done."
     : !problem ? "" : `${problem[0].toUpperCase()}${problem.slice(1)}. ${item.final ? "Dismiss the message, or skip it." : "Skip it; it comes back later."}`;
-  const bars = item ? probabilities(item).map(([name, value]) => {
+  const outcome = item ? item.outcome : "";
+  at("outcome").className = outcome;
+  at("outcome").textContent = outcome === state.neither ? "Neither: most probably none of the labels"
+    : "Unsure: a label, but below the threshold";
+  const bars = item ? item.probabilities.map(([name, value]) => {
     const row = document.createElement("li"), text = document.createElement("span");
     const number = document.createElement("output"), bar = document.createElement("div"), fill = document.createElement("div");
     text.textContent = name;
@@ -97,9 +109,22 @@ function show() {
   at("end").disabled = ended;
 }
 
-function probabilities(item) {
-  const rest = 1 - item.probabilities.reduce((sum, [, value]) => sum + value, 0);
-  return item.probabilities.length ? [...item.probabilities, [state.neither, Math.max(0, rest)]] : [];
+// What was saved stands under a small copy of the picture that it is about: the next one is on the screen already.
+function remember(label) {
+  const canvas = at("last").firstElementChild, image = at("image"), scale = 56 / Math.max(image.naturalWidth, image.naturalHeight);
+  canvas.width = Math.max(1, image.naturalWidth * scale);
+  canvas.height = Math.max(1, image.naturalHeight * scale);
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  at("last").lastElementChild.textContent = `Saved as ${label}`;
+  at("last").hidden = false;
+}
+
+function look(on) {
+  const heat = at("heat");
+  heat.hidden = !on;
+  at("look").setAttribute("aria-pressed", String(on));
+  if (on) heat.src = `heat/${state.item.id}`;
+  else heat.removeAttribute("src");
 }
 
 function label(name) {
@@ -108,6 +133,7 @@ function label(name) {
 const actions = {
   skip: () => state && state.item && request("skip", {id: state.item.id}),
   dismiss: () => state && state.item && state.item.final && request("dismiss", {id: state.item.id}),
+  look: () => state && state.item && state.item.heat && look(at("heat").hidden),
   back: () => state && state.back && request("back"),
   end: () => request("end"),
 };
@@ -117,7 +143,7 @@ addEventListener("keydown", event => {
   const key = event.key.toLowerCase(), number = /^[1-9]$/.test(key) ? Number(key) : 0;
   if (number && number <= state.labels.length) label(state.labels[number - 1]);
   else if (key === "n" || key === "0") label(state.neither);
-  else ({s: actions.skip, d: actions.dismiss, z: actions.back, q: actions.end}[key] || (() => {}))();
+  else ({s: actions.skip, d: actions.dismiss, h: actions.look, z: actions.back, q: actions.end}[key] || (() => {}))();
 });
 // Small pictures are enlarged: their pixels should stay squares.
 at("image").addEventListener("load", () => at("image").classList.toggle("coarse", at("image").naturalWidth < 128));

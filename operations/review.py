@@ -21,6 +21,7 @@ from common.errors import CommandError
 from common.page import render_template
 from common.stack import find_stack, parse_object
 from operations.review_session import NotOnScreen, ReviewSession
+from serving.model import Model
 
 _MAX_REQUEST_BYTES = 4096
 
@@ -67,9 +68,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, "text/html; charset=utf-8", page.encode(), {"Content-Security-Policy": policy})
         elif path == "state":
             self._reply(lambda session: session.state())
-        elif path is not None and path.startswith("image/"):
+        elif path is not None and path.startswith(("image/", "heat/")):
+            kind, _, item = path.partition("/")
             try:
-                self._send(200, *self._session.image(path.removeprefix("image/")))
+                self._send(200, *(self._session.image if kind == "image" else self._session.heat_map)(item))
             except NotOnScreen as error:
                 self._reject(409, str(error))
             except Exception as error:  # of a decoder
@@ -162,7 +164,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay silent: the address is a secret, and every request names it."""
 
 
-def review(stack_name: str, reviewer: str, labels_uri: str | None, port: int, browser: bool) -> None:
+def review(
+    stack_name: str, reviewer: str, labels_uri: str | None, port: int, browser: bool, model: Path | None = None
+) -> None:
     """Serve the page until its user ends it, there or by a signal; print its address, and in the end the saved labels.
 
     Parameters
@@ -177,6 +181,8 @@ def review(stack_name: str, reviewer: str, labels_uri: str | None, port: int, br
         0 chooses a free one.
     browser : bool
         Whether to open the page in the user's browser.
+    model : pathlib.Path or None, optional
+        The model's file. The page shows where it looked, if it is the model that made the prediction.
 
     Raises
     ------
@@ -184,7 +190,13 @@ def review(stack_name: str, reviewer: str, labels_uri: str | None, port: int, br
         The stack does not exist, or the port is taken.
     """
     stack = find_stack(stack_name)
-    session = ReviewSession(stack.output("ReviewQueueUrl"), stack.labels, labels_uri or stack.labels_uri, reviewer)
+    session = ReviewSession(
+        stack.output("ReviewQueueUrl"),
+        stack.labels,
+        labels_uri or stack.labels_uri,
+        reviewer,
+        Model(model) if model else None,
+    )
     try:
         server = ReviewServer(session, port)
     except OSError as error:
@@ -208,6 +220,8 @@ def review(stack_name: str, reviewer: str, labels_uri: str | None, port: int, br
     counts = ", ".join(f"{count} {label}" for label, count in saved if count)
     of_each = f" ({counts})" if counts else ""
     print(f"saved {total} label{'' if total == 1 else 's'}{of_each}; the other images stay in the queue")
+    if total:
+        print(f"Next, stage them for training: {session.next_command}")
 
 
 def _open_browser(address: str, folder: str) -> None:

@@ -23,8 +23,11 @@ from PIL import Image
 from common import storage
 from common.errors import CommandError
 from common.labels import NEITHER
+from common.outcomes import outcome_below
 from common.stack import explain, parse_object
 from operations.queue import count
+from serving.explanation import heat_map
+from serving.model import Model
 from src.serialize.decoder import ImageError, decode
 
 if TYPE_CHECKING:
@@ -81,10 +84,16 @@ class ReviewSession:
         A folder or ``s3://bucket/prefix`` for the reviewed images and their records.
     reviewer : str
         Name of the reviewer, for the records.
+    model : Model or None, optional
+        Explains the predictions that it made itself.
     """
 
-    def __init__(self, queue: str, labels: list[str], labels_uri: str, reviewer: str) -> None:
+    def __init__(
+        self, queue: str, labels: list[str], labels_uri: str, reviewer: str, model: Model | None = None
+    ) -> None:
         self.labels, self.labels_uri, self.reviewer = labels, labels_uri, reviewer
+        self.next_command = f"python -m training stage --labels {labels_uri}"
+        self._model = model
         self.saved: Counter[str] = Counter()
         self._queue = queue
         self._sqs, self._s3 = boto3.client("sqs"), boto3.client("s3")
@@ -192,6 +201,33 @@ class ReviewSession:
         decode(item.content, max_edge=CONVERTED_EDGE).image.save(file, "PNG")
         return "image/png", file.getvalue()
 
+    def heat_map(self, item_id: str) -> tuple[str, bytes]:
+        """Return the media type and the bytes of a heat map to lay over the image on the screen.
+
+        Raises
+        ------
+        CommandError
+            The model at hand did not make this prediction, or has no maps.
+        """
+        with self._lock:
+            item = self._on_screen(item_id)
+        if self._model is None or not self._is_explained(item):
+            raise CommandError("there is no heat map for this image")
+        file = io.BytesIO()
+        heat_map(self._model, item.content, item.body["label"]).save(file, "PNG")
+        return "image/png", file.getvalue()
+
+    def _is_explained(self, item: Item) -> bool:
+        """Return whether the model at hand made this prediction, and has maps."""
+        model, body = self._model, item.body
+        return (
+            not item.problem
+            and model is not None
+            and model.has_map
+            and body.get("model") == model.sha256[:12]
+            and body.get("label") in model.labels
+        )
+
     def end(self) -> None:
         """End the session: return all unsaved messages to the queue at once."""
         if self._ended.is_set():
@@ -219,7 +255,9 @@ class ReviewSession:
             "saved": self.saved.total(),
             "skipped": len(self._skipped),
             "back": self._previous is not None and self._ahead is None,
-            "item": self._current and _describe(self._current, self.labels),
+            "next": self.next_command,
+            "item": self._current
+            and {**_describe(self._current, self.labels), "heat": self._is_explained(self._current)},
         }
 
     def _advance(self) -> dict[str, Any]:
@@ -320,13 +358,16 @@ def _describe(item: Item, labels: list[str]) -> dict[str, Any]:
     body = item.body
     shown = {"id": item.id, "problem": item.problem, "final": item.final, "saved": item.label}
     if not _is_complete(body):
-        return {**shown, "probabilities": [], "facts": {"Message": json.dumps(body)}}
+        return {**shown, "outcome": "", "probabilities": [], "facts": {"Message": json.dumps(body)}}
     inferences = body["inferences"]
+    # Messages of before have no "neither".
+    neither = body.get("neither", max(0.0, 1 - sum(inferences)))
     # A message may be from before the model got other labels.
     names = labels if len(labels) == len(inferences) else [f"label {i}" for i in range(1, len(inferences) + 1)]
     return {
         **shown,
-        "probabilities": list(zip(names, inferences, strict=True)),
+        "outcome": outcome_below(max(inferences, default=0.0), neither),
+        "probabilities": [*zip(names, inferences, strict=True), (NEITHER, neither)],
         "facts": {
             "Model": " ".join(str(body[name]) for name in ("endpoint", "variant", "model") if body.get(name)),
             "Statistics": ", ".join(f"{name} {value}" for name, value in body["statistics"].items()),

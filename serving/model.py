@@ -12,6 +12,8 @@ from common.errors import CommandError
 
 #: The output with the image's features, which not every model has; `Model.probabilities` does not compute it.
 FEATURES = "features"
+#: The output with the class activation maps, which not every model has either.
+MAP = "map"
 # SageMaker's limit on CustomAttributes is 1024 visible ASCII characters.
 _MAX_ATTRIBUTES = 1023
 
@@ -32,6 +34,8 @@ class Model:
         Labels and model as the endpoint announces them, in the header of each response.
     has_features : bool
         Whether the model can describe images as well as classify them.
+    has_map : bool
+        Whether the model can show where in an image it sees each label.
 
     Raises
     ------
@@ -59,7 +63,8 @@ class Model:
         except Exception as error:  # ONNX Runtime's own errors have no common base class
             raise CommandError(f"{path} is not a usable ONNX model: {error}") from error
         self._input = self._session.get_inputs()[0].name
-        self.has_features = FEATURES in [output.name for output in self._session.get_outputs()]
+        outputs = [output.name for output in self._session.get_outputs()]
+        self.has_features, self.has_map = FEATURES in outputs, MAP in outputs
         self.attributes = f"labels={json.dumps(self.labels, separators=(',', ':'))};model={self.sha256[:12]}"
         if len(self.attributes) > _MAX_ATTRIBUTES:
             raise CommandError(f"{path}: the labels are too long for a header of {_MAX_ATTRIBUTES} characters")
@@ -99,4 +104,20 @@ class Model:
             Shape (features,).
         """
         result: npt.NDArray[np.float32] = self._session.run([FEATURES], {self._input: pixels[None]})[0][0]
+        return result
+
+    def activation_map(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return how much each part of one image raises the logit of each label; only a model that `has_map` can.
+
+        Parameters
+        ----------
+        pixels : numpy.ndarray
+            As for `probabilities`.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (labels, rows, columns), the rows from the top.
+        """
+        result: npt.NDArray[np.float32] = self._session.run([MAP], {self._input: pixels[None]})[0][0]
         return result

@@ -43,13 +43,17 @@ def preprocess(image_bytes: bytes, input_size: int, formats: Sequence[str] = FOR
         As for `src.serialize.decoder.decode`.
     """
     image = decode(image_bytes, at_least=2 * input_size, formats=formats).image
-    width, height = image.size
-    kept = math.sqrt(width * height)
-    across, down = max(0.0, (width - kept) / 2), max(0.0, (height - kept) / 2)
-    box = (across, down, width - across, height - down)
+    box = crop_box(*image.size)
     edge = (input_size, input_size)
     if min(image.size) < input_size:
         squeezed = image.resize(edge, Image.Resampling.BILINEAR, box)
     else:
         squeezed = image.resize(edge, Image.Resampling.BOX, box, reducing_gap=2.0)
     return np.array(squeezed, dtype=np.uint8)
+
+
+def crop_box(width: int, height: int) -> tuple[float, float, float, float]:
+    """Return the part of an image that the network sees: left, top, right and bottom."""
+    kept = math.sqrt(width * height)
+    across, down = max(0.0, (width - kept) / 2), max(0.0, (height - kept) / 2)
+    return across, down, width - across, height - down

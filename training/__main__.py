@@ -100,7 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the endpoint's code on images in class folders. Print accuracy, calibration and coverage; "
         "write OUT/evaluation.json and OUT/report.html.",
     )
-    evaluate.add_argument("--model", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
+    evaluate.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        help=f"the ONNX file (default: {MODEL}); given twice, the second model is compared with the first on the same "
+        "images: OUT/comparison.json and comparison.html",
+    )
     evaluate.add_argument(
         "--data",
         action="append",
@@ -170,7 +176,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 def _stage(options: argparse.Namespace) -> None:
     from common.labels import NEITHER, parse_labels
     from training.dataset.reviewed import ReviewedSource
-    from training.dataset.staging import stage
+    from training.dataset.staging import stage, warn_of_counts
 
     # A list of labels contains a comma and no slash.
     places = [text for text in options.labels or [] if "/" in text or ("," not in text and Path(text).is_dir())]
@@ -188,6 +194,8 @@ def _stage(options: argparse.Namespace) -> None:
     manifest = stage(sources, labels, options.out, options.neither_limit, reviewed)
     for split, counts in manifest.counts.items():
         print(f"{split}: " + ", ".join(f"{count} {label}" for label, count in counts.items()))
+    for warning in warn_of_counts(manifest.counts, labels):
+        print(f"warning: {warning}", file=sys.stderr)
     if reviewed and manifest.reviewed:
         why = {
             "test": "are test images",
@@ -233,13 +241,25 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     try:
+        from training.evaluation.comparison import compare, print_comparison
         from training.evaluation.evaluate import evaluate, print_tables, short
     except ModuleNotFoundError as error:
         raise CommandError(
             f"evaluate needs {error.name}; use an environment with: pip install -r training/requirements.txt"
         ) from error
+    models = options.model or [MODEL]
+    if len(models) > 2:
+        raise CommandError("give --model once, or twice to compare two models")
+    if len(models) == 2:
+        comparison = compare(models[0], models[1], options.data or [str(STAGED)], options.out, options.threshold)
+        if options.json:
+            print(json.dumps(comparison, allow_nan=False))
+        else:
+            print_comparison(comparison)
+            print(f"wrote {options.out / 'comparison.json'} and {options.out / 'comparison.html'}")
+        return
     evaluation = evaluate(
-        options.model,
+        models[0],
         options.data or [str(STAGED)],
         options.out,
         options.threshold,

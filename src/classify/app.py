@@ -90,7 +90,7 @@ NAMED = (ClassifyError,)
 @tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Replace the image by ``inferences``, ``label``, ``confidence``, ``endpoint``, ``variant`` and ``model``.
+    """Replace the image by ``inferences``, ``label``, ``confidence``, ``neither``, and where they come from.
 
     Parameters
     ----------
@@ -124,12 +124,15 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         raise
     confidence = max(inferences)
     label = labels[inferences.index(confidence)]
-    logger.info("Classified", label=label, confidence=confidence)
+    # Rounded, because the difference of two floats has more digits than the probabilities.
+    neither = round(max(0.0, 1 - sum(inferences)), 6)
+    logger.info("Classified", label=label, confidence=confidence, neither=neither)
     return {
         **carried,
         "inferences": inferences,
         "label": label,
         "confidence": confidence,
+        "neither": neither,
         "endpoint": endpoint,
         "variant": variant,
         "model": model,

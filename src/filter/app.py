@@ -35,7 +35,7 @@ class InvalidThreshold(FilterError):
 
 
 class ThresholdNotMet(FilterError):
-    """The confidence is below the threshold. This is a result, not a failure."""
+    """The confidence is below the threshold: unsure, or neither of the labels. This is a result, not a failure."""
 
 
 #: Errors of the event contract.
@@ -63,7 +63,8 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     Raises
     ------
     ThresholdNotMet
-        If the highest probability is below the threshold.
+        If the highest probability is below the threshold. The message begins with the outcome, ``unsure`` or
+        ``neither``, and ends with whether the image needs a review.
     FilterError
         One of its other subclasses, named after the cause.
     """
@@ -75,22 +76,36 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         report(error)
         raise
     label = event["label"]
-    accepted = confidence >= threshold
+    neither = max(0.0, 1 - sum(event["inferences"]))
+    outcome = "accepted" if confidence >= threshold else "neither" if neither > confidence else "unsure"
     # CloudWatch rejects a dimension with non-ASCII characters, together with the whole line of metrics.
     metrics.add_dimensions(service=metrics.service, label=label.encode("ascii", "backslashreplace").decode())
     metrics.add_metric("Confidence", MetricUnit.NoUnit, confidence)
-    # Each outcome counts the other one as 0, so that a fraction can be computed for any period with traffic.
-    metrics.add_metric("Accepted", MetricUnit.Count, accepted)
-    metrics.add_metric("Unsure", MetricUnit.Count, not accepted)
-    if not accepted:
-        unsure = ThresholdNotMet(
-            f"{label} has probability {confidence:.4f}, below the threshold {threshold}: "
-            f"s3://{event['s3_bucket']}/{event['s3_key']} needs a review"
+    metrics.add_metric("NeitherProbability", MetricUnit.NoUnit, neither)
+    # Each outcome counts the others as 0, so that a fraction can be computed for any period with traffic.
+    metrics.add_metric("Accepted", MetricUnit.Count, outcome == "accepted")
+    metrics.add_metric("Unsure", MetricUnit.Count, outcome == "unsure")
+    metrics.add_metric("Neither", MetricUnit.Count, outcome == "neither")
+    if outcome != "accepted":
+        reviewed = needs_review(outcome, neither, threshold)
+        rejected = ThresholdNotMet(
+            f"{outcome}: {label} has probability {confidence:.4f}, below the threshold {threshold}, "
+            f"and none of the labels {neither:.4f}: s3://{event['s3_bucket']}/{event['s3_key']} "
+            + ("needs a review" if reviewed else "needs no review")
         )
-        logger.warning(str(unsure), error="ThresholdNotMet", label=label, confidence=confidence)
-        raise unsure
-    logger.info("Accepted", label=label, confidence=confidence)
+        logger.warning(
+            str(rejected), error="ThresholdNotMet", outcome=outcome, label=label, confidence=confidence, neither=neither
+        )
+        raise rejected
+    logger.info("Accepted", label=label, confidence=confidence, neither=neither)
     return event
+
+
+def needs_review(outcome: str, neither: float, threshold: float) -> bool:
+    """Return whether a person looks at an image that was not accepted: all of them, unless ``REVIEW_NEITHER`` is false
+    and the probability of none of the labels reaches the threshold.
+    """
+    return os.environ.get("REVIEW_NEITHER") != "false" or outcome != "neither" or neither < threshold
 
 
 def identify(event: Any) -> None:

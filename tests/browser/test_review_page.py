@@ -18,6 +18,8 @@ from demo import drawing
 from operations import review, review_session
 from operations.review import ReviewServer
 from operations.review_session import ReviewSession
+from serving.model import Model
+from tests.support.onnx_model import write_model
 
 BUCKET = "images"
 #: Elements that stick out of the screen, and buttons that a finger would miss.
@@ -28,6 +30,9 @@ PROBE = """[
     .length,
   performance.getEntriesByType("resource").filter(r => !r.name.startsWith(location.origin)).length,
 ]"""
+
+#: Size of the copy of the picture that was saved last.
+COPY = "[document.querySelector('#last canvas').width, document.querySelector('#last canvas').height]"
 
 
 @dataclass
@@ -51,7 +56,7 @@ class Desk:
             "inferences": [0.55, 0.3],
             "endpoint": "image-classifier",
             "variant": "AllTraffic",
-            "model": "0123456789ab",
+            "model": self.session._model.sha256[:12] if self.session._model else "",
             "source": {**source, "etag": stored["ETag"].strip('"')},
             "statistics": {"brightness": 0.5622, "contrast": 0.1456, "sharpness": 0.001882},
             "execution_id": f"arn:aws:states:us-east-1:123456789012:execution:image-classifier-Workflow:{key}",
@@ -68,14 +73,15 @@ class Desk:
 
 
 @pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Desk]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(review_session, "WAIT_SECONDS", 0)
     with mock_aws():
         storage._s3.cache_clear()
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         queue = boto3.client("sqs").create_queue(QueueName="review")["QueueUrl"]
-        session = ReviewSession(queue, ["bicycle", "motorcycle"], f"s3://{BUCKET}/labels", "ada")
+        model = Model(write_model(tmp_path / "model.onnx", maps=True))
+        session = ReviewSession(queue, ["bicycle", "motorcycle"], f"s3://{BUCKET}/labels", "ada", model)
         server = ReviewServer(session, 0)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -109,8 +115,12 @@ def test_a_key_labels_the_image_and_the_next_one_appears(desk: Desk, new_page: C
     assert "about 3 left" in page.inner_text("body")
     page.keyboard.press("1")
     shows(page, "b.png")
+    # Under a copy of the picture that was saved, not of the next one.
+    expect(page.locator("#last figcaption")).to_have_text("Saved as bicycle")
+    assert page.evaluate(COPY)[:2] == [56, 42]
     page.keyboard.press("2")
     shows(page, "c.png")
+    expect(page.locator("#last figcaption")).to_have_text("Saved as motorcycle")
     assert "about 1 left, 2 saved" in page.inner_text("body")
     page.keyboard.press("z")
     shows(page, "b.png")
@@ -121,6 +131,7 @@ def test_a_key_labels_the_image_and_the_next_one_appears(desk: Desk, new_page: C
     assert desk.records() == {"a.png": "bicycle", "b.png": "bicycle", "c.png": "neither"}
     page.keyboard.press("q")
     says(page, "Ended: 3 saved")
+    says(page, f"python -m training stage --labels s3://{BUCKET}/labels")
 
 
 def test_keys_with_modifiers_and_held_keys_label_nothing(desk: Desk, new_page: Callable[..., Page]) -> None:
@@ -149,7 +160,7 @@ def test_buttons_are_reached_and_pressed_by_keyboard_alone(desk: Desk, new_page:
         page.keyboard.press("Tab")
         visited.append(" ".join(page.locator(":focus").inner_text().split()))
         expect(page.locator(":focus")).to_have_css("outline-style", "solid")
-    assert visited == ["1 bicycle", "2 motorcycle", "n neither", "s Skip", "q End"]
+    assert visited == ["1 bicycle", "2 motorcycle", "n neither", "s Skip", "h Heat map"]
     page.locator("#labels button").nth(1).focus()
     page.keyboard.press("Enter")
     says(page, "Nothing to review")
@@ -172,6 +183,38 @@ def test_page_fits_the_screen_in_light_and_dark(
         with Image.open(tmp_path / f"{scheme}.png") as shot:
             assert shot.width == width and len(shot.convert("L").getcolors() or []) > 20
     assert papers == ["rgb(255, 255, 255)", "rgb(21, 23, 27)"]
+
+
+def test_heat_map_lies_over_the_image_until_the_next(desk: Desk, new_page: Callable[..., Page]) -> None:
+    for name in ("a.png", "b.png"):
+        desk.send(name, drawing.bicycle(90, 60))
+    page = new_page()
+    page.goto(desk.address)
+    shows(page, "a.png", 90)
+    expect(page.locator("#heat")).to_be_hidden()
+    page.keyboard.press("h")
+    expect(page.locator("#heat")).to_be_visible()
+    expect(page.locator("#heat")).to_have_js_property("naturalWidth", 256)
+    box, over = page.locator("#image").bounding_box(), page.locator("#heat").bounding_box()
+    assert box == over
+    page.keyboard.press("s")
+    shows(page, "b.png", 90)
+    expect(page.locator("#heat")).to_be_hidden()
+
+
+def test_on_a_phone_nothing_covers_the_figures(desk: Desk, new_page: Callable[..., Page]) -> None:
+    desk.send("a.png", drawing.bicycle(90, 60))
+    page = new_page(390, 844)
+    page.goto(desk.address)
+    shows(page, "a.png", 90)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    covered = """[...document.querySelectorAll("#bars output, #facts dd")].filter(e => {
+      e.scrollIntoView({block: "center"});
+      const box = e.getBoundingClientRect();
+      return !e.contains(document.elementFromPoint(box.x + 2, box.y + box.height / 2));
+    }).length"""
+    assert page.evaluate(covered) == 0
+    assert page.evaluate("[...document.querySelectorAll('kbd')].filter(e => e.offsetParent).length") == 0
 
 
 def test_turned_and_unusual_files_are_shown_upright(desk: Desk, new_page: Callable[..., Page]) -> None:

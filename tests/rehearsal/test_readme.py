@@ -12,8 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from samcli.cli.main import cli as sam
 
 from tests.support.stack import REPOSITORY
@@ -97,6 +99,8 @@ def test_every_command_and_every_option_exists(command: str) -> None:
         if rest[1] in ("training", "monitoring", "operations", "rehearsal", "demo"):
             text = help_of_module(*rest[1 : 2 if rest[2].startswith("-") else 3])
             assert all(option in text for option in options), options
+    elif rest and rest[0] == "-c":
+        compile(rest[1], command, "exec")
     elif rest and rest[0].endswith(".py"):
         assert (REPOSITORY / rest[0]).exists()
     else:
@@ -128,6 +132,23 @@ def test_the_cost_is_what_its_command_prints() -> None:
     assert f"and {watching} a\nmonth for monitoring" in readme
 
 
+#: Labels the first image that waits, as the review page does.
+REVIEWER = """
+import json, re, subprocess, sys, time, urllib.request
+command = [sys.executable, "-m", "operations", "review", "--stack-name", "image-classifier-rehearsal", "--no-browser"]
+with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    address = re.search(r"http://\\S+", server.stdout.readline())[0]
+    while not (state := json.load(urllib.request.urlopen(address + "state")))["item"]:
+        time.sleep(0.1)
+    for path, body in (("save", {"id": state["item"]["id"], "label": "cat"}), ("end", {})):
+        headers = {"Content-Type": "application/json"}
+        urllib.request.urlopen(urllib.request.Request(address + path, json.dumps(body).encode(), headers)).read()
+    said = server.stdout.read()
+print("labels:", *state["labels"], end=", ")
+print(re.search("saved .*?[)]", said)[0])
+"""
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the repository without what was made in it, with this environment as its .venv."""
@@ -139,10 +160,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Return image, outcome and label of each row of the demonstration's table."""
+    """Return image, outcome, and label or error of each row of the demonstration's table."""
     found = []
     for line in text.splitlines():
-        row = re.match(r"(\S+\.(?:png|jpg))\s{2,}.*?\s{2,}(\w+)(?:\s{2,}(\w+)\s+[\d.]+)?\s+[\d.]+ s$", line.strip())
+        row = re.match(
+            r"(\S+\.(?:png|jpg))\s{2,}\S.*?\s{2,}(accepted|unsure|neither|failed)"
+            r"(?:\s{2,}([A-Za-z]\w+))?(?:\s+[\d.]+)+ s$",
+            line.strip(),
+        )
         if row:
             found.append([part or "" for part in row.groups()])
     return found
@@ -170,6 +195,40 @@ def test_make_demo_prints_the_documented_output(clone: Path) -> None:
     for name in ("contact-sheet.png", "drift.html"):
         assert (clone / "build" / "demo" / name).stat().st_size > 10_000
     assert not (clone / ".rehearsal").exists(), "the demonstration takes everything down"
+
+
+def test_the_page_of_new_labels_runs_from_top_to_bottom(clone: Path) -> None:
+    script = blocks(clone / "docs" / "new-labels.md")[0]
+    random = np.random.default_rng(0)
+    for split, count in (("train", 3), ("test", 2)):
+        for name in ("cat", "dog", "other"):
+            (clone / "pets" / split / name).mkdir(parents=True)
+            for number in range(1, count + 1):
+                pixels = random.integers(0, 256, (40, 40, 3), np.uint8)
+                Image.fromarray(pixels).save(clone / "pets" / split / name / f"{number}.png")
+    # Training takes minutes, and torch, which is not installed here: a file that knows nothing stands for its result.
+    training = clone / ".venv-training" / "bin" / "python"
+    training.parent.mkdir(parents=True)
+    written = "import sys; from pathlib import Path; from tests.support.onnx_model import write_model; "
+    written += "out = Path(sys.argv[-1]); out.parent.mkdir(parents=True); write_model(out, labels=('cat', 'dog'))"
+    training.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{written}" "$@"\n')
+    training.chmod(0o755)
+    # A person labels the image: here it is done through the page's own requests.
+    (clone / "label.py").write_text(REVIEWER)
+    review = "python -m operations review --stack-name image-classifier-rehearsal"
+    assert script.count(review) == 1
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f". .venv/bin/activate\n{script.replace(review, 'python label.py')}"],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    subprocess.run([sys.executable, "-m", "rehearsal", "down"], cwd=clone, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning: few train images: 3 cat, 3 dog" in done.stderr
+    assert "labels: cat dog, saved 1 label (1 cat)" in done.stdout
+    assert "0 of 1 reviewed images joined; 1 are test images" in done.stdout
 
 
 def test_the_rehearsal_page_runs_from_top_to_bottom(clone: Path) -> None:

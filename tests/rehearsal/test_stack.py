@@ -201,6 +201,9 @@ def test_an_unsure_image_waits_in_the_review_queue(stack: Stack) -> None:
     body = wait_for(message)
     assert (body["s3_bucket"], body["s3_key"]) == (stack.bucket, "a/blurred.png")
     assert len(body["inferences"]) == 2 and max(body["inferences"]) == body["confidence"] < 0.7
+    assert body["neither"] == pytest.approx(1 - sum(body["inferences"]), abs=1e-6)
+    said = "neither: " if body["neither"] > body["confidence"] else "unsure: "
+    assert json.loads(outcome["cause"])["errorMessage"].startswith(said)
     assert "image_data" not in body
 
 

@@ -9,9 +9,14 @@ EDGE = 4
 FEATURES = EDGE * EDGE * 3
 
 
-def write_model(path: Path, features: bool = True) -> Path:
-    """Write a model that gives each of two labels a half, and has the output ``features`` or not."""
-    path.write_bytes(_model("features" if features else "flat"))
+def write_model(
+    path: Path, features: bool = True, maps: bool = False, labels: tuple[str, str] = ("bicycle", "motorcycle")
+) -> Path:
+    """Write a model that gives each of two labels a half, and has the outputs ``features`` and ``map`` or not.
+
+    It sees the first label where the image is red, the second where it is green.
+    """
+    path.write_bytes(_model("features" if features else "flat", maps, labels))
     return path
 
 
@@ -38,7 +43,7 @@ def _value(name: str, kind: int, *shape: int | str) -> bytes:
     return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, sizes)))
 
 
-def _model(flat: str) -> bytes:
+def _model(flat: str, maps: bool, labels: tuple[str, str]) -> bytes:
     floats, bytes_, longs = 1, 2, 7  # TensorProto.DataType
     to_float = _field(1, "to") + _field(3, floats) + _field(20, 2)
     nodes = [
@@ -47,14 +52,26 @@ def _model(flat: str) -> bytes:
         _node("MatMul", [flat, "weights"], "logits"),
         _node("Softmax", ["logits"], "probabilities"),
     ]
+    if maps:
+        axis = _field(1, "axis") + _field(3, 3) + _field(20, 2)
+        order = _field(1, "perm") + b"".join(_field(8, each) for each in (0, 3, 1, 2)) + _field(20, 7)
+        nodes += [
+            _node("Gather", ["pixels", "channels"], "picked", axis),
+            _node("Transpose", ["picked"], "map", order),
+        ]
     weights = _field(1, FEATURES) + _field(1, 2) + _field(2, floats) + _field(8, "weights")
     shape = _field(1, 2) + _field(2, longs) + _field(8, "shape") + _field(9, struct.pack("<2q", -1, FEATURES))
     graph = b"".join(_field(1, node) for node in nodes) + _field(2, "tiny")
     graph += _field(5, weights + _field(9, bytes(FEATURES * 2 * 4))) + _field(5, shape)
+    channels = _field(1, 2) + _field(2, longs) + _field(8, "channels") + _field(9, struct.pack("<2q", 0, 1))
+    if maps:
+        graph += _field(5, channels)
     graph += _field(11, _value("images", bytes_, "batch", EDGE, EDGE, 3))
     graph += _field(12, _value("probabilities", floats, "batch", 2))
     if flat == "features":
         graph += _field(12, _value(flat, floats, "batch", FEATURES))
-    metadata = {"labels": json.dumps(["bicycle", "motorcycle"]), "input_size": str(EDGE)}
+    if maps:
+        graph += _field(12, _value("map", floats, "batch", 2, EDGE, EDGE))
+    metadata = {"labels": json.dumps(labels), "input_size": str(EDGE)}
     properties = b"".join(_field(14, _field(1, key) + _field(2, value)) for key, value in metadata.items())
     return _field(1, 8) + _field(7, graph) + _field(8, _field(1, "") + _field(2, 13)) + properties

@@ -215,7 +215,12 @@ def test_messages_are_called_old_days_before_sqs_deletes_them() -> None:
 
 
 def test_an_unsure_prediction_is_no_failure() -> None:
-    assert not {name for _, name, _ in metrics_of(ALARMS["FailureAlarm"])} & {"Unsure", "Errors", "ExecutionsFailed"}
+    assert not {name for _, name, _ in metrics_of(ALARMS["FailureAlarm"])} & {
+        "Unsure",
+        "Neither",
+        "Errors",
+        "ExecutionsFailed",
+    }
 
 
 def widgets(name: str) -> list[dict[str, Any]]:
@@ -247,7 +252,7 @@ def test_a_dashboard_shows_metrics_that_somebody_emits(name: str) -> None:
             by_label = metric in emitted("filter") and set(dimensions.split(",")) == {"service", "label"}
             assert by_label or set(dimensions.split(",")) == OF_THE_CHECK[metric], row
         else:
-            assert row[0]["expression"] == "unsure / (accepted + unsure)"
+            assert row[0]["expression"] == "(unsure + neither) / (accepted + unsure + neither)"
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)

@@ -72,6 +72,7 @@ def test_the_answer_joins_the_event_and_the_image_leaves_it(answer: Any) -> None
         "inferences": [0.125, 0.75],
         "label": "motorcycle",
         "confidence": 0.75,
+        "neither": 0.125,
         "endpoint": "image-classifier",
         "variant": "AllTraffic",
         "model": "",
@@ -92,7 +93,8 @@ def test_the_workflow_alone_retries() -> None:
 
 
 def test_probabilities_may_leave_room_for_neither(answer: Any) -> None:
-    assert answer("[0.01, 0.02]")["confidence"] == 0.02
+    assert (answer("[0.01, 0.02]")["confidence"], answer("[0.01, 0.02]")["neither"]) == (0.02, 0.97)
+    assert answer("[0.5, 0.5005]")["neither"] == 0
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ AFTER_CLASSIFY = {
     "inferences": list,
     "label": str,
     "confidence": float,
+    "neither": float,
     "endpoint": str,
     "variant": str,
     "model": str,
@@ -84,7 +85,7 @@ def test_the_values_mean_what_the_contract_says(chain: list[dict[str, Any]]) -> 
     assert base64.b64decode(serialized["image_data"])[:4] == b"\x89PNG"
     assert serialized["content_type"] == "image/png"
     assert classified["inferences"] == [0.05, 0.91]
-    assert (classified["label"], classified["confidence"]) == ("motorcycle", 0.91)
+    assert (classified["label"], classified["confidence"], classified["neither"]) == ("motorcycle", 0.91, 0.04)
     assert all(classified[name] == serialized[name] for name in (*ADDRESS, "source", "statistics"))
 
 

@@ -32,8 +32,41 @@ def test_at_the_threshold_the_event_passes_unchanged(context: Any) -> None:
 
 
 def test_just_below_the_threshold_it_does_not(context: Any) -> None:
-    with pytest.raises(app.ThresholdNotMet, match=r"0\.7000, below the threshold 0\.7: s3://images/incoming/a\.png"):
+    said = r"^unsure: bicycle has .* 0\.7000, below the threshold 0\.7, .* s3://images/incoming/a\.png needs a review$"
+    with pytest.raises(app.ThresholdNotMet, match=said):
         app.lambda_handler(event([math.nextafter(0.7, 0), 0.1]), context)
+
+
+@pytest.mark.parametrize(
+    ("inferences", "setting", "said"),
+    [
+        (
+            [0.01, 0.0],
+            None,
+            r"^neither: bicycle has probability 0\.0100, .* none of the labels 0\.9900: .* needs a review$",
+        ),
+        ([0.01, 0.0], "true", r"^neither: .* needs a review$"),
+        ([0.01, 0.0], "false", r"^neither: .* needs no review$"),
+        # Neither is the most probable, but not as probable as an answer must be.
+        ([0.2, 0.15], "false", r"^neither: .* none of the labels 0\.6500: .* needs a review$"),
+        ([0.4, 0.25], "false", r"^unsure: .* needs a review$"),
+        ([0.5, 0.0], "false", r"^unsure: .* needs a review$"),
+    ],
+)
+def test_the_message_names_the_outcome_and_whether_it_needs_a_review(
+    monkeypatch: pytest.MonkeyPatch, context: Any, inferences: list[float], setting: str | None, said: str
+) -> None:
+    if setting:
+        monkeypatch.setenv("REVIEW_NEITHER", setting)
+    with pytest.raises(app.ThresholdNotMet, match=said):
+        app.lambda_handler(event(inferences), context)
+
+
+def test_a_label_that_reaches_a_low_threshold_is_accepted_although_neither_is_more_probable(
+    monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    monkeypatch.setenv("THRESHOLD", "0.3")
+    assert app.lambda_handler(event([0.3, 0.1]), context)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ ENDPOINT = {"endpoint": "image-classifier", "variant": "AllTraffic", "model": "0
 IMAGE = base64.b64encode(b"not really an image").decode()
 TO_CLASSIFY = {**ADDRESS, "image_data": IMAGE, "content_type": "image/png"}
 CLASSIFIED = {**ADDRESS, **ENDPOINT, "inferences": [0.05, 0.9], "label": "motorcycle", "confidence": 0.9}
-UNSURE = {**CLASSIFIED, "inferences": [0.05, 0.4], "confidence": 0.4}
+UNSURE = {**CLASSIFIED, "inferences": [0.3, 0.4], "confidence": 0.4}
+NEITHER = {**CLASSIFIED, "inferences": [0.05, 0.2], "confidence": 0.2}
 
 
 @pytest.fixture(autouse=True)
@@ -85,15 +86,22 @@ def test_classify_measures_the_call_of_the_endpoint(run_classify: Any, counted: 
     assert names(line) == {"EndpointLatency"} and 0 < line["EndpointLatency"][0] < 10_000
 
 
-@pytest.mark.parametrize(("event", "accepted"), [(CLASSIFIED, 1), (UNSURE, 0)])
-def test_filter_counts_each_outcome_in_all_and_by_label(context: Any, counted: Any, event: Any, accepted: int) -> None:
+@pytest.mark.parametrize(
+    ("event", "outcome", "neither"),
+    [(CLASSIFIED, "Accepted", 0.05), (UNSURE, "Unsure", 0.3), (NEITHER, "Neither", 0.75)],
+)
+def test_filter_counts_each_outcome_in_all_and_by_label(
+    context: Any, counted: Any, event: Any, outcome: str, neither: float
+) -> None:
     try:
         filter_.lambda_handler(dict(event), context)
-        assert accepted
+        assert outcome == "Accepted"
     except filter_.ThresholdNotMet:
-        assert not accepted
+        assert outcome != "Accepted"
     (line,) = counted()
-    assert (line["Accepted"], line["Unsure"], line["Confidence"]) == ([accepted], [1 - accepted], [event["confidence"]])
+    counts = {name: line[name] for name in ("Accepted", "Unsure", "Neither")}
+    assert counts == {"Accepted": [0], "Unsure": [0], "Neither": [0], outcome: [1]}
+    assert (line["Confidence"], line["NeitherProbability"]) == ([event["confidence"]], [pytest.approx(neither)])
     (directive,) = line["_aws"]["CloudWatchMetrics"]
     assert directive["Dimensions"] == [["service"], ["service", "label"]]
     assert (line["service"], line["label"]) == ("test", "motorcycle")

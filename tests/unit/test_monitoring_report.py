@@ -3,6 +3,7 @@
 import datetime
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from PIL import Image
 from demo.drawing import encoded
 from monitoring.baseline import Baseline
 from monitoring.check import check
+from monitoring.drift import medians
 from monitoring.features import CATEGORICAL, NEITHER, NUMERIC, PASSES, UNSURE, Features, Model, Observation
-from monitoring.plots import time_edges
+from monitoring.plots import confidence_over_time, time_edges
 from monitoring.report import outcome_of, render
 from monitoring.window import Picture, Record, Window
 from tests.support.pages import Page, assert_self_contained
@@ -68,7 +70,7 @@ def test_what_drifted_most_comes_first() -> None:
     assert drifted[0]["aria-labelledby"] == "test-sharpness"
     assert f"3 of {len(NUMERIC) + len(CATEGORICAL)} features drifted: sharpness, outcome, confidence" in page.text
     assert page.text.index("3 violations") < page.text.index("Drift tests")
-    assert "sharpness: median 100.9 in the window, median 100.5 in the baseline" in page.text
+    assert "sharpness: median 101 in the window, median 100 in the baseline" in page.text
 
 
 def test_shares_of_outcomes_stand_beside_the_baseline() -> None:
@@ -145,6 +147,43 @@ def test_what_captures_say_stays_text() -> None:
     for where in (f"{HOSTILE}-0", f"{HOSTILE}, {HOSTILE}", f"50: {HOSTILE}", f"{HOSTILE} 0.900"):
         assert where in page.text
     assert page.of("svg", aria_label=f"Confidence over time: {HOSTILE}")
+
+
+def test_a_short_time_range_has_seconds() -> None:
+    shown = window(features(50))
+    shown.records[:] = [
+        replace(each, time=BEGIN + i * datetime.timedelta(seconds=7)) for i, each in enumerate(shown.records)
+    ]
+    assert "2026-11-23 10:00:00 to 10:05:43 UTC" in show(shown).text
+
+
+def test_the_axis_of_confidence_spreads_what_is_near_1() -> None:
+    confidence = np.array([0.0, 0.7, 0.9, 0.99, 0.999, 1.0])
+    outcomes = np.array(["accepted"] * len(confidence))
+    seconds = np.full(len(confidence), BEGIN.timestamp())
+    svg = confidence_over_time(seconds, confidence, outcomes, time_edges(seconds), 0.7, "title")
+    (glyphs,) = Page(f"<p>{svg}</p>").of("path", data_outcome="accepted")
+    heights = [float(place.split("h0")[0].split()[1]) for place in str(glyphs["d"]).split("M")[1:]]
+    steps = -np.diff(heights)
+    # From the top of the SVG: from .9 to .99 is as far as from 0 to .9, and all are inside.
+    assert (steps > 0).all() and steps[2] == pytest.approx(steps[0] + steps[1], rel=0.2)
+    assert steps[3] > steps[2] / 3 and min(heights) > 0 and max(heights) < 2.7 * 72
+    assert all(f">{tick}<" in svg for tick in ("0.7", "0.9", "0.99", "1"))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "texts"),
+    [
+        (0.94, 0.99942, ("median 0.94", "median 0.999")),
+        (0.9991, 0.9994, ("median 0.9991", "median 0.9994")),
+        (50176.0, 60000.0, ("median 50,200", "median 60,000")),
+        (0.101961, 0.101961, ("median 0.102", "median 0.102")),
+    ],
+)
+def test_medians_have_three_digits_or_as_many_as_tell_them_apart(
+    before: float, now: float, texts: tuple[str, str]
+) -> None:
+    assert medians(np.array([before]), np.array([now])) == texts
 
 
 def test_a_page_calls_a_prediction_so() -> None:

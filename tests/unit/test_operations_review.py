@@ -23,7 +23,9 @@ from common.errors import CommandError
 from operations import review_session
 from operations.review import _Handler
 from operations.review_session import NotOnScreen, ReviewSession
+from serving.model import Model
 from src.serialize.decoder import FORMATS
+from tests.support.onnx_model import write_model
 from tests.support.stack import wait_for
 
 BUCKET, LABELS = "images", "s3://images/labels"
@@ -51,8 +53,8 @@ def start() -> Iterator[Callable[..., ReviewSession]]:
     """Return a maker of sessions that end with the test."""
     sessions: list[ReviewSession] = []
 
-    def make(labels_uri: str = LABELS) -> ReviewSession:
-        sessions.append(ReviewSession(queue(), ["bicycle", "motorcycle"], labels_uri, "ada"))
+    def make(labels_uri: str = LABELS, model: Model | None = None) -> ReviewSession:
+        sessions.append(ReviewSession(queue(), ["bicycle", "motorcycle"], labels_uri, "ada", model))
         return sessions[-1]
 
     yield make
@@ -114,7 +116,8 @@ def test_a_label_becomes_an_image_and_a_record_and_the_message_goes(
     body = send()
     session = start()
     item = session.state()["item"]
-    assert item["probabilities"] == [("bicycle", 0.5), ("motorcycle", 0.25)]
+    assert item["probabilities"] == [("bicycle", 0.5), ("motorcycle", 0.25), ("neither", 0.25)]
+    assert item["outcome"] == "unsure"
     after = session.save(item["id"], "motorcycle")
     assert (after["item"], after["saved"], after["left"]) == (None, 1, 0)
     sha256 = hashlib.sha256(png()).hexdigest()
@@ -139,6 +142,25 @@ def test_a_label_becomes_an_image_and_a_record_and_the_message_goes(
         "confidence": 0.5,
         "predicted": "bicycle",
     }
+
+
+def test_only_the_model_that_made_a_prediction_explains_it(
+    start: Callable[..., ReviewSession], send: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    model = Model(write_model(tmp_path / "model.onnx", maps=True))
+    send(model=model.sha256[:12])
+    send()
+    session = start(model=model)
+    item = session.state()["item"]
+    assert item["heat"]
+    kind, content = session.heat_map(item["id"])
+    assert kind == "image/png" and Image.open(io.BytesIO(content)).mode == "RGBA"
+    with pytest.raises(NotOnScreen):
+        session.heat_map("other")
+    item = session.skip(item["id"])["item"]
+    assert not item["heat"]
+    with pytest.raises(CommandError, match="no heat map"):
+        session.heat_map(item["id"])
 
 
 def test_a_message_stays_when_the_image_cannot_be_written(

@@ -119,7 +119,10 @@ def test_a_drift_check_waits_for_a_busy_quota_within_its_time() -> None:
 def test_an_unsure_answer_waits_for_review_and_still_fails() -> None:
     unsure, _ = STATES["Filter"]["Catch"]
     assert unsure["ErrorEquals"] == ["ThresholdNotMet"]
-    assert STATES[STATES[unsure["Next"]]["Next"]]["Type"] == "Fail"
+    choice = STATES[unsure["Next"]]
+    assert (choice["Type"], choice["Default"]) == ("Choice", "Queue for review")
+    ends = {STATES[choice["Default"]]["Next"], *(rule["Next"] for rule in choice["Choices"])}
+    assert [STATES[name]["Type"] for name in ends] == ["Fail"]
 
 
 @pytest.mark.parametrize("name", [name for name, state in STATES.items() if state["Type"] == "Task"])

@@ -373,3 +373,10 @@ def test_a_decoded_image_fits_the_memory_of_serialize(template: dict[str, Any]) 
     memory = template["Resources"]["Serialize"]["Properties"]["MemorySize"]
     four_rgba_copies = 4 * 4 * decoder.MAX_PIXELS / 2**20
     assert four_rgba_copies + decoder.MAX_BYTES / 2**20 + 150 < memory
+
+
+def test_every_image_below_the_threshold_is_reviewed_unless_a_parameter_says_otherwise(template: Any) -> None:
+    parameter = template["Parameters"]["ReviewNeither"]
+    assert (parameter["Default"], parameter["AllowedValues"]) == ("true", ["true", "false"])
+    variables = template["Resources"]["Filter"]["Properties"]["Environment"]["Variables"]
+    assert variables["REVIEW_NEITHER"] == {"Ref": "ReviewNeither"}

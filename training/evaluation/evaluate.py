@@ -187,7 +187,7 @@ def evaluate(
             print(line, file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(json.dumps(evaluation, indent=1, allow_nan=False) + "\n")
-    write_report(out / "report.html", evaluation, predictions)
+    write_report(out / "report.html", evaluation, predictions, model)
     return evaluation
 
 

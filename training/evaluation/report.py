@@ -8,8 +8,11 @@ import numpy.typing as npt
 
 from common.images import SENT_EDGE
 from common.labels import NEITHER
+from common.outcomes import outcome_of
 from common.page import THUMBNAIL, render_template, thumbnail
 from common.progress import progress
+from serving.explanation import explain
+from serving.model import Model
 from src.serialize.decoder import decode
 from training.evaluation import plots
 from training.evaluation.predictions import Predictions
@@ -28,7 +31,7 @@ _SUMMARY = (
 )
 
 
-def write_report(path: Path, evaluation: dict[str, Any], answers: dict[str, Predictions]) -> None:
+def write_report(path: Path, evaluation: dict[str, Any], answers: dict[str, Predictions], model: Model) -> None:
     """Write the page.
 
     Parameters
@@ -39,11 +42,13 @@ def write_report(path: Path, evaluation: dict[str, Any], answers: dict[str, Pred
         Content of ``evaluation.json``.
     answers : dict
         Predictions by the set's name, for the plots and the images of the worst mistakes.
+    model : Model
+        Shows where it looked in these images, if it can.
     """
     sets = []
     with progress("draw", len(answers), "sets") as advance:
         for number, (name, got) in enumerate(answers.items(), 1):
-            sets.append(_set(f"set-{number}", name, got, evaluation))
+            sets.append(_set(f"set-{number}", name, got, evaluation, model))
             advance(1)
     page = render_template(
         "training/evaluation/report.html",
@@ -52,11 +57,12 @@ def write_report(path: Path, evaluation: dict[str, Any], answers: dict[str, Pred
         sets=sets,
         neither=NEITHER,
         sent_edge=SENT_EDGE,
+        has_map=model.has_map,
     )
     path.write_text(page)
 
 
-def _set(key: str, name: str, answers: Predictions, evaluation: dict[str, Any]) -> dict[str, Any]:
+def _set(key: str, name: str, answers: Predictions, evaluation: dict[str, Any], model: Model) -> dict[str, Any]:
     figures, labels, threshold = evaluation["sets"][name], evaluation["labels"], evaluation["threshold"]
     confidence = answers.probabilities.max(axis=1)
     known = answers.targets < len(labels)
@@ -73,25 +79,30 @@ def _set(key: str, name: str, answers: Predictions, evaluation: dict[str, Any]) 
             "histogram": plots.histogram(confidence[known], confidence[~known], threshold, f"{key}-histogram"),
             "robustness": [plots.robustness(figures, each, f"{key}-{each}") for each in CORRUPTIONS],
         },
-        "wrong": _most_confident(answers, wrong, labels, threshold),
-        "background": None if known.all() else _most_confident(answers, ~known, labels, threshold),
+        "wrong": _most_confident(answers, wrong, threshold, model),
+        "background": None if known.all() else _most_confident(answers, ~known, threshold, model),
         "corrupted": len(answers.corrupted),
     }
 
 
 def _most_confident(
-    answers: Predictions, which: npt.NDArray[np.bool_], labels: list[str], threshold: float
+    answers: Predictions, which: npt.NDArray[np.bool_], threshold: float, model: Model
 ) -> list[dict[str, Any]]:
-    confidence, label = answers.probabilities.max(axis=1), answers.probabilities.argmax(axis=1)
-    chosen = sorted(np.flatnonzero(which), key=lambda i: -confidence[i])[:_MOST_MISTAKES]
-    return [
-        {
-            "name": answers.images[i].name,
-            "class_name": answers.images[i].class_name,
-            "label": labels[label[i]],
-            "confidence": confidence[i],
-            "passes": confidence[i] >= threshold,
-            "thumbnail": thumbnail(decode(answers.images[i].path.read_bytes(), at_least=2 * THUMBNAIL).image),
-        }
-        for i in chosen
-    ]
+    confidence, best = answers.probabilities.max(axis=1), answers.probabilities.argmax(axis=1)
+    mistakes = []
+    for i in sorted(np.flatnonzero(which), key=lambda i: -confidence[i])[:_MOST_MISTAKES]:
+        content, label = answers.images[i].path.read_bytes(), model.labels[best[i]]
+        neither = max(0.0, 1 - answers.probabilities[i].sum())
+        mistakes.append(
+            {
+                "name": answers.images[i].name,
+                "class_name": answers.images[i].class_name,
+                "label": label,
+                "confidence": confidence[i],
+                "outcome": outcome_of(confidence[i], neither, threshold),
+                "neither": neither,
+                "thumbnail": thumbnail(decode(content, at_least=2 * THUMBNAIL).image),
+                "heat": thumbnail(explain(model, content, label, THUMBNAIL)) if model.has_map else None,
+            }
+        )
+    return mistakes

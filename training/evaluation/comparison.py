@@ -1,0 +1,197 @@
+"""Compare two models on the same images: paired differences, and every answer that changed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from common.errors import CommandError
+from common.image_sets import ImageFile, find_sets
+from common.labels import NEITHER
+from common.outcomes import outcome_of
+from common.page import THUMBNAIL, render_template, thumbnail
+from serving.model import Model
+from src.serialize.decoder import decode
+from training.evaluation.intervals import paired_difference
+from training.evaluation.predictions import Predictions, predict
+
+#: Figures, each with its meaning, and whether more is better.
+FIGURES = {
+    "accuracy": ("images with a label, those whose most probable label is correct", True),
+    "accepted": ("images with a label, those that pass the threshold", True),
+    "accepted_wrong": ("images with a label, those that pass under another one", False),
+    "background_accepted": ("background images, those that pass", False),
+}
+#: Changed answers that are shown with their picture; the others by name only.
+_PICTURES = 200
+
+
+def compare(first: Path, second: Path, data: Sequence[str], out: Path, threshold: float) -> dict[str, Any]:
+    """Run two models on every set; write ``comparison.json`` and ``comparison.html``.
+
+    Parameters
+    ----------
+    first, second : pathlib.Path
+        ONNX files that ``python -m training train`` wrote; the second is compared with the first.
+    data : sequence of str
+        ``DIR`` or ``NAME=DIR[,DIR...]``, one per set.
+    out : pathlib.Path
+        Folder to write into; created when missing.
+    threshold : float
+        A prediction passes if its confidence is at least this.
+
+    Returns
+    -------
+    dict
+        The content of ``comparison.json``.
+
+    Raises
+    ------
+    CommandError
+        The models have different labels; or as for `Model`, `find_sets` and `predict`.
+    """
+    models = [Model(first), Model(second)]
+    labels = models[0].labels
+    if set(labels) != set(models[1].labels):
+        raise CommandError(f"the models have different labels: {', '.join(labels)} and {', '.join(models[1].labels)}")
+    comparison: dict[str, Any] = {
+        "models": [
+            {"file": str(path), "sha256": model.sha256} for path, model in zip((first, second), models, strict=True)
+        ],
+        "labels": labels,
+        "threshold": threshold,
+        "sets": {},
+    }
+    pictures: dict[str, ImageFile] = {}
+    for name, found in find_sets(data, labels).items():
+        images, before, after = _common(
+            labels, *((model, predict(name, found.images, model, corrupted=False)) for model in models)
+        )
+        comparison["sets"][name] = _compare_set(images, before, after, labels, threshold)
+        pictures |= {f"{name}:{place}": image for place, image in enumerate(images)}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "comparison.json").write_text(json.dumps(comparison, indent=1, allow_nan=False) + "\n")
+    (out / "comparison.html").write_text(_page(comparison, pictures))
+    return comparison
+
+
+def _common(
+    labels: list[str], *runs: tuple[Model, Predictions]
+) -> tuple[list[ImageFile], npt.NDArray[np.floating], npt.NDArray[np.floating]]:
+    """Return the images that count for both models, and both models' probabilities in the order of the labels."""
+    tables = []
+    for model, got in runs:
+        order = [model.labels.index(label) for label in labels]
+        tables.append({image.path: row[order] for image, row in zip(got.images, got.probabilities, strict=True)})
+    images = [image for image in runs[0][1].images if image.path in tables[1]]
+    before, after = (np.array([table[image.path] for image in images]) for table in tables)
+    return images, before, after
+
+
+def _compare_set(
+    images: list[ImageFile],
+    before: npt.NDArray[np.floating],
+    after: npt.NDArray[np.floating],
+    labels: list[str],
+    threshold: float,
+) -> dict[str, Any]:
+    truth = np.array([labels.index(image.class_name) if image.class_name in labels else -1 for image in images])
+    known = truth >= 0
+    hits = []
+    for probabilities in (before, after):
+        right, passes = probabilities.argmax(axis=1) == truth, probabilities.max(axis=1) >= threshold
+        hits.append(
+            {
+                "accuracy": right[known],
+                "accepted": passes[known],
+                "accepted_wrong": (passes & ~right)[known],
+                "background_accepted": passes[~known],
+            }
+        )
+    figures = {}
+    for name in FIGURES:
+        one, two = hits[0][name], hits[1][name]
+        difference = paired_difference(
+            int((one & two).sum()), int((one & ~two).sum()), int((~one & two).sum()), len(one)
+        )
+        values = [round(float(each.mean()), 4) if len(each) else None for each in (one, two)]
+        figures[name] = {"n": len(one), "values": values, "difference": difference}
+    answers = [[_answer(row, labels, threshold) for row in probabilities] for probabilities in (before, after)]
+    changed = []
+    for place, (image, one, two) in enumerate(zip(images, *answers, strict=True)):
+        if one["answer"] != two["answer"]:
+            change = _worth(two["answer"], image, labels) - _worth(one["answer"], image, labels)
+            verdict = "better" if change > 0 else "worse" if change < 0 else "equal"
+            changed.append(
+                {
+                    "place": place,
+                    "image": image.name,
+                    "class": image.class_name,
+                    "change": verdict,
+                    "answers": [one, two],
+                }
+            )
+    changed.sort(key=lambda each: ("worse", "equal", "better").index(each["change"]))
+    return {"n": len(images), "figures": figures, "changed": changed}
+
+
+def _answer(row: npt.NDArray[np.floating], labels: list[str], threshold: float) -> dict[str, Any]:
+    """Return the label if it is accepted, otherwise the outcome; and the probabilities behind it."""
+    confidence, neither = float(row.max()), max(0.0, 1 - float(row.sum()))
+    label, outcome = labels[int(row.argmax())], outcome_of(confidence, neither, threshold)
+    return {
+        "answer": label if outcome == "accepted" else outcome,
+        "outcome": outcome,
+        "label": label,
+        "confidence": round(confidence, 4),
+        NEITHER: round(neither, 4),
+    }
+
+
+def _worth(answer: str, image: ImageFile, labels: list[str]) -> int:
+    """Rank an answer: a wrong label is worst; not accepting is best for background, and in between otherwise."""
+    if answer not in labels:
+        return 1
+    return 2 if answer == image.class_name else 0
+
+
+def _page(comparison: dict[str, Any], pictures: dict[str, ImageFile]) -> str:
+    shown = {}
+    for name, each in comparison["sets"].items():
+        for change in each["changed"][:_PICTURES]:
+            content = pictures[f"{name}:{change['place']}"].path.read_bytes()
+            shown[f"{name}:{change['place']}"] = thumbnail(decode(content, at_least=2 * THUMBNAIL).image)
+    return render_template(
+        "training/evaluation/comparison.html", comparison=comparison, figures=FIGURES, pictures=shown
+    )
+
+
+def print_comparison(comparison: dict[str, Any]) -> None:
+    """Print one table per set."""
+    console = Console()
+    for name, each in comparison["sets"].items():
+        title = Text(f"{name}, threshold {comparison['threshold']:g}")
+        table = Table("figure", title=title, title_justify="left")
+        for heading in ("first", "second", "difference"):
+            table.add_column(heading, justify="right")
+        table.add_column("95% interval")
+        for figure, got in each["figures"].items():
+            if got["difference"] is None:
+                continue
+            difference, low, high = got["difference"]
+            values = [f"{value:.3f}" for value in got["values"]]
+            table.add_row(figure, *values, f"{difference:+.3f}", f"{low:+.3f} to {high:+.3f}")
+        console.print(table)
+        counts = {
+            kind: sum(change["change"] == kind for change in each["changed"]) for kind in ("better", "worse", "equal")
+        }
+        print(
+            f"{len(each['changed'])} of {each['n']} answers changed: {counts['better']} for the better, "
+            f"{counts['worse']} for the worse, {counts['equal']} as good as before\n"
+        )
