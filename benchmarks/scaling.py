@@ -125,12 +125,12 @@ class Simulation:
             while not self._starts.take():
                 yield self.environment.timeout(0.05)
             size = min(self.setting.batch_size, self.setting.images - first)
-            child = self.environment.process(self._child(size))
-            child.callbacks.append(lambda _, slot=slot: slots.release(slot))
+            self.environment.process(self._child(size, slot))
 
-    def _child(self, size: int) -> Generator[Any, Any, None]:
-        slots = simpy.Resource(self.environment, self.setting.parallel)
-        yield self.environment.all_of([self.environment.process(self._image(slots)) for _ in range(size)])
+    def _child(self, size: int, place: Any) -> Generator[Any, Any, None]:
+        with place:
+            slots = simpy.Resource(self.environment, self.setting.parallel)
+            yield self.environment.all_of([self.environment.process(self._image(slots)) for _ in range(size)])
 
     def _image(self, slots: simpy.Resource) -> Generator[Any, Any, None]:
         with slots.request() as slot:
