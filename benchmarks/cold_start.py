@@ -101,7 +101,16 @@ def build_default(folder: Path) -> dict[str, Path]:
     (folder / "template.json").write_text(
         json.dumps({key: template[key] for key in ("Transform", "Resources")}, default=str)
     )
-    command = ["sam", "build", "--template", str(folder / "template.json"), "--base-dir", str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "samcli",
+        "build",
+        "--template",
+        str(folder / "template.json"),
+        "--base-dir",
+        str(ROOT),
+    ]
     command += ["--build-dir", str(folder / "default"), "--cache-dir", str(folder / "cache")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return {function: folder / "default" / function for function in FUNCTIONS}
