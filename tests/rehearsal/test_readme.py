@@ -124,12 +124,24 @@ def test_the_cost_is_what_its_command_prints() -> None:
     done = subprocess.run(
         [sys.executable, "benchmarks/cost.py"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    total, states = re.findall(r"accepted: \$(\d+) per million images: \$(\d+)", done.stdout)[0]
+    assert (REPOSITORY / "docs" / "cost.md").read_text() == done.stdout, "python benchmarks/cost.py > docs/cost.md"
     readme = (REPOSITORY / "README.md").read_text()
-    assert f"${total} per million images (of which ${states}" in readme
-    assert re.findall(r"endpoint: (\$[\d.]+) an hour", done.stdout)[0] in readme
-    watching = re.findall(r"watching: (\$\d+) a month", done.stdout)[0]
-    assert f"and {watching} a\nmonth for monitoring" in readme
+    single, states = re.findall(r"^\| Standard \| ([\d.]+) \| ([\d.]+) ", done.stdout, re.MULTILINE)[0]
+    (batch,) = re.findall(r"^\| batch \| ([\d.]+) .* \| 1/[\d.]+ \|$", done.stdout, re.MULTILINE)
+    assert f"${float(single):.0f} per million images (of which ${float(states):.0f}" in readme
+    assert f"${float(batch):.0f} in batches" in readme
+    assert re.findall(r"costs (\$[\d.]+) an hour", done.stdout)[0] in readme
+    watching = re.findall(r"^\| (?:monitoring|hourly).* \| (\d+) \|$", done.stdout, re.MULTILINE)
+    assert f"and ${sum(map(int, watching))} a\nmonth for monitoring" in readme
+
+
+def test_a_batch_costs_a_twentieth_of_single_executions() -> None:
+    for review in ("0", "0.5", "1"):
+        for architecture in ("x86_64", "arm64"):
+            command = [sys.executable, "benchmarks/cost.py", "--unsure", review, "--architecture", architecture]
+            printed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+            ratios = re.findall(r"^\| batch.* \| 1/([\d.]+) \|$", printed, re.MULTILINE)
+            assert len(ratios) == 2 and all(float(ratio) >= 20 for ratio in ratios), printed
 
 
 #: Labels the first image that waits, as the review page does.

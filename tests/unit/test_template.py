@@ -139,6 +139,15 @@ def test_the_drift_check_may_use_the_key_of_its_bucket_and_no_other(template: di
     )
 
 
+def test_every_function_is_built_for_every_architecture(template: dict[str, Any]) -> None:
+    for function in of_type(template, "AWS::Serverless::Function").values():
+        build = function["Metadata"]
+        assert build["BuildMethod"] == "makefile"
+        for architecture in template["Parameters"]["Architecture"]["AllowedValues"]:
+            folder = build["ContextPath"]["Fn::Sub"].replace("${Architecture}", architecture)
+            assert f'package.py" {architecture} ' in (ROOT / folder / "Makefile").read_text()
+
+
 def test_step_functions_may_run_a_job_and_read_no_object(template: dict[str, Any]) -> None:
     listed = statements(template["Resources"]["MonitorRole"])
     allowed = {action for statement in listed for action in actions(statement)}

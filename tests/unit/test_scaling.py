@@ -1,0 +1,52 @@
+"""The simulation of batches: it loses nothing, keeps its limits, and takes as long as can be computed by hand."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("simpy", reason="needs benchmarks/requirements.txt")
+
+from benchmarks.scaling import ENDPOINT_SECONDS, ENDPOINT_WORKERS, SECONDS, Setting, Simulation
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_the_page_is_what_its_command_prints() -> None:
+    command = [sys.executable, "-m", "benchmarks.scaling"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert (REPOSITORY / "docs" / "scaling.md").read_text() == done.stdout, (
+        "python -m benchmarks.scaling > docs/scaling.md"
+    )
+
+
+def test_without_contention_the_time_is_the_sum_of_the_steps() -> None:
+    # Twice as many images as the endpoint takes at once: the second half waits for the first one.
+    images = 2 * ENDPOINT_WORKERS
+    result = Simulation(Setting(images, batch_size=images, parallel=images)).run()
+    assert result.ends == {"done": images, "failed": 0} and result.attempts == len(SECONDS) * images
+    assert result.seconds == pytest.approx(sum(SECONDS.values()) + 2 * ENDPOINT_SECONDS)
+
+
+@pytest.mark.parametrize("instances", [1, 3])
+def test_the_endpoint_limits_the_rate(instances: int) -> None:
+    setting = Setting(2_000, children=20, instances=instances)
+    rate = setting.images / Simulation(setting).run().seconds
+    capacity = instances * ENDPOINT_WORKERS / ENDPOINT_SECONDS
+    assert capacity / 2 < rate <= capacity
+
+
+def test_every_image_ends_once_with_too_little_concurrency() -> None:
+    setting = Setting(400, concurrency=20)
+    result = Simulation(setting).run()
+    assert sum(result.ends.values()) == setting.images and result.throttled["Lambda"] > 0
+    # At most 20 functions at once: their time is a lower limit.
+    busy = (sum(SECONDS.values()) + ENDPOINT_SECONDS) * result.ends["done"]
+    assert result.seconds >= busy / setting.concurrency
+
+
+def test_an_image_fails_when_its_retries_are_used_up() -> None:
+    result = Simulation(Setting(3, concurrency=0)).run()
+    assert result.ends == {"done": 0, "failed": 3}
+    assert result.attempts == 3 * 16, "one attempt and the 15 retries of the workflow's definition"
