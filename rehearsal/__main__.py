@@ -8,7 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rehearsal.environment import WELL_KNOWN, credentials, redirected, without_proxy
+from rehearsal.environment import (
+    FOLDER,
+    WELL_KNOWN,
+    credentials,
+    own_command,
+    redirected,
+    with_own_programs,
+    without_proxy,
+)
 from rehearsal.lifecycle import LOG_FILE, Running, down, find, up
 from rehearsal.patches import PATCHES, RehearsalError, load
 
@@ -23,11 +31,13 @@ def main() -> int:
     except BrokenPipeError:  # for example: status | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left must not fail at the end
         return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rehearsal", description="AWS on this machine.")
-    parser.add_argument("--folder", type=Path, default=Path(".rehearsal"), help="where its state lives (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where its state lives (%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start it, and wait until it is ready")
     commands.add_parser("down", help="stop it and clean up")
@@ -54,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
     elif arguments.command == "up":
         running = up(folder)
         print(f"The rehearsal is up at {running.endpoint_url}. To use it from this shell:\n")
-        print('    eval "$(python -m rehearsal env)"')
+        print(f'    eval "$({own_command(folder)} env)"')
     elif arguments.command == "down":
         print("The rehearsal is down." if down(folder) else "Nothing to stop.")
     else:
@@ -66,11 +76,13 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
             if not argv:
-                raise RehearsalError("exec needs a command, as in: python -m rehearsal exec -- sam list stack-outputs")
+                example = f"{own_command(folder)} exec -- sam list stack-outputs --stack-name STACK"
+                raise RehearsalError(f"exec needs a command, as in: {example}")
+            environment = with_own_programs(redirected(os.environ, running.port, running.region))
+            # Also for finding the program itself.
+            os.environ["PATH"] = environment["PATH"]
             try:
-                return subprocess.run(
-                    argv, env=redirected(os.environ, running.port, running.region), check=False
-                ).returncode
+                return subprocess.run(argv, env=environment, check=False).returncode
             except OSError as error:
                 raise RehearsalError(f"cannot run {argv[0]}: {error.strerror}") from error
     return 0
@@ -79,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _running(folder: Path) -> Running:
     running = find(folder)
     if running is None:
-        raise RehearsalError("Not running; start it with: python -m rehearsal up")
+        raise RehearsalError(f"Not running; start it with: {own_command(folder)} up")
     return running
 
 
