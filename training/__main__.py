@@ -254,12 +254,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> None:
+    from serving.model import Model
     from training.deployment.deploy import deploy
     from training.deployment.settings import Deployment
 
     _interrupt_on_sigterm()
     fields = {name: value for name, value in vars(options).items() if name != "run"}
-    deploy(Deployment(**fields))
+    deployment = Deployment(**fields)
+    Model(deployment.model)  # raises an error for a file that the endpoint could not serve
+    deploy(deployment)
 
 
 def _remove(options: argparse.Namespace) -> None:
