@@ -8,10 +8,13 @@ up. X-Ray's samples (about $0.25 per million images) are not included.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
+
+from common.command import quietly
 
 PER_TRANSITION = 25.00 / 1e6
 PER_LAMBDA_REQUEST = 0.20 / 1e6
@@ -76,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(quietly(main))

@@ -1,12 +1,14 @@
 """Command line of the rehearsal: ``python -m rehearsal up|down|status|env|exec|patches``."""
 
 import argparse
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 from rehearsal.environment import (
     FOLDER,
@@ -19,6 +21,13 @@ from rehearsal.environment import (
 )
 from rehearsal.lifecycle import LOG_FILE, Running, down, find, up
 from rehearsal.patches import PATCHES, RehearsalError, load
+
+#: Colours of the states of stacks, endpoints and alarms, by a part of their name; the first one counts.
+_STYLES = (
+    (("FAILED", "ROLLBACK", "Failed", "ALARM"), "red"),
+    (("PROGRESS", "ing", "INSUFFICIENT_DATA"), "yellow"),
+    (("COMPLETE", "InService", "OK"), "green"),
+)
 
 
 def main() -> int:
@@ -36,12 +45,17 @@ def main() -> int:
 
 
 def _main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m rehearsal", description="AWS on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m rehearsal",
+        description="AWS on this machine.",
+        epilog="example: python -m rehearsal up, then: python -m rehearsal exec -- sam deploy --config-env rehearsal",
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where its state lives (%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start it, and wait until it is ready")
     commands.add_parser("down", help="stop it and clean up")
-    commands.add_parser("status", help="show whether it runs, and what is deployed in it")
+    status = commands.add_parser("status", help="show whether it runs, and what is deployed in it")
+    status.add_argument("--json", action="store_true", help="print one JSON object instead")
     commands.add_parser("env", help="print the shell commands that send SAM CLI and the AWS SDKs to it")
     execute = commands.add_parser("exec", help="run a command with that environment")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND …")
@@ -72,7 +86,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.command == "env":
             print(_shell_commands(running))
         elif arguments.command == "status":
-            _print_status(running, folder)
+            described = _describe(running, folder)
+            print(json.dumps(described, indent=1)) if arguments.json else _print_status(described)
         else:
             argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
             if not argv:
@@ -105,21 +120,62 @@ def _shell_commands(running: Running) -> str:
     )
 
 
-def _print_status(running: Running, folder: Path) -> None:
+def _describe(running: Running, folder: Path) -> dict[str, Any]:
     environment = redirected(os.environ, running.port, running.region)
     os.environ.clear()
     os.environ.update(environment)
     import boto3
 
-    print(f"up at {running.endpoint_url}, process {running.supervisor}, log {folder / LOG_FILE}")
-    for stack in boto3.client("cloudformation").describe_stacks()["Stacks"]:
-        print(f"stack     {stack['StackName']}  {stack['StackStatus']}")
-    for function in boto3.client("lambda").list_functions()["Functions"]:
-        print(f"function  {function['FunctionName']}  {function['MemorySize']} MB, {function['Timeout']} s")
-    for endpoint in boto3.client("sagemaker").list_endpoints()["Endpoints"]:
-        print(f"endpoint  {endpoint['EndpointName']}  {endpoint['EndpointStatus']}")
-    for alarm in boto3.client("cloudwatch").describe_alarms()["MetricAlarms"]:
-        print(f"alarm     {alarm['AlarmName']}  {alarm['StateValue']}  {alarm['StateReason']}")
+    def listed(service: str, operation: str, key: str, **fields: str) -> list[dict[str, Any]]:
+        pages = boto3.client(service).get_paginator(operation).paginate()  # type: ignore[call-overload]
+        return [{name: item.get(field) for name, field in fields.items()} for page in pages for item in page[key]]
+
+    return {
+        "rehearsal": {
+            "endpoint_url": running.endpoint_url,
+            "process": running.supervisor,
+            "log": str(folder / LOG_FILE),
+        },
+        "stacks": listed("cloudformation", "describe_stacks", "Stacks", name="StackName", status="StackStatus"),
+        "functions": listed(
+            "lambda", "list_functions", "Functions", name="FunctionName", memory="MemorySize", timeout="Timeout"
+        ),
+        "endpoints": listed("sagemaker", "list_endpoints", "Endpoints", name="EndpointName", status="EndpointStatus"),
+        "alarms": listed(
+            *("cloudwatch", "describe_alarms", "MetricAlarms"),
+            name="AlarmName",
+            status="StateValue",
+            reason="StateReason",
+        ),
+    }
+
+
+def _print_status(described: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    class Piped(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            raise BrokenPipeError
+
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 120
+    console = Piped(highlight=False, width=width)
+    own = described["rehearsal"]
+    console.print(f"up at {own['endpoint_url']}, process {own['process']}, log {own['log']}", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(max_width=48)  # gets narrower first
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    for kind in ("stacks", "functions", "endpoints", "alarms"):
+        for item in described[kind]:
+            status = item.get("status") or f"{item['memory']} MB, {item['timeout']} s"
+            style = next((style for words, style in _STYLES if any(word in status for word in words)), "")
+            name = Text(item["name"], no_wrap=True, overflow="ellipsis")
+            reason = Text(item.get("reason") or "", no_wrap=True, overflow="ellipsis")
+            table.add_row(kind.removesuffix("s"), name, Text(status, style), reason)
+    console.print(table)
 
 
 if __name__ == "__main__":

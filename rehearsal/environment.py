@@ -84,18 +84,21 @@ def with_own_programs(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, "PATH": path if path.split(os.pathsep)[0] == own else os.pathsep.join([own, path])}
 
 
-def this_python() -> str:
-    """Return the words that start this Python from a shell in the current folder."""
+def _this_python() -> str:
     if shutil.which("python") == sys.executable:
         return "python"
     executable, folder = Path(sys.executable), Path.cwd()
     return shlex.quote(str(executable.relative_to(folder) if executable.is_relative_to(folder) else executable))
 
 
+#: The words that start this Python from the shell that started this process, before anything changes its environment.
+THIS_PYTHON = _this_python()
+
+
 def own_command(folder: Path) -> str:
     """Return the beginning of a command for the rehearsal in a folder, which works as it is in the current folder."""
     named = "" if folder == FOLDER else f" --folder {shlex.quote(str(folder))}"
-    return f"{this_python()} -m rehearsal{named}"
+    return f"{THIS_PYTHON} -m rehearsal{named}"
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from rehearsal.__main__ import _print_status
 from rehearsal.lifecycle import Running, down, find, processes, up
 from rehearsal.patches import PATCHES, RehearsalError, extend, load, replace
 from tests.support.stack import REPOSITORY, Rehearsal, create_function, wait_for
@@ -46,6 +47,8 @@ def test_up_status_exec_down_and_hints(tmp_path: Path) -> None:
     assert running is not None
     assert command(folder, "up").stdout == started.stdout, "up is idempotent"
     assert "up at" in command(folder, "status").stdout
+    described = json.loads(command(folder, "status", "--json").stdout)
+    assert described["rehearsal"]["endpoint_url"] == running.endpoint_url and described["alarms"] == []
     shown = command(folder, "exec", "--", sys.executable, "-c", "import os; print(os.environ['AWS_ENDPOINT_URL'])")
     assert shown.stdout.strip() == running.endpoint_url
     environment = command(folder, "env").stdout
@@ -65,6 +68,25 @@ def test_up_status_exec_down_and_hints(tmp_path: Path) -> None:
     assert_hint_works(folder, command(folder, "exec").stderr.replace(" --stack-name STACK", " --help"))
     assert_hint_works(folder, command(folder, "up").stdout)
     assert down(folder)
+
+
+def test_status_shortens_names_and_reasons_and_keeps_states(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described: dict[str, Any] = {
+        "rehearsal": {"endpoint_url": "http://localhost:1", "process": 2, "log": "x"},
+        "stacks": [{"name": "a-stack-with-a-long-name" * 2, "status": "CREATE_COMPLETE"}],
+        "functions": [{"name": "f" * 60, "memory": 512, "timeout": 30}],
+        "endpoints": [{"name": "image-classifier", "status": "InService"}],
+        "alarms": [{"name": "alarm-" * 9, "status": "INSUFFICIENT_DATA", "reason": "Unchecked: " + "no data " * 20}],
+    }
+    for columns in ("60", "120"):
+        monkeypatch.setenv("COLUMNS", columns)
+        _print_status(described)
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 5 and all(len(line) <= int(columns) for line in lines)
+        states = ("CREATE_COMPLETE", "512 MB, 30 s", "InService", "INSUFFICIENT_DATA")
+        assert all(state in line for state, line in zip(states, lines[1:], strict=True)), lines
 
 
 def assert_hint_works(folder: Path, printed: str) -> None:
