@@ -55,15 +55,14 @@ def out_of_focus(image: Image.Image) -> Image.Image:
 def picture(files: list[Path], seed: int) -> Image.Image:
     """Return one picture as the endpoint gets it: from the files, or drawn if there are none.
 
-    The same seed returns the same picture. The files are taken in turns; each turn cuts other margins off.
+    The same seed returns the same picture. The files are taken in turns; each turn cuts other margins off, but as much.
     """
     if not files:
         return (drawing.bicycle if seed % 2 else drawing.motorcycle)(64, 48, seed)
     order = random.Random(0).sample(files, len(files))
-    turn, number = divmod(seed, len(files))
-    image = Image.open(io.BytesIO(as_sent(order[number].read_bytes()))).convert("RGB")
+    image = Image.open(io.BytesIO(as_sent(order[seed % len(files)].read_bytes()))).convert("RGB")
+    width, height = (round(0.92 * edge) for edge in image.size)
     rng = random.Random(seed)
-    width, height = (round(edge * rng.uniform(0.85, 1)) if turn else edge for edge in image.size)
     left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
     return image.crop((left, top, left + width, top + height))
 

@@ -197,14 +197,16 @@ def load_baseline(address: str) -> Baseline:
         if missing:
             raise KeyError(f"features {', '.join(missing)}")
         least_psi = float(limits["monitoring_config"]["distribution_constraints"]["comparison_threshold"])
+        network, content = _content(address) if own["content"] else (None, None)
         return Baseline(
             features,
             Model([str(label) for label in own["labels"]], _fraction(own, "threshold")),
             _fraction(own, "significance"),
             least_psi,
             min(_fraction(each, "completeness") for each in limits["features"]),
-            *(_content(address) if own["content"] else (None, None)),
-            captures=frozenset(map(str, described.get(_OWN, {}).get("captures", []))),
+            network,
+            content,
+            frozenset(map(str, described.get(_OWN, {}).get("captures", []))),
         )
     except KeyError as error:
         raise CommandError(f"the baseline in {address} lacks {error}; create it again with: {_CREATE}") from error

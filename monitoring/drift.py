@@ -36,9 +36,8 @@ _LOW_HIGH = {
     "aspect_ratio": ("narrower", "wider"),
     "confidence": ("less certain", "more certain"),
 }
-#: Less than this share of the window beyond all of the baseline is no summary: most of it is compared instead.
-_LEAST_BEYOND = 0.1
-_MOST = 95
+#: Which part of the baseline is named, and the least share of the window beyond it for that; the first that applies.
+_BEYOND = (("any", 1.0, 0.1), ("95% of those", 0.95, 0.15), ("half of those", 0.5, 0.0))
 
 _BINS = 10
 # Smaller p-values are not shown.
@@ -165,14 +164,14 @@ def summarize(name: str, baseline: npt.NDArray[np.floating], window: npt.NDArray
     """
     low, high = _LOW_HIGH[name]
     subject = "predictions" if name == "confidence" else "images"
-    sides = (
-        (low, window < baseline.min(), window < np.quantile(baseline, 1 - _MOST / 100)),
-        (high, window > baseline.max(), window > np.quantile(baseline, _MOST / 100)),
-    )
-    word, beyond_all, beyond_most = max(sides, key=lambda side: (side[2].mean(), side[1].mean()))
-    if beyond_all.mean() >= _LEAST_BEYOND:
-        return f"{beyond_all.mean():.0%} of the {subject} are {word} than any in the baseline"
-    return f"{beyond_most.mean():.0%} of the {subject} are {word} than {_MOST}% of those in the baseline"
+
+    def beyond(level: float) -> tuple[float, str]:
+        below, above = window < np.quantile(baseline, 1 - level), window > np.quantile(baseline, level)
+        return max((float(below.mean()), low), (float(above.mean()), high))
+
+    sides = [(*beyond(level), part, least) for part, level, least in _BEYOND]
+    share, word, part, _ = next(side for side in sides if side[0] >= side[3])
+    return f"{share:.0%} of the {subject} are {word} than {part} in the baseline"
 
 
 def judge(tested: Sequence[Finding], significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI) -> list[Finding]:

@@ -174,6 +174,8 @@ def test_half_a_count_is_added_to_every_bin(baseline: list[int], window: list[in
         ("sharpness", [-1.0] * 44 + [50.0] * 56, "44% of the images are blurrier than any in the baseline"),
         ("sharpness", [101.0] * 50 + [50.0] * 50, "50% of the images are sharper than any in the baseline"),
         ("brightness", [2.0] * 30 + [50.0] * 70, "30% of the images are darker than 95% of those in the baseline"),
+        ("blockiness", [60.0] * 80 + [1.0] * 20, "20% of the images are less blocky than 95% of those in the baseline"),
+        ("blockiness", [60.0] * 90 + [1.0] * 10, "90% of the images are blockier than half of those in the baseline"),
         ("confidence", [-1.0] * 60 + [9.0] * 40, "60% of the predictions are less certain than any in the baseline"),
     ],
 )
