@@ -142,7 +142,7 @@ def explain_aws(error: Exception) -> str:
     name, text = type(error).__name__, str(error)
     code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
     if name in ("NoCredentialsError", "NoRegionError"):
-        return f"{text} (set AWS_PROFILE and AWS_REGION)"
+        return f"{text} (set AWS_PROFILE and AWS_DEFAULT_REGION)"  # boto3 ignores AWS_REGION
     if {name, code} & _EXPIRED:
         return f"your credentials have expired; log in again (aws sso login, or renew the keys of your profile): {text}"
     own = os.environ.get("AWS_ENDPOINT_URL", "")

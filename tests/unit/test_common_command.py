@@ -5,6 +5,7 @@ import datetime
 import importlib
 import io
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -12,8 +13,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, TokenRetrievalError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoRegionError, TokenRetrievalError
 from moto import mock_aws
 
 from common import command, storage
@@ -84,6 +86,16 @@ def run(raised: Exception) -> str:
 )
 def test_expired_credentials_are_named_as_that(error: Exception) -> None:
     assert "your credentials have expired; log in again" in run(error)
+
+
+def test_the_variable_that_is_named_for_the_region_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    with pytest.raises(NoRegionError) as missing:
+        boto3.session.Session().client("stepfunctions")
+    said = run(missing.value)
+    (variable,) = re.findall(r"AWS_\w*REGION", said)
+    monkeypatch.setenv(variable, "eu-west-1")
+    assert boto3.session.Session().client("stepfunctions").meta.region_name == "eu-west-1"
 
 
 def test_a_local_endpoint_that_is_down_is_named_as_that(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -606,5 +606,5 @@ def test_aws_errors_are_one_line(
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     assert main(["remove", "--endpoint-name", NAME]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: AWS: You must specify a region. (set AWS_PROFILE and AWS_REGION")
+    assert error.startswith("error: AWS: You must specify a region. (set AWS_PROFILE and AWS_DEFAULT_REGION")
     assert error.count("\n") == 1
