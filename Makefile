@@ -81,7 +81,7 @@ lint: setup  ## check style, types and templates
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy src common serving training monitoring operations rehearsal demo tests benchmarks
 	@$(BIN)/mypy --python-version 3.11 training monitoring  # they and what they import run there too
-	@$(BIN)/cfn-lint template.yaml training/role.yaml
+	@$(BIN)/cfn-lint template.yaml training/role.yaml examples/http-api.yaml
 	@$(BIN)/sam validate --lint
 
 format: setup  ## format the code
@@ -102,6 +102,7 @@ lock: setup  ## write the lists of requirements from the groups of pyproject.tom
 	@$(COMPILE) $(UPGRADE) --python-version 3.11 --no-deps --constraint requirements.txt \
 		--group training --output-file training/requirements.txt
 
-clean:  ## end the rehearsal and remove everything that was made here, but for the environment
+clean:  ## end the rehearsal and a kept demo, and remove everything that was made here, but for the environment
 	@$(PYTHON) -m rehearsal down
+	@$(PYTHON) -m rehearsal --folder build/demo/rehearsal down
 	@rm -rf .aws-sam build .hypothesis .mypy_cache .pytest_cache .ruff_cache

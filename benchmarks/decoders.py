@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from common.command import quietly
 from src.serialize.decoder import ImageError, decode
 
 #: Over all values of all pixels, of 255. Both use libjpeg-turbo, but round colours and transparency differently.
@@ -126,4 +127,4 @@ def _decode_by_vips(data: bytes) -> tuple[Pixels | None, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))

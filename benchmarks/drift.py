@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from common.command import positive_int
+from common.command import positive_int, quietly
 from common.errors import CommandError
 from common.image_sets import ImageFile, find_sets
 from common.images import SENT_EDGE
@@ -419,4 +419,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))

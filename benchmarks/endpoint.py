@@ -24,7 +24,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.servers import HOST, ROOT, Server, running
-from common.command import positive_int
+from common.command import positive_int, quietly
 from demo.drawing import encoded, noise
 
 #: Name of each measured case, its server and its body.
@@ -290,4 +290,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from common.command import positive_int
+from common.command import positive_int, quietly
 from demo.drawing import bicycle, encoded, motorcycle
 from monitoring.capture import CaptureReader
 from monitoring.check import write_baseline
@@ -102,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(quietly(main))

@@ -3,14 +3,28 @@
 import argparse
 import datetime
 import logging
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from common.errors import CommandError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
 Value = TypeVar("Value")
+#: Codes of the services, and names of the SDK's own errors: credentials that were valid once.
+_EXPIRED = {
+    *("ExpiredToken", "ExpiredTokenException", "RequestExpired"),
+    *("UnauthorizedSSOTokenError", "SSOTokenLoadError", "TokenRetrievalError"),
+    *("LoginRefreshRequired", "LoginTokenLoadError"),
+}
+#: Width of tables that do not go to a terminal.
+_WIDTH = 120
 
 
 def run(parser: argparse.ArgumentParser, arguments: list[str] | None, interrupted: str = "interrupted") -> int:
@@ -30,6 +44,11 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None, interrupte
     int
         0 success, 1 failure, or what the command returned. argparse itself exits with 2 on arguments that it rejects.
     """
+    return quietly(lambda: _run(parser, arguments, interrupted))
+
+
+def _run(parser: argparse.ArgumentParser, arguments: list[str] | None, interrupted: str) -> int:
+    _arrange_help(parser)
     options = parser.parse_args(arguments)
     # Pillow's remarks on damaged metadata do not name the image, and pixels that cannot be read are reported anyway.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -40,15 +59,118 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None, interrupte
         return _fail(str(error))
     except KeyboardInterrupt:
         return _fail(interrupted)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return _fail(str(error))
     except Exception as error:
         # By name: many commands work where boto3 is not installed.
-        if type(error).__name__ in ("NoCredentialsError", "NoRegionError"):
-            return _fail(f"AWS: {error} (set AWS_PROFILE and AWS_REGION)")
         if type(error).__module__.split(".")[0] in ("botocore", "boto3"):
-            return _fail(f"AWS: {error}")
+            return _fail(f"AWS: {explain_aws(error)}")
         raise
+
+
+class _Help(argparse.HelpFormatter):
+    """Breaks all texts but examples, which are copied, into lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("example: ") else super()._fill_text(text, width, indent)
+
+
+def add_examples(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", examples: dict[str, str]) -> None:
+    """Add an example to the help of commands.
+
+    Parameters
+    ----------
+    commands : argparse._SubParsersAction
+        The commands of a program.
+    examples : dict
+        The arguments of each, by the command's name.
+    """
+    for name, arguments in examples.items():
+        command = commands.choices[name]
+        command.epilog = f"example: {command.prog} {arguments}"
+
+
+def _arrange_help(parser: argparse.ArgumentParser) -> None:
+    """List the options that must be given before the others in the help of every command, and keep examples whole."""
+    parser.formatter_class = _Help
+    # argparse adds an option to a group only when it creates it.
+    required = [action for action in parser._optionals._group_actions if action.required]
+    if required:
+        group = parser.add_argument_group("required options")
+        group._group_actions += required
+        parser._optionals._group_actions = [a for a in parser._optionals._group_actions if a not in required]
+        parser._action_groups.insert(1, parser._action_groups.pop())
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in dict.fromkeys(action.choices.values()):
+                _arrange_help(command)
+
+
+def quietly(main: Callable[[], int | None]) -> int:
+    """Run a program; end without a word if nothing reads its output any more, as in ``trace … | head``.
+
+    Parameters
+    ----------
+    main : callable
+        The program; returns its exit code, or None for 0.
+
+    Returns
+    -------
+    int
+        The exit code; that of a program which SIGPIPE ended if nothing reads the output.
+    """
+    try:
+        try:
+            return main() or 0
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left must not fail at the end
+        return 128 + signal.SIGPIPE
+
+
+def explain_aws(error: Exception) -> str:
+    """Return the message of an error of AWS or its SDK, with what to do where that is known.
+
+    Parameters
+    ----------
+    error : Exception
+        Of botocore or boto3.
+    """
+    name, text = type(error).__name__, str(error)
+    code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+    if name in ("NoCredentialsError", "NoRegionError"):
+        return f"{text} (set AWS_PROFILE and AWS_DEFAULT_REGION)"  # boto3 ignores AWS_REGION
+    if {name, code} & _EXPIRED:
+        return f"your credentials have expired; log in again (aws sso login, or renew the keys of your profile): {text}"
+    own = os.environ.get("AWS_ENDPOINT_URL", "")
+    if name in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError") and own and own in text:
+        return (
+            f"nothing answers at {own}, where AWS_ENDPOINT_URL sends all requests. If that was a rehearsal, it is "
+            "down: start it and set its environment again, or open a new shell to reach AWS"
+        )
+    return text
+
+
+def console() -> "Console":
+    """Return a console that is as wide as the terminal, or as ``COLUMNS`` says, or else 120 characters."""
+    from rich.console import Console
+
+    class Piped(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            raise BrokenPipeError
+
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDTH
+    return Piped(highlight=False, width=width)
+
+
+def name_cell(text: str, style: str = "", max_length: int | None = None) -> "Text":
+    """Return the cell of a table for a name, safe to print: it is shortened before any other column gets narrower."""
+    from rich.text import Text
+
+    return Text(printable(text, max_length), style, no_wrap=True, overflow="ellipsis")
 
 
 def _fail(reason: str) -> int:

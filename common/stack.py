@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,10 +114,11 @@ def data_capture(endpoint: str) -> dict[str, Any]:
 
 
 def find_execution(stack: Stack, execution: str) -> "DescribeExecutionOutputTypeDef":
-    """Describe an execution of the stack's workflow by its ARN, its name, or its inference id.
+    """Describe an execution of the stack's workflow by its ARN, its name, its inference id, or its image's S3 key.
 
-    An inference id, as data capture and the drift report contain it, may be only the end of a name. It stands for the
-    newest execution whose name ends in it; finding that one may take a listing of all executions.
+    Of several executions of one key, the newest one is found, by the log of serialize. An inference id, as data capture
+    and the drift report contain it, may be only the end of a name. It stands for the newest execution whose name ends
+    in it; finding that one may take a listing of all executions.
 
     Raises
     ------
@@ -135,10 +137,10 @@ def find_execution(stack: Stack, execution: str) -> "DescribeExecutionOutputType
         if error.response["Error"]["Code"] not in ("ExecutionDoesNotExist", "InvalidArn", "ValidationException"):
             raise
         found = _find_by_inference_id(workflow, execution) if len(execution) == MAX_INFERENCE_ID else None
-        if not found:
+        if not (found := found or _find_by_key(stack, execution)):
             raise CommandError(
-                f"the workflow of stack {stack.name} has no execution {execution!r} (give its ARN or its name; "
-                "executions are kept for 90 days)"
+                f"the workflow of stack {stack.name} has no execution {execution!r} (give its ARN, its name, or the "
+                "image's S3 key; executions are kept for 90 days, keys as long as the logs)"
             ) from error
         described = states.describe_execution(executionArn=found)
     if described["stateMachineArn"] != workflow:
@@ -161,6 +163,47 @@ def _find_by_inference_id(workflow: str, searched: str) -> str | None:
                     return execution["executionArn"]
             advance(len(page["executions"]))
     return None
+
+
+def _find_by_key(stack: Stack, key: str) -> str | None:
+    """Return the ARN of the newest execution with an S3 key, by the log lines of serialize."""
+    # A filter term in quotation marks is matched exactly, and log lines escape some characters of a key.
+    term = max(re.findall(r"[\w/.-]+", key, re.ASCII), key=len, default="s3_key")
+    pages = boto3.client("logs").get_paginator("filter_log_events")
+    now = time.time()
+    for days in (1 / 24, 1, 7, 3653):
+        newest: tuple[int, str] | None = None
+        try:
+            for page in pages.paginate(
+                logGroupName=f"/aws/lambda/{stack.name}-serialize",
+                filterPattern=f'"{term}"',
+                startTime=max(0, int((now - days * 86400) * 1000)),
+            ):
+                for item in page["events"]:
+                    line = parse_object(item["message"])
+                    if line.get("s3_key") == key and "execution_id" in line:
+                        newest = max(newest or (0, ""), (item["timestamp"], str(line["execution_id"])))
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ResourceNotFoundException":
+                raise
+            return None
+        if newest:
+            return newest[1]
+    return None
+
+
+def find_latest(stack: Stack) -> str:
+    """Return the ARN of the execution that was started last.
+
+    Raises
+    ------
+    CommandError
+        There is none.
+    """
+    listed = boto3.client("stepfunctions").list_executions(stateMachineArn=stack.output("WorkflowArn"), maxResults=1)
+    if not listed["executions"]:
+        raise CommandError(f"the workflow of stack {stack.name} has no executions")
+    return listed["executions"][0]["executionArn"]
 
 
 def parse_object(text: str | None) -> dict[str, Any]:

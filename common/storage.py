@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.exceptions import ClientError
@@ -37,6 +38,23 @@ def _s3() -> "S3Client":
     return boto3.client("s3")
 
 
+@contextmanager
+def naming(address: str) -> Iterator[None]:
+    """Add an address to the message of an error of S3, which names neither bucket nor key.
+
+    Raises
+    ------
+    botocore.exceptions.ClientError
+        The error with the longer message.
+    """
+    try:
+        yield
+    except ClientError as error:
+        response: Any = {**error.response}
+        response["Error"] = {**response["Error"], "Message": f"{response['Error'].get('Message', '')} ({address})"}
+        raise ClientError(response, error.operation_name) from error
+
+
 def _is_s3(base: str) -> bool:
     return base.startswith("s3://")
 
@@ -62,7 +80,8 @@ def folders(base: str) -> list[str]:
     bucket, prefix = parse_s3(base)
     start = f"{prefix}/" if prefix else ""
     pages = _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start, Delimiter="/")
-    found = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", [])]
+    with naming(base):
+        found = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", [])]
     return sorted(name.removeprefix(start).rstrip("/") for name in found)
 
 
@@ -79,13 +98,14 @@ def files(base: str, after: str = "", until: str = "\uffff") -> Iterator[str]:
     bucket, prefix = parse_s3(base)
     start = f"{prefix}/" if prefix else ""
     pages = _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start, StartAfter=start + after)
-    for page in pages:
-        for item in page.get("Contents", []):
-            name = item["Key"].removeprefix(start)
-            if name >= until:
-                return
-            if not name.endswith("/"):  # the console's "Create folder" makes such an object
-                yield name
+    with naming(base):
+        for page in pages:
+            for item in page.get("Contents", []):
+                name = item["Key"].removeprefix(start)
+                if name >= until:
+                    return
+                if not name.endswith("/"):  # the console's "Create folder" makes such an object
+                    yield name
 
 
 def lines(address: str) -> Iterator[bytes]:
@@ -95,7 +115,8 @@ def lines(address: str) -> Iterator[bytes]:
             yield from file
         return
     bucket, key = parse_s3(address)
-    yield from _s3().get_object(Bucket=bucket, Key=key)["Body"].iter_lines(_CHUNK)
+    with naming(address):
+        yield from _s3().get_object(Bucket=bucket, Key=key)["Body"].iter_lines(_CHUNK)
 
 
 def read(address: str) -> bytes:
@@ -110,7 +131,8 @@ def read(address: str) -> bytes:
         if not _is_s3(address):
             return Path(address).read_bytes()
         bucket, key = parse_s3(address)
-        return _s3().get_object(Bucket=bucket, Key=key)["Body"].read()
+        with naming(address):
+            return _s3().get_object(Bucket=bucket, Key=key)["Body"].read()
     except FileNotFoundError as error:
         raise CommandError(f"{address} does not exist") from error
     except ClientError as error:
@@ -126,4 +148,5 @@ def write(address: str, content: bytes, content_type: str) -> None:
         Path(address).write_bytes(content)
         return
     bucket, key = parse_s3(address)
-    _s3().put_object(Bucket=bucket, Key=key, Body=content, ContentType=content_type)
+    with naming(address):
+        _s3().put_object(Bucket=bucket, Key=key, Body=content, ContentType=content_type)

@@ -1,33 +1,40 @@
-"""``python -m demo``: build, deploy, classify and detect drift on this machine, with the real commands."""
+"""``python -m demo``: build, deploy, classify and detect drift on this machine, with the real commands.
+
+``python -m demo try PHOTO…`` classifies photos in it.
+"""
 
 import argparse
+import contextlib
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from common.command import console as make_console
+from common.command import name_cell, quietly
 from common.errors import CommandError
 from common.outcomes import STYLES, outcome_of_execution
-from common.stack import find_stack
+from common.stack import Stack, find_stack
 from demo.contact_sheet import draw_contact_sheet
-from demo.images import Sample, collect, draw
+from demo.images import Sample, Samples, collect, draw
 from demo.screenshots import take_screenshots
-from demo.watch import LIMIT_SECONDS, check, out_of_focus, send, wait_for
-from rehearsal.environment import redirected, undisturbed
-from rehearsal.lifecycle import down, up
+from demo.watch import LIMIT_SECONDS, check, out_of_focus, picture, send, wait_for
+from operations.attempt import check_photos, try_photos
+from rehearsal.environment import THIS_PYTHON, own_command, redirected, undisturbed
+from rehearsal.lifecycle import down, find, up
 from rehearsal.patches import RehearsalError
 
 OUT = Path("build/demo")
@@ -36,10 +43,10 @@ FOLDER = OUT / "rehearsal"
 STACK = "image-classifier-rehearsal"
 ACCOUNT = "123456789012"
 ENDPOINT = "image-classifier"
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+console = make_console()
 
 
-@contextmanager
+@contextlib.contextmanager
 def step(description: str) -> Iterator[None]:
     """Print a step, and how long it took."""
     started = time.monotonic()
@@ -70,9 +77,15 @@ def run(*command: str) -> None:
 
 
 def main() -> int:
-    """Run the demonstration; return its exit code."""
+    """Run the demonstration, or try photos; return the exit code."""
+    return quietly(_main)
+
+
+def _main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m demo", description="Build, deploy, classify and detect drift on this machine."
+        prog="python -m demo",
+        description="Build, deploy, classify and detect drift on this machine. With try, classify photos of yours.",
+        epilog="example: python -m demo try bike.jpg",
     )
     parser.add_argument("--keep", action="store_true", help="leave everything running so that you can experiment")
     parser.add_argument(
@@ -81,70 +94,144 @@ def main() -> int:
         metavar="DIR",
         help="write the README's screenshots, from drawings (needs Chromium)",
     )
+    attempt = parser.add_subparsers(metavar="COMMAND").add_parser(
+        "try",
+        help="classify photos of yours in the demo that was kept; without one, deploy it first, and keep it",
+        description="Upload photos to the demo's stack, and print the outcome of each. If no demo was kept, deploy it "
+        "first (about half a minute), and leave it running.",
+        epilog="example: python -m demo try bike.jpg",
+    )
+    attempt.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
     arguments = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some of the characters
         sys.stdout.reconfigure(errors="replace")
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "commands.log").unlink(missing_ok=True)
     # Clean up if the process is terminated.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        demonstrate(FOLDER, arguments.screenshots)
+        if hasattr(arguments, "photos"):
+            return _try(arguments.photos)
+        return _demonstrate(arguments.keep, arguments.screenshots)
     except (CommandError, RehearsalError) as error:
-        console.print(f"[red]The demo failed:[/red] {error}", soft_wrap=True)
+        console.print(f"[red]The demo failed:[/red] {escape(str(error))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130
-    finally:
-        if not arguments.keep:
-            down(FOLDER)
-    if arguments.keep:
-        command = f"python -m rehearsal --folder {FOLDER}"
-        console.print(
-            f'\nStill running. To use it: eval "$({command} env)". To stop it: {command} down', soft_wrap=True
+
+
+def _demonstrate(keep: bool, screenshots: Path | None) -> int:
+    if find(FOLDER):
+        raise CommandError(
+            f"the demo that was kept is still running, with what you changed in it. To stop it: "
+            f"{own_command(FOLDER)} down\nTo use it: {THIS_PYTHON} -m demo try PHOTO"
         )
+    try:
+        demonstrate(screenshots, keep)
+    finally:
+        if not keep:
+            down(FOLDER)
+        elif find(FOLDER):
+            show_kept()
     return 0
 
 
-def demonstrate(folder: Path, screenshots: Path | None) -> None:
-    """Build, deploy, classify, check for drift, and print the results."""
-    source, samples = draw() if screenshots else collect()
-    console.rule("[bold]Build and deploy")
-    with step("start the rehearsal (python -m rehearsal up)"):
-        down(folder)
-        running = up(folder)
+def _try(photos: list[Path]) -> int:
+    check_photos(photos)
+    kept = find(FOLDER)
+    try:
+        stack = deploy(keep=True)
+        return try_photos(stack, photos, f"{own_command(FOLDER)} exec -- python -m operations")
+    finally:
+        if not kept and find(FOLDER):
+            show_kept()
+
+
+def deploy(keep: bool) -> Stack:
+    """Build and deploy to a rehearsal, unless that is done; return the stack."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    running = find(FOLDER)
+    if not running:
+        (OUT / "commands.log").unlink(missing_ok=True)
+        with step("start the rehearsal (python -m rehearsal up)"):
+            running = up(FOLDER, tied=not keep)
     environment = redirected(undisturbed(os.environ), running.port, running.region)
     os.environ.clear()
     os.environ.update(environment)
+    endpoints = boto3.client("sagemaker").list_endpoints(NameContains=ENDPOINT, StatusEquals="InService")["Endpoints"]
+    if endpoints:  # the last step
+        return find_stack(STACK)
     with step("sam build"):
         run("sam", "build", "--config-env", "rehearsal")
     with step("sam deploy --config-env rehearsal"):
         run("sam", "deploy", "--config-env", "rehearsal")
-    outputs = find_stack(STACK).outputs
+    stack = find_stack(STACK)
     with step("python -m training deploy"):
         run(
             *(sys.executable, "-m", "training", "deploy", "--endpoint-name", ENDPOINT),
-            *("--bucket", outputs["ImageBucketName"]),
+            *("--bucket", stack.output("ImageBucketName")),
             *("--role-arn", f"arn:aws:iam::{ACCOUNT}:role/rehearsal"),
             *("--image-uri", f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"),
         )
+    return stack
+
+
+def show_kept() -> None:
+    """Print what can be done with what stays up, in commands that work as they are."""
+    python, own = THIS_PYTHON, own_command(FOLDER)
+    programs = "" if python == "python" else f"{Path(python).parent}/"
+    commands = []
+    with contextlib.suppress(CommandError):  # it failed before
+        stack = find_stack(STACK)
+        states = boto3.client("stepfunctions")
+        listed = states.list_executions(
+            stateMachineArn=stack.output("WorkflowArn"), statusFilter="SUCCEEDED", maxResults=1
+        )
+        commands = [
+            f"{python} -m demo try PHOTO",
+            f'eval "$({own} env)"',
+            f"{programs}sam logs --config-env rehearsal",
+            f"{python} -m operations review --stack-name {STACK}",
+        ]
+        for execution in listed["executions"]:
+            output = json.loads(states.describe_execution(executionArn=execution["executionArn"])["output"])
+            event = json.dumps({name: output[name] for name in ("s3_bucket", "s3_key")})
+            commands += [
+                f"{python} -m operations trace {execution['name']} --stack-name {STACK}",
+                f"{programs}sam remote invoke Workflow --config-env rehearsal --event {shlex.quote(event)}",
+            ]
+    console.print("\n[bold]It is still running.[/bold]")
+    if commands:
+        console.print("Commands to try; those after eval need it, which sends the shell's commands to it:\n")
+    for command in commands:
+        console.print(f"    {command}", markup=False, soft_wrap=True)
+    console.print("\nTo stop it:\n")
+    console.print(f"    {own} down", markup=False, soft_wrap=True)
+
+
+def demonstrate(screenshots: Path | None, keep: bool) -> None:
+    """Build, deploy, classify, check for drift, and print the results."""
+    images = draw() if screenshots else collect()
+    console.rule("[bold]Build and deploy")
+    down(FOLDER)  # what a crash left
+    outputs = deploy(keep).outputs
     console.rule("[bold]Classify")
-    console.print(f"Images: {source}\n")
-    rows = classify(samples, outputs)
+    console.print(f"Images: {images.source}\n", markup=False)
+    rows = classify(images.samples, outputs)
     show_table(rows)
     show_review_message(outputs["ReviewQueueUrl"])
     show_capture(outputs["ImageBucketName"])
     console.rule("[bold]Watch")
-    watch(outputs)
+    watch(outputs, images)
     console.rule("[bold]Contact sheet and next steps")
     draw_sheet(rows)
     if screenshots:
         take_screenshots(STACK, OUT, screenshots)
         console.print(f"{screenshots}: the screenshots\n")
-    console.print("Three commands to try next:")
-    console.print("  make test                             run all tests")
-    console.print("  .venv/bin/python -m demo --keep       leave it running, to try sam logs and sam remote invoke")
-    console.print("  .venv/bin/python -m training --help   stage images, train and deploy your own model")
+    if not keep:
+        python = THIS_PYTHON
+        console.print("To classify photos of yours:\n")
+        console.print(f"    {python} -m demo try PHOTO\n", markup=False)
+        console.print("To run this demo again, and leave it running to experiment:\n")
+        console.print(f"    {python} -m demo --keep", markup=False)
 
 
 def classify(samples: list[Sample], outputs: dict[str, str]) -> list[dict[str, Any]]:
@@ -202,15 +289,18 @@ def show_table(rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     numbers = ("confidence", "neither", "time")
     for heading in ("image", "what it is", "outcome", "label or error", *numbers):
-        table.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
+        table.add_column(
+            heading,
+            justify="right" if heading in numbers else "left",
+            no_wrap=heading not in ("image", "what it is"),  # these get shorter where the terminal is narrow
+        )
     for row in rows:
         event, outcome = row["event"], row["outcome"]
         # Of "neither", the most probable label would mislead.
         label = row["error"] if outcome == "failed" else "" if outcome == "neither" else event["label"]
-        name = row["sample"].key.removeprefix("incoming/")
         table.add_row(
-            name if len(name) <= 28 else f"{name[:25]}…",
-            row["sample"].what,
+            name_cell(row["sample"].key.removeprefix("incoming/"), max_length=28),
+            name_cell(row["sample"].what),
             f"[{STYLES[outcome]}]{outcome}[/]",
             label,
             *(f"{event[name]:.3f}" if event else "" for name in ("confidence", "neither")),
@@ -250,16 +340,17 @@ def show_capture(bucket: str) -> None:
     console.print_json(json.dumps(record))
 
 
-def watch(outputs: dict[str, str]) -> None:
+def watch(outputs: dict[str, str], images: Samples) -> None:
     """Create the drift baseline, and check normal and blurred images against it."""
     bucket = outputs["ModelBucketName"]
     with step("120 more images, and the drift baseline (python -m monitoring baseline)"):
-        send(ENDPOINT, bucket, range(120))
+        send(ENDPOINT, bucket, (picture(images.files, seed) for seed in range(120)))
         run(sys.executable, "-m", "monitoring", "baseline", "--stack-name", STACK)
     checked = {}
     for what, seeds, change in (("as before", range(120, 180), None), ("out of focus", range(180, 330), out_of_focus)):
         with step(f"{len(seeds)} images, {what}, and the scheduled drift check"):
-            send(ENDPOINT, bucket, seeds, change)
+            pictures = (picture(images.files, seed) for seed in seeds)
+            send(ENDPOINT, bucket, map(change, pictures) if change else pictures)
             checked[what] = check(outputs, STACK)
     table = Table(box=None, pad_edge=False)
     for heading in ("traffic", "DriftAlarm", "drifted"):

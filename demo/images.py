@@ -30,8 +30,17 @@ class Sample:
     data: bytes | None
 
 
-def collect() -> tuple[str, list[Sample]]:
-    """Return where the images come from, and the images.
+@dataclass(frozen=True)
+class Samples:
+    """The images of the demo: where they come from, the files beside them for more traffic, and the samples."""
+
+    source: str
+    files: list[Path]
+    samples: list[Sample]
+
+
+def collect() -> Samples:
+    """Return the images, and where they come from.
 
     Photos in ``IMAGE_DATA_DIR`` if it is set; otherwise the staged images in ``build/staged`` (staged first, if
     only the archive has been downloaded); otherwise drawings.
@@ -45,15 +54,15 @@ def collect() -> tuple[str, list[Sample]]:
         photos = Path(folder) / "photos"
         if not (photos / "bicycle").is_dir():
             raise CommandError(f"IMAGE_DATA_DIR={folder} must hold photos/bicycle, photos/motorcycle and photos/other")
-        return f"photos in {photos}", _of_files(photos)
+        return _of_files(f"photos in {photos}", photos)
     if ARCHIVE.is_file() and not STAGED.is_dir():
         subprocess.run([sys.executable, "-m", "training", "stage", "--source", str(ARCHIVE)], check=True)
     if (STAGED / "test").is_dir():
-        return f"the archive's test images in {STAGED / 'test'}", _of_files(STAGED / "test")
+        return _of_files(f"the archive's test images in {STAGED / 'test'}", STAGED / "test")
     return draw()
 
 
-def _of_files(root: Path) -> list[Sample]:
+def _of_files(source: str, root: Path) -> Samples:
     samples = []
     images = find_in_folder(root, ["bicycle", "motorcycle"]).images
     for name in sorted({image.class_name for image in images}):
@@ -63,18 +72,19 @@ def _of_files(root: Path) -> list[Sample]:
             samples.append(Sample(f"incoming/{name}-{path.name}", what, path.read_bytes()))
     first = Image.open(io.BytesIO(samples[0].data or b"")).convert("RGB")
     blurred = first.filter(ImageFilter.GaussianBlur(min(first.size) / 10))
-    return [*samples, *_of_any(blurred, first.resize(LARGE, Image.Resampling.BICUBIC))]
+    samples += _of_any(blurred, first.resize(LARGE, Image.Resampling.BICUBIC))
+    return Samples(source, [root / image.name for image in images], samples)
 
 
-def draw() -> tuple[str, list[Sample]]:
-    """Return the set of drawings, and a name for it."""
+def draw() -> Samples:
+    """Return the set of drawings."""
     makers = {"bicycle": drawing.bicycle, "motorcycle": drawing.motorcycle, "neither": drawing.house}
     samples = []
     for name, maker in makers.items():
         for seed, size in ((0, (320, 240)), (4, (240, 240)), (5, (32, 32))):
             what = name if name == "neither" else f"a {name}"
             samples.append(Sample(f"incoming/{name}-{seed}.png", what, drawing.encoded(maker(*size, seed))))
-    return "drawings", [*samples, *_of_any(drawing.blurred(320, 240), drawing.motorcycle(*LARGE))]
+    return Samples("drawings", [], [*samples, *_of_any(drawing.blurred(320, 240), drawing.motorcycle(*LARGE))])
 
 
 def _of_any(blurred: Image.Image, large: Image.Image) -> list[Sample]:

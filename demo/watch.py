@@ -1,15 +1,19 @@
 """Traffic for the drift check of the demo, and the results of the check."""
 
+import io
 import json
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import boto3
 from PIL import Image, ImageFilter
 
 from common.errors import CommandError
+from common.images import as_sent
 from demo import drawing
 
 Found = TypeVar("Found")
@@ -45,11 +49,26 @@ def wait_for(find: Callable[[], Found | None], failure: str) -> Found:
 
 def out_of_focus(image: Image.Image) -> Image.Image:
     """Return the picture blurred, as by a lens out of focus."""
-    return image.filter(ImageFilter.GaussianBlur(1.2))
+    return image.filter(ImageFilter.GaussianBlur(max(image.size) / 53))
 
 
-def send(endpoint: str, bucket: str, seeds: range, change: Callable[[Image.Image], Image.Image] | None = None) -> None:
-    """Send drawn vehicles to the endpoint, and wait until all are captured.
+def picture(files: list[Path], seed: int) -> Image.Image:
+    """Return one picture as the endpoint gets it: from the files, or drawn if there are none.
+
+    The same seed returns the same picture. The files are taken in turns; each turn cuts other margins off, but as much.
+    """
+    if not files:
+        return (drawing.bicycle if seed % 2 else drawing.motorcycle)(64, 48, seed)
+    order = random.Random(0).sample(files, len(files))
+    image = Image.open(io.BytesIO(as_sent(order[seed % len(files)].read_bytes()))).convert("RGB")
+    width, height = (round(0.92 * edge) for edge in image.size)
+    rng = random.Random(seed)
+    left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
+    return image.crop((left, top, left + width, top + height))
+
+
+def send(endpoint: str, bucket: str, images: Iterable[Image.Image]) -> None:
+    """Send images to the endpoint, and wait until all are captured.
 
     Raises
     ------
@@ -57,12 +76,10 @@ def send(endpoint: str, bucket: str, seeds: range, change: Callable[[Image.Image
         If some are never captured.
     """
     runtime = boto3.client("sagemaker-runtime")
-    wanted = _captured(bucket) + len(seeds)
-    for seed in seeds:
-        draw = drawing.bicycle if seed % 2 else drawing.motorcycle
-        image = draw(64, 48, seed)
-        body = drawing.encoded(change(image) if change else image)
-        runtime.invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="image/png")
+    wanted = _captured(bucket)
+    for image in images:
+        wanted += 1
+        runtime.invoke_endpoint(EndpointName=endpoint, Body=drawing.encoded(image), ContentType="image/png")
     wait_for(lambda: _captured(bucket) >= wanted, "The endpoint did not capture everything that was sent")
 
 

@@ -23,7 +23,11 @@ PLACEHOLDER = "amzn-s3-demo-bucket"
 
 def main() -> int:
     """Run the command line; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m events.prepare", description=str(__doc__).splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m events.prepare",
+        description=str(__doc__).splitlines()[0],
+        epilog="example: python -m events.prepare --stack-name image-classifier",
+    )
     parser.add_argument("--stack-name", required=True, help="as in samconfig.toml")
     parser.add_argument("--out", type=Path, default=Path("build/events"), help="folder to write (default: %(default)s)")
     parser.set_defaults(run=_prepare)

@@ -7,7 +7,17 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.command import fraction, only_with, positive_float, positive_int, run, time
+from common.command import (
+    add_examples,
+    console,
+    fraction,
+    name_cell,
+    only_with,
+    positive_float,
+    positive_int,
+    run,
+    time,
+)
 from common.errors import CommandError
 
 if TYPE_CHECKING:
@@ -64,10 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser(
         "check",
-        help="compare a time range with the baseline; exit code 3 if there are violations",
-        description="Compare captures with the baseline; write statistics.json, constraint_violations.json and "
-        "report.html. Exit code: 0 no violations, 3 violations, 4 too few captures to compare or none at all, "
-        "1 failure.",
+        help="decide whether a time range differs from the baseline: a table, files, and an exit code",
+        description="Compare captures with the baseline, as the scheduled check does; write statistics.json, "
+        "constraint_violations.json and report.html. To look at the images without a verdict, use report. Exit "
+        "code: 0 no violations, 3 violations, 4 too few captures to compare or none at all, 1 failure.",
     )
     _add_window(check)
     check.add_argument(
@@ -98,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser(
         "report",
-        help="write an HTML report of a time range: images, outcomes, drift",
-        description="Write one HTML file that needs no network.",
+        help="look at a time range: only the HTML page, with images, outcomes and drift",
+        description="Write the HTML page that check writes, and nothing else: one file that needs no network.",
     )
     _add_window(report)
     report.add_argument(
@@ -109,6 +119,15 @@ def _parser() -> argparse.ArgumentParser:
         help="FILE.html, or s3://BUCKET/KEY.html (default: %(default)s)",
     )
     report.set_defaults(run=_report)
+    add_examples(
+        commands,
+        {
+            "baseline": "--stack-name image-classifier --hours 24",
+            "check": "--stack-name image-classifier --hours 24",
+            "model-monitor": "--stack-name image-classifier --role-arn arn:aws:iam::123456789012:role/NAME",
+            "report": "--stack-name image-classifier --hours 24",
+        },
+    )
     return parser
 
 
@@ -195,7 +214,7 @@ def _check(options: argparse.Namespace) -> int:
     _complete(options, "captures")
     only_with(options, "--endpoint-name", "--namespace")
     baseline = load_baseline(options.baseline)
-    window = _window(options, baseline.model)
+    window = _window(options, baseline.model, baseline.captures)
     result = check(window, baseline)
     page = render(window, baseline, result)
     outputs = options.output or [CHECK]
@@ -235,13 +254,13 @@ def _report(options: argparse.Namespace) -> None:
         )
     _complete(options, "captures")
     baseline = load_baseline(options.baseline)
-    window = _window(options, baseline.model)
+    window = _window(options, baseline.model, baseline.captures)
     page = render(window, baseline, check(window, baseline))
     storage.write(options.output, page.encode(), PAGE_TYPE)
     print(f"wrote {options.output}")
 
 
-def _window(options: argparse.Namespace, model: "Model") -> "Window":
+def _window(options: argparse.Namespace, model: "Model", in_baseline: frozenset[str] = frozenset()) -> "Window":
     # Not at the top: importing boto3 takes so long that Ctrl-C may come during it.
     from monitoring.capture import CaptureReader
     from monitoring.window import read_window
@@ -250,7 +269,10 @@ def _window(options: argparse.Namespace, model: "Model") -> "Window":
     if options.hours:
         end = end or datetime.datetime.now(datetime.UTC)
         start = end - datetime.timedelta(hours=options.hours)
-    window = read_window(CaptureReader(options.captures, start, end, options.endpoint_name, options.newest), model)
+    reader = CaptureReader(options.captures, start, end, options.endpoint_name, options.newest)
+    window = read_window(reader, model, in_baseline)
+    if window.in_baseline:
+        print(f"left out {window.in_baseline} captures that the baseline was created from", file=sys.stderr)
     for reason, count in window.unreadable.most_common():
         print(f"skipped {count}: {reason}", file=sys.stderr)
     if window.nothing:
@@ -259,8 +281,8 @@ def _window(options: argparse.Namespace, model: "Model") -> "Window":
 
 
 def _print(result: "Check", window: "Window") -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from monitoring.drift import LEAST_CAPTURES
 
@@ -269,14 +291,18 @@ def _print(result: "Check", window: "Window") -> None:
     else:
         table = Table("feature", "test", box=None, pad_edge=False)
         for heading in ("statistic", "p", "PSI"):
-            table.add_column(heading, justify="right")
-        table.add_column("")
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
         for finding in result.findings:
             numbers = (f"{finding.statistic:.3f}", f"{finding.p_value:.1e}", f"{finding.psi:.2f}")
-            table.add_row(finding.feature, finding.test, *numbers, "DRIFT" if finding.drifted else "")
-        Console(highlight=False).print(table)
+            verdict = Text("DRIFT", "red") if finding.drifted else Text("ok", "green")
+            table.add_row(finding.feature, name_cell(finding.test), *numbers, verdict)
+        console().print(table)
     for violation in result.violations:
-        print(f"violation ({violation['constraint_check_type']}): {violation['description']}")
+        text = f"violation ({violation['constraint_check_type']}): {violation['description']}"
+        console().print(Text(text, "red"), soft_wrap=True)
+    if result.violations:
+        print("what to do: docs/operations.md#driftalarm")
     if result.findings and not result.violations:
         span = f"{window.records[0].time:%Y-%m-%d %H:%M} to {window.records[-1].time:%Y-%m-%d %H:%M} UTC"
         print(f"no violations in {result.captures} captures, {span}")

@@ -44,6 +44,7 @@ class Baseline:
     """The features that a window is compared with, and the limits of the comparison.
 
     ``network`` computes features of images' content; ``content`` are those of the baseline's images. Both may be None.
+    ``captures`` are the event ids of the captures that it was created from.
     """
 
     features: Features
@@ -53,6 +54,12 @@ class Baseline:
     completeness: float
     network: Network | None = None
     content: Rows | None = None
+    captures: frozenset[str] = frozenset()
+
+
+def baseline_statistics(features: Features, event_ids: list[str]) -> dict[str, Any]:
+    """Describe a baseline's features in the format of ``statistics.json``, with the event ids of its captures."""
+    return {**statistics(features), _OWN: {"captures": event_ids}}
 
 
 def statistics(features: Features) -> dict[str, Any]:
@@ -190,13 +197,16 @@ def load_baseline(address: str) -> Baseline:
         if missing:
             raise KeyError(f"features {', '.join(missing)}")
         least_psi = float(limits["monitoring_config"]["distribution_constraints"]["comparison_threshold"])
+        network, content = _content(address) if own["content"] else (None, None)
         return Baseline(
             features,
             Model([str(label) for label in own["labels"]], _fraction(own, "threshold")),
             _fraction(own, "significance"),
             least_psi,
             min(_fraction(each, "completeness") for each in limits["features"]),
-            *(_content(address) if own["content"] else (None, None)),
+            network,
+            content,
+            frozenset(map(str, described.get(_OWN, {}).get("captures", []))),
         )
     except KeyError as error:
         raise CommandError(f"the baseline in {address} lacks {error}; create it again with: {_CREATE}") from error

@@ -22,6 +22,7 @@ from monitoring.baseline import (
     STATISTICS,
     VIOLATIONS,
     Baseline,
+    baseline_statistics,
     constraints,
     pack,
     statistics,
@@ -125,7 +126,7 @@ def write_baseline(window: Window, model: Model, address: str, content_model: Pa
         storage.write(storage.join(address, CONTENT_ROWS), pack(rows), "application/octet-stream")
         storage.write(storage.join(address, CONTENT_MODEL), content_model.read_bytes(), "application/octet-stream")
         images = len(rows)
-    _write_json(address, STATISTICS, statistics(features))
+    _write_json(address, STATISTICS, baseline_statistics(features, window.event_ids))
     # Last: the drift workflow looks for this file.
     _write_json(address, CONSTRAINTS, constraints(model, content=images))
     return images

@@ -23,6 +23,22 @@ LEAST_CAPTURES = 30
 #: The name of the content among the features.
 CONTENT = "content"
 
+#: How people say that a feature is low, and that it is high.
+_LOW_HIGH = {
+    "brightness": ("darker", "brighter"),
+    "shadows": ("darker in the shadows", "lighter in the shadows"),
+    "contrast": ("flatter", "richer in contrast"),
+    "sharpness": ("blurrier", "sharper"),
+    "saturation": ("paler", "more colourful"),
+    "entropy": ("plainer", "richer in detail"),
+    "blockiness": ("less blocky", "blockier"),
+    "pixels": ("smaller", "larger"),
+    "aspect_ratio": ("narrower", "wider"),
+    "confidence": ("less certain", "more certain"),
+}
+#: Which part of the baseline is named, and the least share of the window beyond it for that; the first that applies.
+_BEYOND = (("any", 1.0, 0.1), ("95% of those", 0.95, 0.15), ("half of those", 0.5, 0.0))
+
 _BINS = 10
 # Smaller p-values are not shown.
 _LEAST_SHOWN = 1e-12
@@ -39,6 +55,7 @@ class Finding:
 
     ``statistic`` is Kolmogorov and Smirnov's D, a difference of means, chi-square, or `Content.statistic`. ``p_value``
     is corrected for the number of features. ``baseline`` and ``window`` describe typical values: a median, or shares.
+    ``summary`` says in words how the window differs.
     """
 
     feature: str
@@ -49,6 +66,7 @@ class Finding:
     baseline: str
     window: str
     drifted: bool
+    summary: str = ""
 
     @property
     def description(self) -> str:
@@ -56,6 +74,8 @@ class Finding:
         before_after = f"{self.window} in the window, {self.baseline} in the baseline"
         if self.feature == CONTENT:
             before_after = f"the images show something else: {self.window}, {self.baseline}"
+        if self.summary:
+            before_after = f"{self.summary}; {before_after}"
         p_value = f"{self.p_value:.1g}" if self.p_value >= _LEAST_SHOWN else f"below {_LEAST_SHOWN:g}"
         return (
             f"{self.feature}: {before_after} "
@@ -99,9 +119,11 @@ def compare(
 def differences(baseline: Features, window: Features, content: Content | None = None) -> list[Finding]:
     """Test every feature as `compare` does, without a correction of the p-values and without a decision."""
     tested: list[tuple[str, str, float, float, float, str, str]] = []
+    summaries: dict[str, str] = {}
     for name in NUMERIC:
         before, now = np.array(baseline.numeric[name]), np.array(window.numeric[name])
         psi = population_stability_index(*numeric_bins(before, now))
+        summaries[name] = summarize(name, before, now)
         if name == "confidence":
             means = (f"mean {before.mean():.3f}", f"mean {now.mean():.3f}")
             tested.append((name, "difference of means", *_difference_of_means(before, now), psi, *means))
@@ -122,7 +144,34 @@ def differences(baseline: Features, window: Features, content: Content | None = 
             f"{content.window.mean():.0%} of an image's {NEIGHBOURS} most similar images are in the window itself",
         )
         tested.append((CONTENT, "neighbours", content.statistic, content.p_value, psi, *typical))
-    return [Finding(*each, drifted=False) for each in tested]
+    return [Finding(*each, drifted=False, summary=summaries.get(each[0], "")) for each in tested]
+
+
+def summarize(name: str, baseline: npt.NDArray[np.floating], window: npt.NDArray[np.floating]) -> str:
+    """Say how the values of a window lie beyond those of the baseline.
+
+    Parameters
+    ----------
+    name : str
+        A numeric feature.
+    baseline, window : numpy.ndarray
+        Its values.
+
+    Returns
+    -------
+    str
+        Such as "44% of the images are blurrier than any in the baseline"; about the side that more of the window is on.
+    """
+    low, high = _LOW_HIGH[name]
+    subject = "predictions" if name == "confidence" else "images"
+
+    def beyond(level: float) -> tuple[float, str]:
+        below, above = window < np.quantile(baseline, 1 - level), window > np.quantile(baseline, level)
+        return max((float(below.mean()), low), (float(above.mean()), high))
+
+    sides = [(*beyond(level), part, least) for part, level, least in _BEYOND]
+    share, word, part, _ = next(side for side in sides if side[0] >= side[3])
+    return f"{share:.0%} of the {subject} are {word} than {part} in the baseline"
 
 
 def judge(tested: Sequence[Finding], significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI) -> list[Finding]:

@@ -4,7 +4,7 @@ import datetime
 import heapq
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,8 @@ class Window:
     that could be read, or the fraction that could be measured, whichever is lower. ``nothing`` is the reason why there
     was no file to read, or empty. ``records`` are sorted by time, ``newest`` start with the newest;
     ``least_confident`` are those for which a label is predicted, the least confident first. ``sample`` are up to
-    `MOST_IMAGES` captures, drawn at random if there are more, whose content can be compared.
+    `MOST_IMAGES` captures, drawn at random if there are more, whose content can be compared. ``event_ids`` are those of
+    the readable captures; ``in_baseline`` counts the captures that were left out.
     """
 
     features: Features = field(default_factory=Features)
@@ -59,9 +60,11 @@ class Window:
     sample: list[Picture] = field(default_factory=list)
     completeness: float = 1.0
     nothing: str = ""
+    event_ids: list[str] = field(default_factory=list)
+    in_baseline: int = 0
 
 
-def read_window(captures: Iterable[Capture], model: Model) -> Window:
+def read_window(captures: Iterable[Capture], model: Model, in_baseline: frozenset[str] = frozenset()) -> Window:
     """Read and measure captures, showing progress; memory holds their features and `MOST_IMAGES` images.
 
     Parameters
@@ -70,16 +73,20 @@ def read_window(captures: Iterable[Capture], model: Model) -> Window:
         In any order. The records that a `CaptureReader` could not read count as unreadable.
     model : Model
         Labels and threshold.
+    in_baseline : frozenset of str
+        Event ids of captures to leave out: those that the baseline was created from.
     """
     window = Window()
     newest: list[tuple[datetime.datetime, int, Picture]] = []
     unsure: list[tuple[float, int, Picture]] = []
     drawn = random.Random(0)
     with progress("read captures", None, "captures") as advance:
-        for number, (capture, observed) in enumerate(observe_all(captures, model, advance)):
+        others = _without(captures, in_baseline, window)
+        for number, (capture, observed) in enumerate(observe_all(others, model, advance)):
             window.features.add(observed)
             if isinstance(observed, str):
                 continue
+            window.event_ids.append(capture.event_id)
             record = _record(capture, observed, model)
             window.records.append(record)
             picture = Picture(record, capture.image, capture.probabilities)
@@ -103,6 +110,15 @@ def read_window(captures: Iterable[Capture], model: Model) -> Window:
     window.newest = [picture for *_, picture in sorted(newest, reverse=True, key=lambda each: each[:2])]
     window.least_confident = [picture for *_, picture in sorted(unsure, reverse=True, key=lambda each: each[:2])]
     return window
+
+
+def _without(captures: Iterable[Capture], event_ids: frozenset[str], window: Window) -> Iterator[Capture]:
+    """Yield the captures with other event ids, and count those that are left out."""
+    for capture in captures:
+        if capture.event_id in event_ids:
+            window.in_baseline += 1
+        else:
+            yield capture
 
 
 def _keep(heap: list[Any], item: tuple[Any, int, Picture]) -> None:

@@ -1,4 +1,4 @@
-"""``python -m operations``: trace an image through a deployed stack, review unsure images, replay executions."""
+"""``python -m operations``: work with a deployed stack and its images."""
 
 import argparse
 import getpass
@@ -6,7 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from common.command import only_with, port, positive_int, retention_days, run
+from common.command import add_examples, only_with, port, positive_int, retention_days, run
+
+EXECUTION = "an S3 key (its newest execution), ARN or name of an execution, or the inference id of a capture"
 
 MODEL = Path("training/model/model.onnx")
 
@@ -19,9 +21,18 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m operations",
-        description="Work with a deployed stack: trace an image, review unsure images, replay executions.",
+        description="Work with a deployed stack: try photos, trace an image, review unsure images, replay executions.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    attempt = commands.add_parser(
+        "try",
+        help="classify photos of yours",
+        description="Upload photos, start the workflow with each, and print its outcome and how to see its timeline. "
+        "Exit code: 0 all accepted, 3 the model is not sure of one, 1 one failed.",
+    )
+    attempt.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    attempt.set_defaults(run=_try)
 
     trace = commands.add_parser(
         "trace",
@@ -29,9 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Print what happened to one image, in order of time: the workflow's states, log lines of the "
         "functions, the object in S3, the captured record, the review.",
     )
-    trace.add_argument(
-        "execution", metavar="EXECUTION", help="ARN or name of an execution, or the inference id of a capture"
-    )
+    which = trace.add_mutually_exclusive_group(required=True)
+    which.add_argument("execution", nargs="?", metavar="EXECUTION", help=EXECUTION)
+    which.add_argument("--latest", action="store_true", help="the execution that was started last")
     trace.add_argument("--json", action="store_true", help="print one JSON object instead")
     trace.set_defaults(run=_trace)
 
@@ -59,19 +70,25 @@ def _parser() -> argparse.ArgumentParser:
         "replay",
         help="send an image, or all faults, through the workflow again",
         description="Start the workflow again with an execution's image, or with every message of the failure queue. "
-        "Exit code for one image: 0 accepted, 3 the model is not sure, 1 failed.",
+        "With --faults, wait for all of them. Exit code for one image: 0 accepted, 3 the model is not sure, 1 failed; "
+        "with --faults: 0, or 1 if one failed again or messages are left.",
     )
     what = replay.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "execution",
-        nargs="?",
-        metavar="EXECUTION",
-        help="ARN or name of an execution, or the inference id of a capture",
-    )
+    what.add_argument("execution", nargs="?", metavar="EXECUTION", help=EXECUTION)
     what.add_argument("--faults", action="store_true", help="start every execution in the failure queue again")
     replay.add_argument("--image", type=Path, metavar="FILE", help="a corrected image for EXECUTION")
     replay.add_argument("--limit", type=positive_int, metavar="N", help="with --faults: take at most N messages")
     replay.set_defaults(run=_replay)
+
+    faults = commands.add_parser(
+        "faults",
+        help="list the failure queue, or remove what cannot be fixed",
+        description="List the messages of the failure queue. With drop, delete those with one error: only the sender "
+        "of an image can fix ObjectNotFound, UnsupportedImage, ImageTooLarge and InvalidEvent.",
+    )
+    faults.add_argument("action", nargs="?", choices=["list", "drop"], default="list", help="default: %(default)s")
+    faults.add_argument("error", nargs="?", metavar="ERROR", help="with drop: the error's name, as the list shows it")
+    faults.set_defaults(run=_faults, reject=faults.error)
 
     renew = commands.add_parser(
         "renew",
@@ -87,16 +104,45 @@ def _parser() -> argparse.ArgumentParser:
         help="least age of a renewed message (default: %(default)s)",
     )
     renew.set_defaults(run=_renew)
-    for command in (trace, review, replay, renew):
-        command.add_argument("--stack-name", required=True, help="as in samconfig.toml")
+    empty = commands.add_parser(
+        "empty",
+        help="delete everything in the stack's bucket, so that sam delete can delete it",
+        description="Delete all objects in the bucket of the stack, and all their versions: CloudFormation deletes a "
+        "bucket only if it is empty. If ModelBucket is empty, that includes labels, models and the baseline. Remove "
+        "the endpoint first: it goes on to capture data. Asks before it deletes anything.",
+    )
+    empty.add_argument("--yes", action="store_true", help="do not ask")
+    empty.set_defaults(run=_empty)
+    for command in (attempt, trace, review, replay, faults, renew, empty):
+        command.add_argument("--stack-name", required=True, metavar="STACK", help="as in samconfig.toml")
+    add_examples(
+        commands,
+        {
+            "try": "bike.jpg --stack-name image-classifier",
+            "trace": "incoming/bike.jpg --stack-name image-classifier",
+            "review": "--stack-name image-classifier",
+            "replay": "--faults --stack-name image-classifier",
+            "faults": "drop UnsupportedImage --stack-name image-classifier",
+            "renew": "--stack-name image-classifier",
+            "empty": "--stack-name image-classifier",
+        },
+    )
     return parser
 
 
-def _trace(options: argparse.Namespace) -> None:
+def _try(options: argparse.Namespace) -> int:
     from common.stack import find_stack
+    from operations.attempt import try_photos
+
+    return try_photos(find_stack(options.stack_name), options.photos)
+
+
+def _trace(options: argparse.Namespace) -> None:
+    from common.stack import find_latest, find_stack
     from operations.trace import collect, show
 
-    timeline = collect(find_stack(options.stack_name), options.execution)
+    stack = find_stack(options.stack_name)
+    timeline = collect(stack, find_latest(stack) if options.latest else options.execution)
     print(json.dumps(timeline, indent=1)) if options.json else show(timeline)
 
 
@@ -120,11 +166,31 @@ def _replay(options: argparse.Namespace) -> int:
     return replay(stack, options.execution, options.image)
 
 
+def _faults(options: argparse.Namespace) -> int:
+    from common.stack import find_stack
+    from operations.faults import drop_faults, show_faults
+
+    if (options.action == "drop") != (options.error is not None):
+        options.reject("drop needs the name of an error, and list takes none")
+    stack = find_stack(options.stack_name)
+    if options.action == "drop":
+        return drop_faults(stack, options.error)
+    show_faults(stack)
+    return 0
+
+
 def _renew(options: argparse.Namespace) -> None:
     from common.stack import find_stack
     from operations.queue import renew
 
     renew(find_stack(options.stack_name), options.days)
+
+
+def _empty(options: argparse.Namespace) -> None:
+    from common.stack import find_stack
+    from operations.empty import empty
+
+    empty(find_stack(options.stack_name), ask=not options.yes)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import re
 import secrets
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from common.command import printable
 from common.errors import CommandError
 from common.progress import progress
 from common.stack import Stack, find_execution, parse_object, reason
+from common.storage import naming
 from operations.queue import count, work_off
 
 if TYPE_CHECKING:
@@ -64,12 +67,14 @@ def replay(stack: Stack, execution: str, file: Path | None) -> int:
     started = boto3.client("stepfunctions").start_execution(
         stateMachineArn=stack.output("WorkflowArn"), name=_name(described["name"], secrets.token_hex(4)), input=text
     )
-    _print_line(f"started {started['executionArn']}")
-    return _report(_wait(started["executionArn"]))
+    print_line(f"started {started['executionArn']}")
+    return print_outcome(wait_for_end(started["executionArn"]))
 
 
 def replay_faults(stack: Stack, limit: int | None) -> int:
     """Start the executions in the failure queue again, with the same input, and delete each message afterwards.
+
+    Then wait for all of them, and print how each one ended.
 
     The name of a replay is derived from the failed execution's name: if its message could not be deleted in time, it
     does not start a second replay.
@@ -84,8 +89,8 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
     Returns
     -------
     int
-        The exit code: 0, or 1 if messages are left although the limit was not reached: they are not the workflow's, or
-        have failed again, or SQS did not return them.
+        The exit code: 0, or 1 if one has failed again, or messages are left although the limit was not reached: they
+        are not the workflow's, or SQS did not return them.
 
     Raises
     ------
@@ -93,7 +98,7 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
         It was interrupted; the message has the number of started executions.
     """
     queue, workflow = stack.output("FailureQueueUrl"), stack.output("WorkflowArn")
-    replays: set[str] = set()
+    replays: dict[str, str] = {}
     unknown: set[str] = set()
 
     def again(message: "MessageTypeDef") -> bool:
@@ -110,14 +115,34 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
         arn, verb = _start(workflow, failed, text)
         if arn in replays:
             verb = "had started"  # a second message of the same execution
-        replays.add(arn)
-        _print_line(f"{verb} {arn} (had failed: {fault.get('error') or fault.get('status')})")
+        replays[arn] = str(fault.get("s3_key") or arn.rpartition(":")[2])
+        print_line(f"{verb} {arn} (had failed: {fault.get('error') or fault.get('status')})")
         return True
 
     _, ended = work_off(queue, "start again", "executions", "started again", again, limit)
     done, left = len(replays), count(queue)
     print(f"{done} started again; the failure queue holds about {left} messages (by SQS's count, which lags a minute)")
-    return int(bool(unknown) or (left > 0 and ended))
+    failed_again = _print_outcomes(replays)
+    return int(failed_again or bool(unknown) or (left > 0 and ended))
+
+
+def _print_outcomes(replays: dict[str, str]) -> bool:
+    """Wait for executions, print how each ended and how often what happened; return whether any failed."""
+    ends: Counter[str] = Counter()
+    try:
+        with progress("wait for outcomes", len(replays), "executions") as advance:
+            for arn, subject in replays.items():
+                described = _wait(arn)
+                print_outcome(described, f"{subject}: ")
+                ends[outcome(described)] += 1
+                advance(1)
+    except KeyboardInterrupt:
+        raise CommandError(
+            f"interrupted; {len(replays)} started again, {ends.total()} of them have ended; the others go on"
+        ) from None
+    if ends:
+        print(", ".join(f"{count} {name}" for name, count in ends.most_common()))
+    return bool(ends.keys() - {"accepted", "ThresholdNotMet"})
 
 
 def _input(failed: str, fault: dict[str, Any]) -> str | None:
@@ -152,30 +177,45 @@ def _upload(stack: Stack, name: str, file: Path) -> dict[str, str]:
     bucket, key = stack.output("ImageBucketName"), f"{CORRECTED}/{name}/{file.name}"
     if not file.is_file():
         raise CommandError(f"file not found: {file}")
-    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
-    _print_line(f"uploaded {file} to s3://{bucket}/{key}")
+    with naming(f"s3://{bucket}/{key}"):
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
+    print_line(f"uploaded {file} to s3://{bucket}/{key}")
     return {"s3_bucket": bucket, "s3_key": key}
 
 
-def _wait(arn: str) -> "DescribeExecutionOutputTypeDef":
-    states = boto3.client("stepfunctions")
+def wait_for_end(arn: str) -> "DescribeExecutionOutputTypeDef":
+    """Wait for the end of an execution; return its description."""
     with progress("classify", None, "s") as advance:
-        while (described := states.describe_execution(executionArn=arn))["status"] in ("RUNNING", "PENDING_REDRIVE"):
-            time.sleep(POLL_SECONDS)
-            advance(round(POLL_SECONDS))
+        return _wait(arn, advance)
+
+
+def _wait(arn: str, advance: Callable[[int], None] = lambda seconds: None) -> "DescribeExecutionOutputTypeDef":
+    states = boto3.client("stepfunctions")
+    while (described := states.describe_execution(executionArn=arn))["status"] in ("RUNNING", "PENDING_REDRIVE"):
+        time.sleep(POLL_SECONDS)
+        advance(round(POLL_SECONDS))
     return described
 
 
-def _report(described: "DescribeExecutionOutputTypeDef") -> int:
+def print_outcome(described: "DescribeExecutionOutputTypeDef", subject: str = "") -> int:
+    """Print how an execution ended, after a text that names its subject; return its exit code, as of `replay`."""
     if described["status"] == "SUCCEEDED":
         event = parse_object(described.get("output"))
-        _print_line(f"accepted: {event.get('label')}, confidence {event.get('confidence', 0):.3f}")
+        print_line(f"{subject}accepted: {event.get('label')}, confidence {event.get('confidence', 0):.3f}")
         return 0
-    error = described.get("error") or described["status"]
-    _print_line(f"{error}: {reason(described.get('cause'))}")
+    error = outcome(described)
+    print_line(f"{subject}{error}: {reason(described.get('cause'))}")
     return UNSURE if error == "ThresholdNotMet" else 1
 
 
-def _print_line(text: str) -> None:
+def outcome(described: "DescribeExecutionOutputTypeDef") -> str:
+    """Return ``accepted``, or the name of the error with which an execution ended, or else its status."""
+    return "accepted" if described["status"] == "SUCCEEDED" else described.get("error") or described["status"]
+
+
+def print_line(text: str) -> None:
     """Print one line to stdout, above a progress bar if there is one, and unbroken: ARNs are copied from it."""
-    rich.get_console().print(Text(printable(text)), soft_wrap=True)
+    if sys.stdout.isatty():
+        rich.get_console().print(Text(printable(text)), soft_wrap=True)
+    else:
+        print(printable(text))

@@ -3,14 +3,13 @@
 import datetime
 import hashlib
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.exceptions import ClientError
 
 from common import storage
-from common.command import printable
+from common.command import console, printable
 from common.errors import CommandError
 from common.progress import progress
 from common.stack import Stack, data_capture, explain, find_execution, inference_id, parse_object, reason
@@ -250,23 +249,22 @@ def _review(
 
 def show(timeline: dict[str, Any]) -> None:
     """Print a timeline, oldest line first."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     execution, start = timeline["execution"], datetime.datetime.fromisoformat(timeline["execution"]["started"])
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    out = console()
 
     def safe(text: str, style: str = "") -> Text:
         return Text(printable(text), style)
 
     def print_line(text: str, style: str = "") -> None:
-        console.print(safe(text, style), soft_wrap=True)
+        out.print(safe(text, style), soft_wrap=True)
 
     print_line(execution["arn"], "bold")
     print_line(f"{execution['status']}, started {execution['started']}")
     print_line(f"input {json.dumps(execution['input'])}")
-    console.print()
+    out.print()
 
     lines: list[tuple[str, str, str, str]] = []
     if timeline["object"]:
@@ -304,9 +302,9 @@ def show(timeline: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     for time, place, text, style in sorted(lines, key=lambda line: datetime.datetime.fromisoformat(line[0])):
         table.add_row(_since(datetime.datetime.fromisoformat(time) - start), safe(place), safe(text, style))
-    console.print(table)
+    out.print(table)
     if timeline["missing"]:
-        console.print()
+        out.print()
         print_line("not found")
         for text in timeline["missing"]:
             print_line(f"  {text}")
@@ -314,7 +312,7 @@ def show(timeline: dict[str, Any]) -> None:
     result = f"accepted: {output.get('label')}, confidence {output.get('confidence', 0):.3f}"
     if execution["status"] != "SUCCEEDED":
         result = f"{execution['error'] or execution['status']}: {execution['cause'] or 'no result yet'}"
-    console.print()
+    out.print()
     print_line(result, "bold")
 
 

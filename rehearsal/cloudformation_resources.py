@@ -13,11 +13,13 @@ from moto.sns.models import Topic
 
 from rehearsal.patches import Difference, RehearsalError, configure, patch
 
-#: Types whose resources are only recorded, as the rehearsal enforces no permissions.
+#: Types whose resources are only recorded, each with the reason.
 RECORDED_TYPES = {
     "AWS::S3::BucketPolicy": "moto obeys Deny and ignores its conditions: TLS-only would lock everyone out",
     "AWS::SQS::QueuePolicy": "moto enforces no queue policies",
     "AWS::SNS::TopicPolicy": "moto enforces no topic policies",
+    "AWS::ApiGatewayV2::Api": "HTTP APIs answer no requests here; what is behind them can be invoked",
+    "AWS::ApiGatewayV2::Stage": "as its API",
 }
 
 

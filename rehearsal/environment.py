@@ -1,10 +1,14 @@
 """Which environment variables reach what runs here, whatever the calling shell has set."""
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+#: Where the state of a rehearsal lives, unless its commands name another folder.
+FOLDER = Path(".rehearsal")
 #: What the rehearsal's own processes take from the shell. All else stays out: settings of SDKs, moto, Python, proxies
 #: and languages. ``LD_LIBRARY_PATH`` may be what this Python needs to start.
 INHERITED = (
@@ -71,8 +75,30 @@ def undisturbed(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name in PACKAGE_SOURCES or not name.startswith(TOOL_SETTINGS)
     }
-    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-    return {**kept, **without_proxy(environment), "PATH": path, "PYTHONUTF8": "1", "SAM_CLI_TELEMETRY": "0"}
+    return with_own_programs({**kept, **without_proxy(environment), "PYTHONUTF8": "1", "SAM_CLI_TELEMETRY": "0"})
+
+
+def with_own_programs(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which the programs that are installed beside this Python come first."""
+    own, path = str(Path(sys.executable).parent), environment.get("PATH", os.defpath)
+    return {**environment, "PATH": path if path.split(os.pathsep)[0] == own else os.pathsep.join([own, path])}
+
+
+def _this_python() -> str:
+    if shutil.which("python") == sys.executable:
+        return "python"
+    executable, folder = Path(sys.executable), Path.cwd()
+    return shlex.quote(str(executable.relative_to(folder) if executable.is_relative_to(folder) else executable))
+
+
+#: The words that start this Python from the shell that started this process, before anything changes its environment.
+THIS_PYTHON = _this_python()
+
+
+def own_command(folder: Path) -> str:
+    """Return the beginning of a command for the rehearsal in a folder, which works as it is in the current folder."""
+    named = "" if folder == FOLDER else f" --folder {shlex.quote(str(folder))}"
+    return f"{THIS_PYTHON} -m rehearsal{named}"
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:

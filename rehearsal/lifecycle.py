@@ -2,7 +2,7 @@
 
 ``up`` starts a supervisor, and the supervisor starts the server. Every process below them has the rehearsal's
 folder in its environment, which identifies it even if its parent or process group has changed. If supervisor or server
-dies, the other one ends all processes and removes the folder.
+dies, the other one ends all processes and removes the folder. They also end when their folder is removed.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,8 +85,17 @@ def _state(folder: Path) -> Running | None:
         return None
 
 
-def up(folder: Path, project: Path = Path()) -> Running:
+def up(folder: Path, project: Path = Path(), *, tied: bool = False) -> Running:
     """Start the rehearsal of a project and wait until it is ready; return the running one if there is one.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where its state lives.
+    project : pathlib.Path
+        Folder of the project's ``pyproject.toml``.
+    tied : bool
+        Whether a rehearsal that is started here ends with this process, even if that is killed.
 
     Raises
     ------
@@ -99,32 +109,44 @@ def up(folder: Path, project: Path = Path()) -> Running:
     down(folder)
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
+    # The supervisor reads its input until this process closes the other end of the pipe, that is, until it ends.
+    end_of_pipe, _ = os.pipe() if tied else (os.open(os.devnull, os.O_RDONLY), None)
+    command = [sys.executable, "-m", "rehearsal.lifecycle", str(folder.resolve()), str(port), str(project.resolve())]
     supervisor = subprocess.Popen(
-        [sys.executable, "-m", "rehearsal.lifecycle", str(folder.resolve()), str(port), str(project.resolve())],
+        [*command, *(["tied"] if tied else [])],
         cwd=Path(__file__).parents[1],
         env={**inherited(os.environ), MARK: str(folder.resolve())},
-        stdin=subprocess.DEVNULL,
+        stdin=end_of_pipe,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    os.close(end_of_pipe)
     running = Running(port, supervisor.pid, settings.region)
-    (folder / STATE_FILE).write_text(json.dumps(asdict(running)))
+    try:
+        (folder / STATE_FILE).write_text(json.dumps(asdict(running)))
+        _wait(supervisor, folder)
+    except BaseException:  # Ctrl-C too
+        end(folder)
+        raise
+    supervisor.returncode = 0  # it outlives this object on purpose, which would warn otherwise
+    return running
+
+
+def _wait(supervisor: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Wait until the server is ready."""
     output = ""
     deadline = time.monotonic() + START_SECONDS
     while not (folder / READY_FILE).exists():
         if (folder / LOG_FILE).exists():
             output = (folder / LOG_FILE).read_text(errors="replace")
         if supervisor.poll() is not None or time.monotonic() > deadline:
-            down(folder)
             raise RehearsalError(f"The rehearsal did not start.\n{output[-2000:]}")
         time.sleep(0.05)
-    supervisor.returncode = 0  # it outlives this object on purpose, which would warn otherwise
-    return running
 
 
 def down(folder: Path) -> bool:
-    """End the rehearsal, also one that crashed; return whether there was one.
+    """End the rehearsal, also one that crashed or whose folder was removed; return whether there was one.
 
     Raises
     ------
@@ -132,15 +154,16 @@ def down(folder: Path) -> bool:
         If the folder holds something else, which is then left alone.
     """
     if not folder.exists():
-        return False
-    if _state(folder) is None and any(folder.iterdir()):
+        if not processes(folder):
+            return False
+    elif _state(folder) is None and any(folder.iterdir()):
         raise RehearsalError(f"{folder} is not a rehearsal's folder; choose another one, or empty it")
     end(folder)
     return True
 
 
 def end(folder: Path) -> None:
-    """End every process of the rehearsal except the caller's own, and remove the folder."""
+    """End every process of the rehearsal except the caller's own, and remove the folder if it is still its own."""
     deadline = time.monotonic() + END_SECONDS
     while (running := processes(folder)) and time.monotonic() < deadline:
         for process in running:
@@ -149,15 +172,19 @@ def end(folder: Path) -> None:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process, os.WNOHANG)  # reaps it where it is a child of this process
         time.sleep(0.01)
+    if not (folder / STATE_FILE).exists():
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if it is empty
+        return
     # The state goes last: without it, what is left of the folder could not be known for a rehearsal's.
-    for path in folder.iterdir() if folder.exists() else ():
+    for path in folder.iterdir():
         if path.name != STATE_FILE:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def supervise(folder: Path, port: int, project: Path) -> None:
-    """Run the server; when it ends, or on SIGTERM, end everything."""
+def supervise(folder: Path, port: int, project: Path, *, tied: bool) -> None:
+    """Run the server; when it ends, on SIGTERM, and if tied at the end of the input, end everything."""
 
     def stop(*_: object) -> None:
         end(folder)
@@ -165,15 +192,27 @@ def supervise(folder: Path, port: int, project: Path) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    abandoned = threading.Event()
     with (folder / LOG_FILE).open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "rehearsal.server", str(folder), str(port), str(project)], stdout=log, stderr=log
+            [sys.executable, "-m", "rehearsal.server", str(folder), str(port), str(project)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
+
+        def watch() -> None:
+            sys.stdin.buffer.read()
+            abandoned.set()
+            server.kill()
+
+        if tied:
+            threading.Thread(target=watch, daemon=True).start()
         server.wait()
-    if not (folder / READY_FILE).exists():
+    if not (folder / READY_FILE).exists() and not abandoned.is_set():
         sys.exit(1)  # the parent process reads the log first
     end(folder)
 
 
 if __name__ == "__main__":
-    supervise(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    supervise(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), tied=sys.argv[4:] == ["tied"])

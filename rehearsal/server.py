@@ -12,14 +12,14 @@ import warnings
 from pathlib import Path
 
 from rehearsal.environment import credentials
-from rehearsal.lifecycle import READY_FILE, end
+from rehearsal.lifecycle import READY_FILE, STATE_FILE, end
 from rehearsal.settings import PROJECT, of_this_process
 
 PARENT_POLL_SECONDS = 0.5
 
 
 def main() -> None:
-    """Serve until the supervisor ends this process or dies."""
+    """Serve until the supervisor ends this process or dies, or the folder is removed."""
     folder, port, os.environ[PROJECT] = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     settings = of_this_process()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -55,7 +55,7 @@ def main() -> None:
         server = make_server(host, port, application, threaded=True, request_handler=MotoRequestHandler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
     (folder / READY_FILE).touch()
-    while os.getppid() == supervisor:
+    while os.getppid() == supervisor and (folder / STATE_FILE).exists():
         time.sleep(PARENT_POLL_SECONDS)
     end(folder)
 

@@ -70,7 +70,12 @@ class Model:
             raise CommandError(f"{path}: the labels are too long for a header of {_MAX_ATTRIBUTES} characters")
         # The first run allocates memory; do it now and not in a request.
         blank = np.zeros((self.input_size, self.input_size, 3), np.uint8)
-        if len(self.probabilities(blank)) != len(self.labels):
+        try:
+            returned = self.probabilities(blank)
+        except Exception as error:  # as above
+            reason = " ".join(str(error).split())
+            raise CommandError(f"{path} does not classify images of {self.input_size} pixels: {reason}") from error
+        if len(returned) != len(self.labels):
             raise CommandError(f"{path} does not return one probability for each of {self.labels}")
 
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> list[float]:

@@ -100,6 +100,6 @@ def png() -> Callable[..., bytes]:
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     """Return a rehearsal that lives as long as the test session."""
     folder = tmp_path_factory.mktemp("rehearsal") / "state"
-    yield Rehearsal(up(folder))
+    yield Rehearsal(up(folder, tied=True))
     down(folder)
     assert not folder.exists()

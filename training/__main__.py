@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from common.command import checked, fraction, non_negative_int, positive_int, run
+from common.command import add_examples, checked, fraction, non_negative_int, positive_int, run
 from common.errors import CommandError
 from common.folders import class_counts, skipped_lines
 from training.dataset.sources import DEFAULT_SOURCE, open_source
@@ -155,6 +155,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     remove.add_argument("--endpoint-name", required=True)
     remove.set_defaults(run=_remove)
+    add_examples(
+        commands,
+        {
+            "stage": "--source ~/photos --labels cat,dog",
+            "train": "--out build/model.onnx",
+            "evaluate": "--data ~/photos",
+            "deploy": "--endpoint-name image-classifier --bucket MODELS --role-arn arn:aws:iam::123456789012:role/NAME "
+            "--image-uri 123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:1",
+            "remove": "--endpoint-name image-classifier",
+        },
+    )
     return parser
 
 
@@ -274,12 +285,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> None:
+    from serving.model import Model
     from training.deployment.deploy import deploy
     from training.deployment.settings import Deployment
 
     _interrupt_on_sigterm()
     fields = {name: value for name, value in vars(options).items() if name != "run"}
-    deploy(Deployment(**fields))
+    deployment = Deployment(**fields)
+    Model(deployment.model)  # raises an error for a file that the endpoint could not serve
+    deploy(deployment)
 
 
 def _remove(options: argparse.Namespace) -> None:

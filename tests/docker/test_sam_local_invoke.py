@@ -79,7 +79,7 @@ def reachable(host_address: str, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("rehearsal") / "state"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REHEARSAL_HOST", host_address)
-        yield Rehearsal(up(folder))
+        yield Rehearsal(up(folder, tied=True))
     down(folder)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,14 +14,19 @@ from typing import Any
 
 import pytest
 
+from rehearsal.__main__ import _print_status
 from rehearsal.lifecycle import Running, down, find, processes, up
 from rehearsal.patches import PATCHES, RehearsalError, extend, load, replace
 from tests.support.stack import REPOSITORY, Rehearsal, create_function, wait_for
 
+PROGRAMS = str(Path(sys.executable).parent)
+#: The environment of a shell in which this Python's virtual environment is not activated.
+SHELL = os.environ | {"PATH": os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != PROGRAMS)}
+
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "rehearsal", "--folder", str(folder), *arguments]
-    return subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return subprocess.run(argv, cwd=REPOSITORY, env=SHELL, capture_output=True, text=True, check=False)
 
 
 def end_of_pipe(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -32,7 +39,7 @@ def end_of_pipe(folder: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_up_status_exec_down(tmp_path: Path) -> None:
+def test_up_status_exec_down_and_hints(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     started = command(folder, "up")
     assert started.returncode == 0 and "http://localhost:" in started.stdout
@@ -40,6 +47,8 @@ def test_up_status_exec_down(tmp_path: Path) -> None:
     assert running is not None
     assert command(folder, "up").stdout == started.stdout, "up is idempotent"
     assert "up at" in command(folder, "status").stdout
+    described = json.loads(command(folder, "status", "--json").stdout)
+    assert described["rehearsal"]["endpoint_url"] == running.endpoint_url and described["alarms"] == []
     shown = command(folder, "exec", "--", sys.executable, "-c", "import os; print(os.environ['AWS_ENDPOINT_URL'])")
     assert shown.stdout.strip() == running.endpoint_url
     environment = command(folder, "env").stdout
@@ -54,10 +63,88 @@ def test_up_status_exec_down(tmp_path: Path) -> None:
     assert command(folder, "down").returncode == 0
     assert not folder.exists() and not processes(folder)
     assert command(folder, "down").stdout == "Nothing to stop.\n"
-    refused = command(folder, "status")
-    assert (
-        refused.returncode == 1 and refused.stderr == "rehearsal: Not running; start it with: python -m rehearsal up\n"
-    )
+    assert_hint_works(folder, command(folder, "status").stderr)
+    assert find(folder) is not None, "the printed command started it"
+    assert_hint_works(folder, command(folder, "exec").stderr.replace(" --stack-name STACK", " --help"))
+    assert_hint_works(folder, command(folder, "up").stdout)
+    assert down(folder)
+
+
+def test_status_shortens_names_and_reasons_and_keeps_states(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described: dict[str, Any] = {
+        "rehearsal": {"endpoint_url": "http://localhost:1", "process": 2, "log": "x"},
+        "stacks": [{"name": "a-stack-with-a-long-name" * 2, "status": "CREATE_COMPLETE"}],
+        "functions": [{"name": "f" * 60, "memory": 512, "timeout": 30}],
+        "endpoints": [{"name": "image-classifier", "status": "InService"}],
+        "alarms": [{"name": "alarm-" * 9, "status": "INSUFFICIENT_DATA", "reason": "Unchecked: " + "no data " * 20}],
+    }
+    for columns in ("60", "120"):
+        monkeypatch.setenv("COLUMNS", columns)
+        _print_status(described)
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 5 and all(len(line) <= int(columns) for line in lines)
+        states = ("CREATE_COMPLETE", "512 MB, 30 s", "InService", "INSUFFICIENT_DATA")
+        assert all(state in line for state, line in zip(states, lines[1:], strict=True)), lines
+
+
+def assert_hint_works(folder: Path, printed: str) -> None:
+    """Run the command in a message."""
+    (hint,) = re.findall(r"(?:with: |as in: |^    )(.* -m rehearsal .*)", printed, re.MULTILINE)
+    done = subprocess.run(["sh", "-c", hint], cwd=REPOSITORY, env=SHELL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and str(folder) in hint, f"{hint}: {done.stdout}{done.stderr}"
+
+
+def test_a_rehearsal_whose_folder_was_removed_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    start_busy_function(up(folder), tmp_path)
+    shutil.rmtree(folder)
+    wait_for(lambda: not processes(folder))
+    assert not folder.exists()
+
+    running = up(folder)
+    members = processes(folder)
+    for pid in members:
+        os.kill(pid, signal.SIGSTOP)  # none can notice
+    assert running.supervisor in members
+    shutil.rmtree(folder)
+    assert command(folder, "down").stdout == "The rehearsal is down.\n"
+    assert not processes(folder)
+
+
+def test_what_replaced_a_folder_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    up(folder)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "precious").write_text("mine")
+    wait_for(lambda: not processes(folder))
+    assert (folder / "precious").read_text() == "mine"
+
+
+def test_a_start_that_is_interrupted_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    argv = [sys.executable, "-m", "rehearsal", "--folder", str(folder), "up"]
+    with subprocess.Popen(argv, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as starting:
+        wait_for((folder / "state.json").exists)
+        starting.send_signal(signal.SIGINT)
+        _, said = starting.communicate()
+    assert (starting.returncode, said) == (128 + signal.SIGINT, "")
+    assert not folder.exists() and not processes(folder)
+
+
+def test_a_tied_rehearsal_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    script = "import pathlib, sys, time; from rehearsal.lifecycle import up; up(pathlib.Path(sys.argv[1]), tied=True)"
+    argv = [sys.executable, "-c", f"{script}; print('up', flush=True); time.sleep(3600)", str(folder)]
+    with subprocess.Popen(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None and starter.stdout.readline() == "up\n"
+        running = find(folder)
+        assert running is not None
+        start_busy_function(running, tmp_path)
+        starter.kill()
+    wait_for(lambda: not processes(folder) and not folder.exists())
 
 
 def start_busy_function(running: Running, folder: Path) -> None:

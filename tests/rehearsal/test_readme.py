@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 from samcli.cli.main import cli as sam
 
+from rehearsal.lifecycle import down, find, processes
 from tests.support.stack import REPOSITORY
 
 DOCUMENTS = [
@@ -122,7 +123,7 @@ def test_screenshots_are_small() -> None:
 
 def test_the_cost_is_what_its_command_prints() -> None:
     done = subprocess.run(
-        [sys.executable, "benchmarks/cost.py"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "benchmarks.cost"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert (REPOSITORY / "docs" / "cost.md").read_text() == done.stdout, "python benchmarks/cost.py > docs/cost.md"
     readme = (REPOSITORY / "README.md").read_text()
@@ -241,6 +242,57 @@ def test_the_page_of_new_labels_runs_from_top_to_bottom(clone: Path) -> None:
     assert "warning: few train images: 3 cat, 3 dog" in done.stderr
     assert "labels: cat dog, saved 1 label (1 cat)" in done.stdout
     assert "0 of 1 reviewed images joined; 1 are test images" in done.stdout
+
+
+def test_a_photo_is_tried_in_a_demo_that_stays_until_make_clean(clone: Path) -> None:
+    python, folder = ".venv/bin/python", clone / "build" / "demo" / "rehearsal"
+    own = str(Path(sys.executable).parent)
+    # A shell in which the virtual environment is not activated.
+    path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if part != own)
+
+    def shell(script: str, check: bool = True) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=clone,
+            env=os.environ | {"PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{script}\n{done.stdout}"
+        return done.stdout
+
+    try:
+        assert "file not found: bike.jpg" in shell(f"{python} -m demo try bike.jpg", check=False)
+        assert not folder.exists(), "nothing was deployed for a photo that does not exist"
+        said = shell(f"{python} -m demo try events/images/bicycle.png")
+        assert re.search(r"^bicycle.png: accepted: bicycle, confidence 0\.\d{3}$", said, re.MULTILINE), said
+        assert "It is still running." in said
+        printed = [line.strip() for line in said.splitlines() if line.startswith("    ")]
+        timeline, *kept, stop = [command for command in printed if "review" not in command and "PHOTO" not in command]
+        assert "accepted: bicycle" in shell(timeline)
+        environment = next(command for command in kept if command.startswith("eval "))
+        rest = [command for command in kept if command != environment]
+        assert len(rest) == 3
+        for command in rest:
+            assert "bicycle" in shell(f"{environment}\n{command}"), command
+        # The second time nothing is deployed.
+        again = shell(f"{python} -m demo try events/images/blurred.png events/images/not-an-image.png", check=False)
+        assert "ThresholdNotMet" in again and "UnsupportedImage" in again and "sam build" not in again
+        refused = shell(f"{python} -m demo", check=False)
+        assert "the demo that was kept is still running" in refused and stop in refused and find(folder) is not None
+        stack = "--stack-name image-classifier-rehearsal"
+        shell(f"{environment}\n{python} -m training remove --endpoint-name image-classifier")
+        full = shell(f"{environment}\n.venv/bin/sam delete --no-prompts --config-env rehearsal {stack}", check=False)
+        assert "DELETE_FAILED" in full, full
+        shell(f"{environment}\n{python} -m operations empty --yes {stack}")
+        shell(f"{environment}\n.venv/bin/sam delete --no-prompts --config-env rehearsal {stack}")
+        shell("make clean PYTHON=.venv/bin/python")
+        assert not (clone / "build").exists() and not processes(folder)
+    finally:
+        down(folder)
 
 
 def test_the_rehearsal_page_runs_from_top_to_bottom(clone: Path) -> None:

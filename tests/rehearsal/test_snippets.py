@@ -1,5 +1,6 @@
 """The README's examples of calling the classifier, run as they stand against a deployed stack."""
 
+import base64
 import contextlib
 import io
 import json
@@ -63,3 +64,49 @@ def test_rule_on_the_result_bus(stack: Stack) -> None:
         assert [json.loads(m["Body"])["detail"]["s3_key"] for m in received] == ["rule/bicycle.png"]
     finally:
         cloudformation.delete_stack(StackName="subscriber")
+
+
+def request(route: str, body: bytes = b"", **path: str) -> dict[str, Any]:
+    """Return a request in the payload format 2.0, as API Gateway documents it, without what the function ignores."""
+    method, pattern = route.split()
+    return {
+        "version": "2.0",
+        "routeKey": route,
+        "rawPath": pattern.format(**path),
+        "headers": {"content-type": "image/png"},
+        "pathParameters": path,
+        "requestContext": {"http": {"method": method, "path": pattern.format(**path)}},
+        "body": base64.b64encode(body).decode(),
+        "isBase64Encoded": True,
+    }
+
+
+def test_http_api(stack: Stack) -> None:
+    names = ("--stack-name", "http", "--config-env", "none", "--capabilities", "CAPABILITY_IAM", "--resolve-s3")
+    given = f"WorkflowArn={stack.outputs['WorkflowArn']} ImageBucketName={stack.bucket}"
+    template = str(REPOSITORY / "examples" / "http-api.yaml")
+    stack.rehearsal.run("sam", "deploy", *names, "--template-file", template, "--parameter-overrides", given)
+    (described,) = stack.rehearsal.client("cloudformation").describe_stacks(StackName="http")["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+
+    def call(event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        invoked = stack.rehearsal.client("lambda").invoke(
+            FunctionName=outputs["FunctionName"], Payload=json.dumps(event).encode()
+        )
+        answered = json.loads(invoked["Payload"].read())
+        return answered["statusCode"], json.loads(answered["body"])
+
+    def outcome(image: bytes) -> dict[str, Any]:
+        status, started = call(request("POST /images", image))
+        assert (status, started["status"]) == (202, "RUNNING")
+        asked = request("GET /executions/{name}", name=started["execution"])
+        return dict(wait_for(lambda: (found := call(asked)[1])["status"] != "RUNNING" and found))
+
+    try:
+        accepted = outcome(drawing.encoded(drawing.bicycle(64, 64)))
+        assert accepted["status"] == "SUCCEEDED" and accepted["label"] == "bicycle" and accepted["confidence"] >= 0.7
+        rejected = outcome(b"not an image")
+        assert (rejected["status"], rejected["error"]) == ("FAILED", "UnsupportedImage")
+        assert call(request("GET /executions/{name}", name="never"))[0] == 404
+    finally:
+        stack.rehearsal.client("cloudformation").delete_stack(StackName="http")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from demo import drawing
-from tests.support.stack import ENVIRONMENT, REPOSITORY, STACK, Stack, deploy_endpoint, empty, wait_for
+from tests.support.stack import ENVIRONMENT, IMAGE_URI, REPOSITORY, ROLE, STACK, Stack, deploy_endpoint, empty, wait_for
 
 
 def functions_of(stack: Stack) -> list[dict[str, Any]]:
@@ -291,7 +291,15 @@ def test_an_endpoint_is_updated_in_place_and_a_bad_update_keeps_the_old_one(stac
     broken = tmp_path / "model.onnx"
     broken.write_bytes(b"not a model")
     failed = deploy_endpoint(stack.rehearsal, stack.bucket, "--model", str(broken), check=False)
-    assert failed.returncode != 0
+    assert failed.returncode != 0 and "is not a usable ONNX model" in failed.stderr
+    # One that only the endpoint finds out about, as if it lacked memory.
+    script = (
+        "import sys; from pathlib import Path; from training.deployment.deploy import deploy; "
+        "from training.deployment.settings import Deployment; deploy(Deployment(*sys.argv[1:5], Path(sys.argv[5])))"
+    )
+    arguments = ("image-classifier", stack.bucket, ROLE, IMAGE_URI, str(broken))
+    failed = stack.rehearsal.run(sys.executable, "-c", script, *arguments, check=False)
+    assert "is InService, not serving" in failed.stderr, failed.stderr
     assert stack.classify(event)["status"] == "SUCCEEDED"
 
 

@@ -108,5 +108,5 @@ def test_every_documented_log_filter_is_one_that_cloudwatch_logs_takes() -> None
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         text = page.read_text().replace("\n", " ")
         found += re.findall(r"sam logs [^`]*?--filter (\S+)( --start-time '[^']+')?", text)
-    assert len(found) >= 3
+    assert len(found) >= 2
     assert all(re.fullmatch(r"""'"[^"]+"'""", term) and start for term, start in found), found

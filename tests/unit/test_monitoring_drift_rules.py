@@ -17,6 +17,7 @@ from monitoring.drift import (
     compare,
     numeric_bins,
     population_stability_index,
+    summarize,
 )
 from monitoring.features import CATEGORICAL, NUMERIC, PASSES, Features, Observation
 
@@ -165,3 +166,20 @@ def test_bins_that_would_be_the_same_are_one(values: list[float], bins: list[int
 )
 def test_half_a_count_is_added_to_every_bin(baseline: list[int], window: list[int], psi: Any) -> None:
     assert population_stability_index(np.array(baseline), np.array(window)) == pytest.approx(psi)
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "summary"),
+    [
+        ("sharpness", [-1.0] * 44 + [50.0] * 56, "44% of the images are blurrier than any in the baseline"),
+        ("sharpness", [101.0] * 50 + [50.0] * 50, "50% of the images are sharper than any in the baseline"),
+        ("brightness", [2.0] * 30 + [50.0] * 70, "30% of the images are darker than 95% of those in the baseline"),
+        ("blockiness", [60.0] * 80 + [1.0] * 20, "20% of the images are less blocky than 95% of those in the baseline"),
+        ("blockiness", [60.0] * 90 + [1.0] * 10, "90% of the images are blockier than half of those in the baseline"),
+        ("confidence", [-1.0] * 60 + [9.0] * 40, "60% of the predictions are less certain than any in the baseline"),
+    ],
+)
+def test_a_finding_says_in_words_how_the_window_differs(name: str, window: list[float], summary: str) -> None:
+    assert summarize(name, np.arange(101.0), np.array(window)) == summary
+    before, now = (features(values, ["bicycle"] * len(values)) for values in ([*map(float, range(101))], window))
+    assert found(name, before, now).description.startswith(f"{name}: {summary}; ")

@@ -1,5 +1,6 @@
 """The commands of monitoring on a deployed stack: every address and setting follows from its name."""
 
+import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from moto import mock_aws
 from common import storage
 from monitoring.__main__ import main
 from monitoring.baseline import load_baseline
-from tests.support.captures import write_captures
+from tests.support.captures import BEGIN, write_captures
 from tests.support.scenes import captured, scene
 
 BUCKET, ENDPOINT = "models", "vehicles"
@@ -58,10 +59,11 @@ def create_endpoint(captures: bool = True) -> None:
     client.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName="c")
 
 
-def capture(folder: Path, count: int, endpoint: str = ENDPOINT) -> None:
+def capture(folder: Path, count: int, endpoint: str = ENDPOINT, hours: int = 0) -> None:
     """Write captures into a folder, and copy them to the stack's bucket."""
     images = (captured(scene(number), []).image for number in range(count))
-    write_captures(folder, ((image, [0.75 + 0.2 * (n % 2), 0.05]) for n, image in enumerate(images)), endpoint)
+    answers = ((image, [0.75 + 0.2 * (n % 2), 0.05]) for n, image in enumerate(images))
+    write_captures(folder, answers, endpoint, BEGIN + datetime.timedelta(hours=hours))
     for path in (folder / endpoint).rglob("*.jsonl"):
         boto3.client("s3").upload_file(str(path), BUCKET, f"capture/{path.relative_to(folder).as_posix()}")
 
@@ -77,8 +79,13 @@ def test_the_stack_alone_is_enough_for_baseline_check_and_report(
     assert (baseline.model.labels, baseline.model.threshold) == (["cat", "dog"], 0.8)
     assert (baseline.features.categorical["answer"], len(baseline.features)) == (["cat"] * 40, 40)
     assert sorted(set(baseline.features.categorical["outcome"])) == ["passes", "unsure"]
+    assert main(["check", *STACK]) == 4, "only the baseline itself was captured"
+    assert "need at least 30, got 0" in capsys.readouterr().out
+    capture(tmp_path / "captures", 41, hours=1)
     assert main(["check", *STACK, "--namespace", "N"]) == 0
-    assert "no violations in 40 captures" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "no violations in 41 captures" in said.out
+    assert said.err.startswith("left out 40 captures that the baseline was created from\n")
     metrics = boto3.client("cloudwatch").list_metrics(Namespace="N")["Metrics"]
     assert {metric["Dimensions"][0]["Value"] for metric in metrics} == {ENDPOINT}
     assert main(["report", *STACK]) == 0
@@ -94,6 +101,7 @@ def test_options_override_the_stack(stack: None, tmp_path: Path) -> None:
     assert (baseline.model.labels, baseline.model.threshold) == (["a", "b"], 0)
     assert main(["baseline", *STACK, *given[:4]]) == 0
     assert load_baseline(f"s3://{BUCKET}/monitoring/baseline/another").model.labels == ["cat", "dog"]
+    capture(tmp_path / "captures", 40, "another", hours=1)
     assert main(["check", *STACK, *given[:4], "--baseline", "own"]) == 0
 
 

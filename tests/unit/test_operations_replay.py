@@ -13,11 +13,15 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
+from common import storage
 from common.errors import CommandError
 from common.stack import Stack, find_execution, find_stack
 from operations import queue
 from operations import replay as module
 from operations.__main__ import main
+from operations.attempt import try_photos
+from operations.empty import empty
+from operations.faults import drop_faults, show_faults
 from operations.replay import replay, replay_faults
 from tests.support.stack import HANG_SECONDS
 
@@ -53,6 +57,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     monkeypatch.setattr(queue, "WAIT_SECONDS", 0)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
     with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
+        storage._s3.cache_clear()
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         workflow = boto3.client("stepfunctions").create_state_machine(
             name="workflow", definition=json.dumps(DEFINITION), roleArn="arn:aws:iam::123456789012:role/r"
@@ -67,7 +72,7 @@ def execute(stack: Stack, key: str, name: str = "first") -> str:
     states = boto3.client("stepfunctions")
     text = json.dumps({"s3_bucket": BUCKET, "s3_key": key, "image_data": ""})
     arn = states.start_execution(stateMachineArn=stack.output("WorkflowArn"), name=name, input=text)["executionArn"]
-    module._wait(arn)
+    module.wait_for_end(arn)
     return arn
 
 
@@ -163,10 +168,98 @@ def test_faults_are_started_again_and_leave_the_queue(stack: Stack, capsys: pyte
     assert out.count(" (had failed: EndpointNotFound)\n") == 12
 
 
+def test_each_outcome_of_the_faults_is_waited_for_and_printed(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, key in enumerate(("a.png", "b.png", "unsure.png")):
+        put_fault(stack, f"execution-{number}", key)
+    assert replay_faults(stack, None) == 0
+    out = capsys.readouterr().out
+    assert "a.png: accepted: bicycle, confidence 0.900\n" in out and "unsure.png: ThresholdNotMet: bicycle has" in out
+    assert out.endswith("2 accepted, 1 ThresholdNotMet\n")
+    put_fault(stack, "again", "fault.png")
+    assert replay_faults(stack, None) == 1, "it failed again"
+    assert capsys.readouterr().out.endswith("fault.png: EndpointNotFound: no endpoint\n1 EndpointNotFound\n")
+
+
+def test_an_interrupted_wait_says_that_the_executions_go_on(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(arn: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_wait", interrupt)
+    put_fault(stack, "first")
+    with pytest.raises(CommandError, match="1 started again, 0 of them have ended; the others go on"):
+        replay_faults(stack, None)
+    assert faults(stack) == (0, 0)
+
+
+def test_faults_are_listed_and_dropped_by_their_error(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    sqs, url = boto3.client("sqs"), stack.output("FailureQueueUrl")
+    put_fault(stack, "first", "a\x1b[2J.png")
+    put_fault(stack, "second", "b.png")
+    timed_out = {
+        "execution_id": "arn:aws:states:us-east-1:123456789012:execution:workflow:third",
+        "status": "TIMED_OUT",
+    }
+    for body in (json.dumps(timed_out), "hello"):
+        sqs.send_message(QueueUrl=url, MessageBody=body)
+    show_faults(stack)
+    out = capsys.readouterr().out
+    rows = [line.split()[2:] for line in out.splitlines()[1:]]  # without the time
+    assert rows[0] == ["EndpointNotFound", r"a\x1b[2J.png", "first"]
+    assert rows[2:4] == [["TIMED_OUT", "third"], ["unknown"]]
+    assert out.endswith("2 EndpointNotFound, 1 TIMED_OUT, 1 unknown\n")
+    assert faults(stack) == (4, 0), "nothing was removed, and nothing is hidden"
+
+    assert drop_faults(stack, "EndpointNotFound") == 0
+    assert capsys.readouterr().out == "2 removed\nleft: 1 TIMED_OUT, 1 unknown\n"
+    assert drop_faults(stack, "EndpointNotFound") == 1
+    assert faults(stack) == (2, 0)
+
+
+def test_photos_are_tried(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = [tmp_path / name for name in ("a b.png", "unsure.png", "fault.png")]
+    with pytest.raises(CommandError, match=r"file not found: .*a b\.png"):
+        try_photos(stack, photos)
+    for photo in photos:
+        photo.write_bytes(photo.name.encode())
+    with pytest.raises(CommandError, match="is a folder"):
+        try_photos(stack, [*photos, tmp_path])
+    assert not inputs(stack) and boto3.client("s3").list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0
+
+    assert [try_photos(stack, chosen) for chosen in (photos[:1], photos[:2], photos)] == [0, 3, 1]
+    lines = capsys.readouterr().out.splitlines()[-6:]
+    assert [line.split(": ")[1] for line in lines[::2]] == ["accepted", "ThresholdNotMet", "EndpointNotFound"]
+    assert lines[0] == "a b.png: accepted: bicycle, confidence 0.900"
+    name = lines[1].split()[4]
+    assert lines[1] == f"    python -m operations trace {name} --stack-name classifier"
+    event = inputs(stack)[name]
+    assert boto3.client("s3").get_object(Bucket=BUCKET, Key=event["s3_key"])["Body"].read() == b"a b.png"
+
+
+def test_a_bucket_is_emptied_of_every_version(
+    stack: Stack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3 = boto3.client("s3")
+    s3.put_object(Bucket=BUCKET, Key="labels/a.png", Body=b"1")
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    monkeypatch.setattr("operations.empty.BATCH", 3)
+    for number in range(5):
+        s3.put_object(Bucket=BUCKET, Key=f"incoming/{number}", Body=b"1")
+    s3.put_object(Bucket=BUCKET, Key="incoming/0", Body=b"2")
+    s3.delete_object(Bucket=BUCKET, Key="labels/a.png")
+    monkeypatch.setattr("builtins.input", lambda _: "yes")
+    with pytest.raises(CommandError, match="nothing was deleted"):
+        empty(stack, ask=True)
+    assert "holds 8 objects: 6 in incoming/, 2 in labels/" in capsys.readouterr().out
+    assert s3.list_objects_v2(Bucket=BUCKET)["KeyCount"] == 5
+    monkeypatch.setattr("builtins.input", lambda _: BUCKET)
+    empty(stack, ask=True)
+    s3.delete_bucket(Bucket=BUCKET)  # only an empty bucket can be deleted
+
+
 def test_an_arn_stays_whole_beside_a_bar() -> None:
     code = (
-        "from operations.replay import _print_line\nfrom common.progress import progress\n"
-        "with progress('start again', 2) as advance: _print_line('arn:' + 'x' * 300); advance(1)"
+        "from operations.replay import print_line\nfrom common.progress import progress\n"
+        "with progress('start again', 2) as advance: print_line('arn:' + 'x' * 300); advance(1)"
     )
     leader, follower = os.openpty()
     subprocess.run(
@@ -235,16 +328,17 @@ def test_a_fault_that_was_started_before_is_not_started_twice(stack: Stack, caps
 
 @pytest.mark.parametrize("running", [False, True], ids=["ended", "running"])
 def test_two_messages_of_one_execution_start_it_once(
-    stack: Stack, running: bool, capsys: pytest.CaptureFixture[str]
+    stack: Stack, running: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a States.DataLimitExceeded that was caught: the workflow records it, and the rule sends it, too."""
-    arn = execute(stack, "fault.png", "too-large")
+    arn = execute(stack, "a.png", "too-large")
     states, workflow = boto3.client("stepfunctions"), stack.output("WorkflowArn")
     if running:
+        monkeypatch.setattr(module, "_print_outcomes", lambda replays: False)  # which would wait for an hour
         # AWS documents that StartExecution with the name and the input of a running execution returns that one.
         wait = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 3600, "End": True}}}
         states.update_state_machine(stateMachineArn=workflow, definition=json.dumps(wait))
-    put_fault(stack, "too-large", "fault.png")
+    put_fault(stack, "too-large", "a.png")
     of_rule = json.dumps({"execution_id": arn, "status": "FAILED"})
     for number in (1, 2):
         boto3.client("sqs").send_message(QueueUrl=stack.output("FailureQueueUrl"), MessageBody=of_rule)
@@ -348,8 +442,8 @@ def test_what_is_started_again_is_the_input_as_it_was(stack: Stack) -> None:
     started = states.start_execution(
         stateMachineArn=stack.output("WorkflowArn"), name="upload", input=json.dumps(event)
     )["executionArn"]
-    module._wait(started)
-    execute(stack, "fault.png", "aborted")
+    module.wait_for_end(started)
+    execute(stack, "b.png", "aborted")
     put_fault(stack, "upload", "a+b.png")
     body = json.dumps({"execution_id": started.replace(":upload", ":aborted"), "status": "ABORTED"})
     sqs.send_message(QueueUrl=stack.output("FailureQueueUrl"), MessageBody=body)

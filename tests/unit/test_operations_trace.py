@@ -16,7 +16,7 @@ from moto import mock_aws
 
 from common import storage
 from common.errors import CommandError
-from common.stack import Stack, find_execution
+from common.stack import Stack, find_execution, find_latest
 from operations.__main__ import main
 from operations.trace import collect, show
 from tests.support.stack import wait_for
@@ -81,8 +81,8 @@ def put_image(content: bytes) -> str:
     return boto3.client("s3").put_object(Bucket=BUCKET, Key=KEY, Body=content)["ETag"].strip('"')
 
 
-def log(function: str, **line: Any) -> None:
-    event = {"timestamp": int(time.time() * 1000), "message": json.dumps(line)}
+def log(function: str, at: float | None = None, **line: Any) -> None:
+    event = {"timestamp": int((at or time.time()) * 1000), "message": json.dumps(line)}
     boto3.client("logs").put_log_events(
         logGroupName=f"/aws/lambda/classifier-{function}", logStreamName="s", logEvents=[event]
     )
@@ -161,6 +161,20 @@ def test_a_complete_timeline(stack: Stack, png: Callable[..., bytes], capsys: py
     assert places == sorted(places)
     # Recorded to the second, its time is before its question's.
     assert out.index("Classify") < out.index("captured image/png of 5 bytes; probabilities 0.200, 0.050")
+
+
+def test_an_image_is_traced_by_its_key(stack: Stack) -> None:
+    key = 'incoming/ä "b".png'
+    arns = [run(stack, "an-etag", name=name, key=key) for name in ("first", "second")]
+    now = time.time()
+    for days, arn in ((3, arns[0]), (2, arns[1])):
+        log("serialize", at=now - days * 86400, execution_id=arn, s3_key=key)
+    log("serialize", execution_id=arns[0].replace("first", "other"), s3_key=f"{key}.png")
+    assert find_execution(stack, key)["name"] == "second"
+    assert find_latest(stack) == arns[1]
+    for missing in ("incoming/b", "incoming/never.png", "ä"):
+        with pytest.raises(CommandError, match="has no execution"):
+            find_execution(stack, missing)
 
 
 def test_what_is_not_there_is_said(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:

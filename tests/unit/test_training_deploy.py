@@ -17,6 +17,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from common.errors import CommandError
+from tests.support.onnx_model import write_model
 from training.__main__ import main
 from training.deployment import endpoint as module
 from training.deployment.deploy import deploy, pack, remove
@@ -54,8 +55,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def wanted(tmp_path: Path) -> Deployment:
-    (tmp_path / "model.onnx").write_bytes(b"a model")
-    return Deployment(NAME, "models", ROLE, IMAGE, tmp_path / "model.onnx")
+    return Deployment(NAME, "models", ROLE, IMAGE, write_model(tmp_path / "model.onnx"))
 
 
 @pytest.fixture
@@ -563,6 +563,30 @@ def test_remove_keeps_a_configuration_that_deploy_did_not_make(wanted: Deploymen
     assert names() == ([], ["shared"], ["shared"]), "another endpoint may have it"
 
 
+@pytest.mark.parametrize(
+    ("replaced", "by", "reason"),
+    [
+        (None, b"# A page", "is not a usable ONNX model"),
+        (b"labels", b"lavels", "has no 'labels' in its metadata"),
+        (b'["bicycle", "motorcycle"]', b'["bicycle", "a", "train"]', "one probability for each of"),
+        (b"probabilities", b"probabilitiez", "does not classify images of 4 pixels"),
+        (b"input_size\x12\x014", b"input_size\x12\x015", "does not classify images of 5 pixels"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_file_that_cannot_be_served_is_refused_before_anything_is_made(
+    wanted: Deployment, capsys: pytest.CaptureFixture[str], replaced: bytes | None, by: bytes, reason: str
+) -> None:
+    content = wanted.model.read_bytes()
+    wanted.model.write_bytes(content.replace(replaced, by) if replaced else by)
+    assert wanted.model.read_bytes() != content
+    arguments = ["--role-arn", ROLE, "--image-uri", IMAGE, "--model", str(wanted.model)]
+    assert main(["deploy", "--endpoint-name", NAME, "--bucket", "models", *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert reason in line
+    assert names() == ([], [], []) and "Contents" not in boto3.client("s3").list_objects_v2(Bucket="models")
+
+
 def test_the_commands(wanted: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--role-arn", ROLE, "--image-uri", IMAGE, "--model", str(wanted.model)]
     assert main(["deploy", "--endpoint-name", NAME, "--bucket", "models", *arguments]) == 0
@@ -582,5 +606,5 @@ def test_aws_errors_are_one_line(
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     assert main(["remove", "--endpoint-name", NAME]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: AWS: You must specify a region. (set AWS_PROFILE and AWS_REGION")
+    assert error.startswith("error: AWS: You must specify a region. (set AWS_PROFILE and AWS_DEFAULT_REGION")
     assert error.count("\n") == 1

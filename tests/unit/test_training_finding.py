@@ -369,7 +369,7 @@ def test_the_baseline_skips_the_same_files(tmp_path: Path, capsys: pytest.Captur
 def test_the_demo_sends_images_of_class_folders_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tree(tmp_path / "photos", "bicycle/0.png", "bicycle/.DS_Store", "other/0.png", ".cache/0.png")
     monkeypatch.setenv("IMAGE_DATA_DIR", str(tmp_path))
-    _, samples = demo_images.collect()
+    samples = demo_images.collect().samples
     assert [sample.key for sample in samples[:3]] == [
         "incoming/bicycle-0.png",
         "incoming/other-0.png",

@@ -74,14 +74,16 @@ class ReviewedSource:
         # Imported late, because stage works on folders without boto3.
         import boto3
 
-        from common.storage import parse_s3
+        from common.storage import naming, parse_s3
 
         bucket, prefix = parse_s3(place)
         base = f"{prefix}/" if prefix else ""
         s3 = boto3.client("s3")
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=base, Delimiter="/")
         self.name = f"s3://{bucket}/{base}".rstrip("/")
-        listed = ((item["Key"].removeprefix(base), item["ETag"]) for page in pages for item in page.get("Contents", []))
+        with naming(self.name):
+            items = [item for page in pages for item in page.get("Contents", [])]
+        listed = ((item["Key"].removeprefix(base), item["ETag"]) for item in items)
         self._contents = {name: etag for name, etag in listed if _is_review(name)}
         self._read = lambda name: s3.get_object(Bucket=bucket, Key=base + name)["Body"].read()
 
