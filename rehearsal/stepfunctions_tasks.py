@@ -176,7 +176,8 @@ def _execution(task: Any, env: Any, region: str, parsed: bool) -> Waiting:
         described: Any = client.describe_execution(executionArn=execution)
         if described["status"] == "RUNNING":
             return None
-        described.pop("ResponseMetadata")
+        # Recorded results of these tasks have nothing about redrives.
+        described = {name: value for name, value in described.items() if not name.startswith(("Resp", "redrive"))}
         if parsed:
             described |= {key: json.loads(described[key]) for key in ("input", "output") if key in described}
         result = _milliseconds(_answer(shape, described))
