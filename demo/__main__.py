@@ -21,6 +21,7 @@ from rich.table import Table
 
 from common.errors import CommandError
 from common.stack import find_stack
+from demo import drawing
 from demo.contact_sheet import draw_contact_sheet
 from demo.images import Sample, collect, draw
 from demo.screenshots import take_screenshots
@@ -35,6 +36,7 @@ FOLDER = OUT / "rehearsal"
 STACK = "image-classifier-rehearsal"
 ACCOUNT = "123456789012"
 ENDPOINT = "image-classifier"
+BATCH_IMAGES = 200
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
@@ -73,6 +75,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m demo", description="Build, deploy, classify and detect drift on this machine."
     )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("all", "batch"),
+        default="all",
+        help="batch: classify 200 drawings as one batch",
+    )
     parser.add_argument("--keep", action="store_true", help="leave everything running so that you can experiment")
     parser.add_argument(
         "--screenshots",
@@ -88,7 +97,10 @@ def main() -> int:
     # Clean up if the process is terminated.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        demonstrate(FOLDER, arguments.screenshots)
+        if arguments.what == "batch":
+            demonstrate_batch(FOLDER)
+        else:
+            demonstrate(FOLDER, arguments.screenshots)
     except (CommandError, RehearsalError) as error:
         console.print(f"[red]The demo failed:[/red] {error}", soft_wrap=True)
         return 1
@@ -105,9 +117,8 @@ def main() -> int:
     return 0
 
 
-def demonstrate(folder: Path, screenshots: Path | None) -> None:
-    """Build, deploy, classify, check for drift, and print the results."""
-    source, samples = draw() if screenshots else collect()
+def deploy(folder: Path) -> dict[str, str]:
+    """Build and deploy the stack and its endpoint; return the stack's outputs."""
     console.rule("[bold]Build and deploy")
     with step("start the rehearsal (python -m rehearsal up)"):
         down(folder)
@@ -127,6 +138,30 @@ def demonstrate(folder: Path, screenshots: Path | None) -> None:
             *("--role-arn", f"arn:aws:iam::{ACCOUNT}:role/rehearsal"),
             *("--image-uri", f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"),
         )
+    return outputs
+
+
+def demonstrate_batch(folder: Path) -> None:
+    """Build, deploy, and classify drawings as one batch."""
+    outputs = deploy(folder)
+    console.rule("[bold]Classify a batch")
+    makers, s3 = (drawing.bicycle, drawing.motorcycle, drawing.house), boto3.client("s3")
+    with step(f"upload {BATCH_IMAGES} drawings"):
+        for number in range(BATCH_IMAGES):
+            data = drawing.encoded(makers[number % 3](64, 64, number))
+            s3.put_object(Bucket=outputs["ImageBucketName"], Key=f"batch/{number:03}.png", Body=data)
+    for arguments in (("start", "--prefix", "batch/", "--name", "demo", "--wait"), ("reconcile", "demo")):
+        command = ("operations", "batch", *arguments, "--stack-name", STACK)
+        console.print(f"$ python -m {' '.join(command)}", soft_wrap=True)
+        # Not through run: its progress bar is for the terminal.
+        if subprocess.run([sys.executable, "-m", *command], check=False).returncode:
+            raise CommandError(f"python -m {' '.join(command)} failed")
+
+
+def demonstrate(folder: Path, screenshots: Path | None) -> None:
+    """Build, deploy, classify, check for drift, and print the results."""
+    source, samples = draw() if screenshots else collect()
+    outputs = deploy(folder)
     console.rule("[bold]Classify")
     console.print(f"Images: {source}\n")
     rows = classify(samples, outputs)

@@ -293,7 +293,6 @@ def _redrive(execution: Any) -> None:
     env.event_manager = old.event_manager
     env.event_history_context = EventHistoryContext(old.event_history_context.last_published_event_id)
     pool: Any = old.map_run_record_pool_manager
-    pool.redriven = {run.state_name: run for run in pool.get_all() if run.status != "SUCCEEDED" and run.children}
     env.map_run_record_pool_manager = pool
     env._program_state = ProgramRunning()
     worker.env = env
@@ -303,6 +302,9 @@ def _redrive(execution: Any) -> None:
     env.event_manager.add_event(env.event_history_context, HistoryEventType.ExecutionRedriven, details)
 
     def go() -> None:
+        while any(run.status == "RUNNING" for run in pool.get_all()):  # children of a stopped execution still end
+            time.sleep(0.05)
+        pool.redriven = {run.state_name: run for run in pool.get_all() if run.status != "SUCCEEDED" and run.children}
         program.eval(env)
         worker._execution_communication.terminated()
 

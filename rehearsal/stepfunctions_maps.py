@@ -341,6 +341,7 @@ class MapRun:
         """
         if not self.record.children:
             self._prepare()
+        destination = self._destination()
         waiting = [child for child in reversed(self.record.children) if child.status == "PENDING"]
         number = min(self.record.max_concurrency or MAX_THREADS, MAX_THREADS, len(waiting))
         threads = [threading.Thread(target=self._work, args=(waiting,), daemon=True) for _ in range(number)]
@@ -351,8 +352,8 @@ class MapRun:
                 thread.join(0.05)
                 if not self.env.is_running():
                     self._stop()
-        exceeded = self._exceeded()
-        result = self._written()
+        exceeded = self.env.is_running() and self._exceeded()
+        result = self._written(destination)
         if exceeded:
             cause = "The specified tolerated failure threshold was exceeded"
             raise _failed(self.env, StatesErrorNameType.StatesExceedToleratedFailureThreshold, cause)
@@ -403,6 +404,8 @@ class MapRun:
             child.stop_date = datetime.datetime.now(datetime.UTC)
             if isinstance(ended, ProgramEnded):
                 child.status, child.output = "SUCCEEDED", env.states.get_input()
+            elif self.stopped:
+                child.status = "ABORTED"
             elif isinstance(ended, ProgramTimedOut):
                 child.status = "TIMED_OUT"
             elif isinstance(ended, ProgramError):
@@ -431,20 +434,26 @@ class MapRun:
             return bool(failed)
         return bool((by_count and failed > count) or (by_percentage and 100 * failed > percentage * total))
 
-    def _written(self) -> Any:
-        """Return the state's result, after it has been written if there is a ResultWriter."""
-        config = self.declared.get("ResultWriter", {}).get("WriterConfig", {})
+    def _destination(self) -> tuple[Any, Any] | None:
+        """Return the client and the place to which results are written, while the execution evaluates."""
         writer = self.component.writer
-        transformation = config.get("Transformation", "NONE" if writer else "COMPACT")
-        ended = [child for child in self.record.children if child.status != "PENDING"]
         if not writer:
-            self.record.written = (
-                sum(child.status == "SUCCEEDED" for child in ended),
-                sum(child.items for child in ended if child.status == "SUCCEEDED"),
-            )
-            return _transformed(ended, transformation)
+            return None
         writer.parargs.eval(env=self.env)
         place = self.env.stack.pop()
+        writer.resource_eval.resource.eval(env=self.env)
+        return writer.resource_eval._get_s3_client(self.env.stack.pop(), None), place
+
+    def _written(self, destination: tuple[Any, Any] | None) -> Any:
+        """Return the state's result, after it has been written if there is a ResultWriter."""
+        config = self.declared.get("ResultWriter", {}).get("WriterConfig", {})
+        transformation = config.get("Transformation", "NONE" if destination else "COMPACT")
+        ended = [child for child in self.record.children if child.status != "PENDING"]
+        if not destination:
+            done = [child.items for child in ended if child.status == "SUCCEEDED"]
+            self.record.written = len(done), sum(done)
+            return _transformed(ended, transformation)
+        s3, place = destination
         folder = f"{place['Prefix'].rstrip('/')}/".lstrip("/") + self.record.map_run_arn.split(":")[-1]
         ending = "jsonl" if config.get("OutputType") == "JSONL" else "json"
         manifest: dict[str, Any] = {
@@ -452,8 +461,6 @@ class MapRun:
             "MapRunArn": self.record.map_run_arn,
             "ResultFiles": {"FAILED": [], "PENDING": [], "SUCCEEDED": []},
         }
-        writer.resource_eval.resource.eval(env=self.env)
-        s3: Any = writer.resource_eval._get_s3_client(self.env.stack.pop(), None)
         states = {"SUCCEEDED": ("SUCCEEDED",), "FAILED": ("FAILED", "TIMED_OUT", "ABORTED"), "PENDING": ("PENDING",)}
         try:
             for name, statuses in states.items():
