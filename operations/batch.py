@@ -98,9 +98,10 @@ def _run(stack: Stack, execution: str) -> tuple[dict[str, Any], dict[str, Any] |
 
 def follow(stack: Stack, execution: str) -> int:
     """Show a run's progress until it ends, then its summary; return the exit code of `summarize`."""
-    while not (current := _run(stack, execution))[1] and current[0]["status"] == "RUNNING":
+    described, run = _run(stack, execution)
+    while described["status"] == "RUNNING" and not (run and run["itemCounts"]["total"]):  # it reads the items
         time.sleep(POLL_SECONDS)
-    described, run = current
+        described, run = _run(stack, execution)
     began, shown = time.monotonic(), 0
     first = _ended(run) if run else 0
     with progress("classify", run["itemCounts"]["total"] if run else None, "images") as advance:

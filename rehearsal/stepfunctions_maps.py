@@ -324,12 +324,14 @@ class MapRun:
     def _prepare(self) -> None:
         machine = self.record.map_state_machine_arn
         kind = "express" if self.express else "execution"
+        children = []
         for given, items in self._batches(self._items()):
             name = str(uuid.uuid4())
             arn = f"{machine.replace(':stateMachine:', f':{kind}:')}:{name}"
             if self.express:
                 arn += f":{uuid.uuid4()}"
-            self.record.children.append(Child(name, arn, machine, given, items))
+            children.append(Child(name, arn, machine, given, items))
+        self.record.children = children
 
     def execute(self) -> Any:
         """Run all children that wait; return the state's result.
