@@ -69,7 +69,7 @@ def test_children_keep_the_endpoint_busy(
     container = {"Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/i:1"}
     sagemaker.create_model(
         ModelName="m", ExecutionRoleArn="arn:aws:iam::123456789012:role/r", PrimaryContainer=container
-    )  # type: ignore[arg-type]
+    )
     variant: Any = {"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large"}
     variants = [{**variant, "InitialInstanceCount": instances}]
     sagemaker.create_endpoint_config(EndpointConfigName="c", ProductionVariants=variants)
