@@ -68,10 +68,11 @@ def test_a_prefix_then_its_failures_then_a_csv(stack: Stack) -> None:
 
     manifest, again = f"batches/{name}-failed.jsonl", f"{name}-again"
     batch(stack, "summarize", name, "--failed-manifest", manifest)
-    assert counts(batch(stack, "start", "--manifest", manifest, "--name", again, "--wait")) == (0, 1, 0)
+    said = batch(stack, "start", "--manifest", manifest, "--name", again, "--wait", code=1)
+    assert counts(said) == (0, 1, 0) and "TooManyFailedImages" in said and '"UnsupportedImage":1' in said
     rows = "s3_bucket,s3_key\n" + "".join(f"{stack.bucket},{prefix}{number:03}.png\n" for number in (0, 1, 999))
     stack.put(f"batches/{name}.csv", rows.encode())
-    said = batch(stack, "start", "--manifest", f"batches/{name}.csv", "--name", f"{name}-csv", "--wait")
+    said = batch(stack, "start", "--manifest", f"batches/{name}.csv", "--name", f"{name}-csv", "--wait", code=1)
     assert counts(said) == (2, 1, 0) and "1 ObjectNotFound" in said
     assert "0 differences" in batch(stack, "reconcile", f"{name}-csv")
     # The same image has the same id in each run.

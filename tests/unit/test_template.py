@@ -102,10 +102,16 @@ def test_the_batch_workflow_may_start_its_children_and_touch_one_prefix(template
         for action in actions(statement)
         if not action.startswith(("logs:", "xray:"))
     }
+    (results,) = [
+        each for each in statements(template["Resources"]["SummarizeRole"]) if "s3:GetObject" in actions(each)
+    ]
+    assert results["Action"] == ["s3:GetObject", "s3:PutObject"]
+    assert results["Resource"] == {"Fn::Sub": f"${{ImageBucket.Arn}}/{FOLDER}/*"}
     execution = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:execution:${BatchWorkflow.Name}"
     below = {"Fn::Sub": f"${{ImageBucket.Arn}}/{FOLDER}/*"}
     assert allowed == {
         "states:StartSyncExecution": {"Ref": "ExpressWorkflow"},
+        "lambda:InvokeFunction": arn("Summarize"),
         "states:StartExecution": {"Ref": "BatchWorkflow"},
         "states:DescribeExecution": {"Fn::Sub": f"{execution}:*"},
         "states:StopExecution": {"Fn::Sub": f"{execution}:*"},
