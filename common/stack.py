@@ -126,6 +126,8 @@ def find_execution(stack: Stack, execution: str) -> "DescribeExecutionOutputType
         The workflow has no such execution; Step Functions deletes them after 90 days.
     """
     workflow = stack.output("WorkflowArn")
+    if ":express:" in execution:
+        raise CommandError(f"{execution} is an Express execution, which has no history; search the logs for it")
     arn = execution
     if not execution.startswith("arn:"):
         # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-amazon-resource-names.html

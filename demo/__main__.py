@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from common.command import name_cell, quietly
 from common.errors import CommandError
 from common.outcomes import STYLES, outcome_of_execution
 from common.stack import Stack, find_stack
+from demo import drawing
 from demo.contact_sheet import draw_contact_sheet
 from demo.images import Sample, Samples, collect, draw
 from demo.screenshots import take_screenshots
@@ -43,6 +44,7 @@ FOLDER = OUT / "rehearsal"
 STACK = "image-classifier-rehearsal"
 ACCOUNT = "123456789012"
 ENDPOINT = "image-classifier"
+BATCH_IMAGES = 200
 console = make_console()
 
 
@@ -94,7 +96,15 @@ def _main() -> int:
         metavar="DIR",
         help="write the README's screenshots, from drawings (needs Chromium)",
     )
-    attempt = parser.add_subparsers(metavar="COMMAND").add_parser(
+    commands = parser.add_subparsers(metavar="COMMAND")
+    batch = commands.add_parser(
+        "batch",
+        help=f"classify {BATCH_IMAGES} drawings as one batch",
+        description=f"Build, deploy, and classify {BATCH_IMAGES} drawings as one batch.",
+        epilog="example: python -m demo batch",
+    )
+    batch.set_defaults(batch=True)
+    attempt = commands.add_parser(
         "try",
         help="classify photos of yours in the demo that was kept; without one, deploy it first, and keep it",
         description="Upload photos to the demo's stack, and print the outcome of each. If no demo was kept, deploy it "
@@ -110,7 +120,8 @@ def _main() -> int:
     try:
         if hasattr(arguments, "photos"):
             return _try(arguments.photos)
-        return _demonstrate(arguments.keep, arguments.screenshots)
+        show = demonstrate_batch if hasattr(arguments, "batch") else partial(demonstrate, arguments.screenshots)
+        return _demonstrate(show, arguments.keep)
     except (CommandError, RehearsalError) as error:
         console.print(f"[red]The demo failed:[/red] {escape(str(error))}", soft_wrap=True)
         return 1
@@ -118,14 +129,14 @@ def _main() -> int:
         return 130
 
 
-def _demonstrate(keep: bool, screenshots: Path | None) -> int:
+def _demonstrate(show: Callable[[bool], None], keep: bool) -> int:
     if find(FOLDER):
         raise CommandError(
             f"the demo that was kept is still running, with what you changed in it. To stop it: "
             f"{own_command(FOLDER)} down\nTo use it: {THIS_PYTHON} -m demo try PHOTO"
         )
     try:
-        demonstrate(screenshots, keep)
+        show(keep)
     finally:
         if not keep:
             down(FOLDER)
@@ -205,6 +216,25 @@ def show_kept() -> None:
         console.print(f"    {command}", markup=False, soft_wrap=True)
     console.print("\nTo stop it:\n")
     console.print(f"    {own} down", markup=False, soft_wrap=True)
+
+
+def demonstrate_batch(keep: bool) -> None:
+    """Build, deploy, and classify drawings as one batch."""
+    console.rule("[bold]Build and deploy")
+    down(FOLDER)  # what a crash left
+    outputs = deploy(keep).outputs
+    console.rule("[bold]Classify a batch")
+    makers, s3 = (drawing.bicycle, drawing.motorcycle, drawing.house), boto3.client("s3")
+    with step(f"upload {BATCH_IMAGES} drawings"):
+        for number in range(BATCH_IMAGES):
+            data = drawing.encoded(makers[number % 3](64, 64, number))
+            s3.put_object(Bucket=outputs["ImageBucketName"], Key=f"batch/{number:03}.png", Body=data)
+    for arguments in (("start", "--prefix", "batch/", "--name", "demo", "--wait"), ("reconcile", "demo")):
+        command = ("operations", "batch", *arguments, "--stack-name", STACK)
+        console.print(f"$ python -m {' '.join(command)}", soft_wrap=True)
+        # Not through run: its progress bar is for the terminal.
+        if subprocess.run([sys.executable, "-m", *command], check=False).returncode:
+            raise CommandError(f"python -m {' '.join(command)} failed")
 
 
 def demonstrate(screenshots: Path | None, keep: bool) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from common.command import add_examples, only_with, port, positive_int, retention_days, run
+from common.command import add_examples, fraction, only_with, port, positive_float, positive_int, retention_days, run
 
 EXECUTION = "an S3 key (its newest execution), ARN or name of an execution, or the inference id of a capture"
 
@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m operations",
-        description="Work with a deployed stack: try photos, trace an image, review unsure images, replay executions.",
+        description="Work with a deployed stack: try photos, trace an image, review unsure images, replay executions, "
+        "run batches.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -113,7 +114,51 @@ def _parser() -> argparse.ArgumentParser:
     )
     empty.add_argument("--yes", action="store_true", help="do not ask")
     empty.set_defaults(run=_empty)
-    for command in (attempt, trace, review, replay, faults, renew, empty):
+    batch = commands.add_parser(
+        "batch",
+        help="classify all images below a prefix, or those of a manifest",
+        description="Start runs of the batch workflow, and work with their results.",
+    )
+    steps = batch.add_subparsers(required=True, metavar="STEP")
+    begin = steps.add_parser("start", help="start a run and print its ARN")
+    source = begin.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prefix", help="every object of the image bucket below this prefix; end it with /")
+    source.add_argument(
+        "--manifest", metavar="KEY", help="a .csv or .jsonl file below batches/ of the image bucket: s3_bucket, s3_key"
+    )
+    begin.add_argument("--name", help="name of the execution and of the folder of its results")
+    begin.add_argument(
+        "--rate",
+        type=positive_float,
+        default=50,
+        help="images per second of one endpoint instance (default: %(default)s)",
+    )
+    begin.add_argument(
+        "--seconds",
+        type=positive_float,
+        default=0.5,
+        help="how long an image is in the workflow (default: %(default)s)",
+    )
+    begin.add_argument("--wait", action="store_true", help="follow it")
+    begin.set_defaults(run=_batch_start)
+    summary = steps.add_parser("summarize", help="count the outcomes, and say where the results are")
+    summary.add_argument("--failed-manifest", metavar="KEY", help="write the failed images there, for another run")
+    summary.add_argument(
+        "--max-failed", type=fraction, metavar="F", help="exit with 1 if more than this fraction of the images failed"
+    )
+    summary.set_defaults(run=_batch_summarize)
+    texts = {
+        "follow": ("show a run's progress until it ends", _batch_follow),
+        "redrive": ("run the children of a failed run that did not succeed again", _batch_redrive),
+        "reconcile": ("check that each given key has exactly one result", _batch_reconcile),
+    }
+    runs = [summary]
+    for name, (text, function) in texts.items():
+        runs.append(steps.add_parser(name, help=text))
+        runs[-1].set_defaults(run=function)
+    for command in runs:
+        command.add_argument("execution", metavar="EXECUTION", help="ARN or name of a run")
+    for command in (attempt, trace, review, replay, faults, renew, empty, begin, *runs):
         command.add_argument("--stack-name", required=True, metavar="STACK", help="as in samconfig.toml")
     add_examples(
         commands,
@@ -125,6 +170,16 @@ def _parser() -> argparse.ArgumentParser:
             "faults": "drop UnsupportedImage --stack-name image-classifier",
             "renew": "--stack-name image-classifier",
             "empty": "--stack-name image-classifier",
+        },
+    )
+    add_examples(
+        steps,
+        {
+            "start": "--prefix incoming/ --wait --stack-name image-classifier",
+            "follow": "RUN --stack-name image-classifier",
+            "summarize": "RUN --stack-name image-classifier",
+            "redrive": "RUN --stack-name image-classifier",
+            "reconcile": "RUN --stack-name image-classifier",
         },
     )
     return parser
@@ -191,6 +246,44 @@ def _empty(options: argparse.Namespace) -> None:
     from operations.empty import empty
 
     empty(find_stack(options.stack_name), ask=not options.yes)
+
+
+def _batch_start(options: argparse.Namespace) -> int:
+    from common.stack import find_stack
+    from operations.batch import follow, start
+
+    stack = find_stack(options.stack_name)
+    source = {name: value for name in ("prefix", "manifest") if (value := getattr(options, name))}
+    execution = start(stack, source, options.rate, options.seconds, options.name)
+    return follow(stack, execution) if options.wait else 0
+
+
+def _batch_follow(options: argparse.Namespace) -> int:
+    from common.stack import find_stack
+    from operations.batch import follow
+
+    return follow(find_stack(options.stack_name), options.execution)
+
+
+def _batch_summarize(options: argparse.Namespace) -> int:
+    from common.stack import find_stack
+    from operations.batch import summarize
+
+    return summarize(find_stack(options.stack_name), options.execution, options.failed_manifest, options.max_failed)
+
+
+def _batch_redrive(options: argparse.Namespace) -> None:
+    from common.stack import find_stack
+    from operations.batch import redrive
+
+    redrive(find_stack(options.stack_name), options.execution)
+
+
+def _batch_reconcile(options: argparse.Namespace) -> int:
+    from common.stack import find_stack
+    from operations.batch import reconcile
+
+    return reconcile(find_stack(options.stack_name), options.execution)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ MODULES = (
     "sagemaker_endpoints",
     "stepfunctions_executions",
     "stepfunctions_tasks",
+    "stepfunctions_maps",
+    "stepfunctions_express",
     "logs",
     "lambda_",
     "sagemaker_jobs",

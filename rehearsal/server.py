@@ -24,7 +24,8 @@ def main() -> None:
     settings = of_this_process()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("rehearsal").setLevel(logging.INFO)
-    for name in ("werkzeug", "samtranslator", "moto.stepfunctions"):  # requests, metrics, whole syntax trees
+    # Requests, metrics, whole syntax trees, and connections beyond a pool that all tasks share.
+    for name in ("werkzeug", "samtranslator", "moto.stepfunctions", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message="Exception.Refusal.")  # its codes are no part of a service's model
     supervisor = os.getppid()

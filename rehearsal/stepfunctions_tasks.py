@@ -5,6 +5,7 @@ import datetime
 import json
 import re
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 )
 from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackOutcomeTimedOut, HeartbeatTimedOut
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
-from moto.stepfunctions.parser.asl.utils import json_path
+from moto.stepfunctions.parser.asl.utils import boto_client, json_path
 
 from rehearsal.patches import Difference, configure, patch, replace
 
@@ -176,7 +177,8 @@ def _execution(task: Any, env: Any, region: str, parsed: bool) -> Waiting:
         described: Any = client.describe_execution(executionArn=execution)
         if described["status"] == "RUNNING":
             return None
-        described.pop("ResponseMetadata")
+        # Recorded results of these tasks have nothing about redrives.
+        described = {name: value for name, value in described.items() if not name.startswith(("Resp", "redrive"))}
         if parsed:
             described |= {key: json.loads(described[key]) for key in ("input", "output") if key in described}
         result = _milliseconds(_answer(shape, described))
@@ -309,6 +311,27 @@ def _replace_extract_json() -> None:
     for module in [*sys.modules.values()]:  # each has imported it by name
         if getattr(module, "extract_json", None) is original:
             replace(module, "extract_json", _extract_json)
+
+
+@configure(
+    Difference(
+        "tasks_share_clients",
+        "each task makes a client of its own, which takes longer than its call and can fail when two are made at once",
+    )
+)
+def _share_clients() -> None:
+    original, lock = boto_client.boto_client_for, threading.Lock()
+    clients: dict[tuple[str, str], Any] = {}
+
+    def shared(region: str, service: str, state_credentials: Any = None) -> Any:
+        with lock:
+            if (region, service) not in clients:
+                clients[region, service] = original(region, service, state_credentials)
+            return clients[region, service]
+
+    for module in [*sys.modules.values()]:  # each has imported it by name
+        if getattr(module, "boto_client_for", None) is original:
+            module.boto_client_for = shared  # type: ignore[attr-defined]
 
 
 def _extract_json(original: Any, path: str, data: Any) -> Any:

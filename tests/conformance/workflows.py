@@ -750,7 +750,6 @@ def _(world: World) -> Any:
         *("executionArn", "input", "inputDetails", "name", "output", "outputDetails", "redriveCount", "redriveStatus"),
         *("redriveStatusReason", "startDate", "stateMachineArn", "status", "stopDate"),
     ],
-    differs="nothing about redrives",
 )
 def _(world: World) -> Any:
     described = world.ended(_started(world, "echo", str(uuid.uuid4()))["executionArn"]).described
@@ -818,22 +817,9 @@ def _(world: World) -> Any:
     return error_of(lambda: world.machine({"StartAt": "Work"}))[1]
 
 
-EXPRESS = "stepfunctions/v2/express/test_express_sync"
-not_rehearsed(
-    "Executions",
-    "StartSyncExecution (Express workflows)",
-    EXPRESS,
-    lambda world: world.client("stepfunctions").start_sync_execution(stateMachineArn=NOWHERE),
-)
 not_rehearsed(
     "Executions",
     "ValidateStateMachineDefinition",
     "stepfunctions/v2/test_sfn_api_validation",
     lambda world: world.client("stepfunctions").validate_state_machine_definition(definition="{}"),
-)
-not_rehearsed(
-    "Executions",
-    "RedriveExecution",
-    f"{STATES_DOCS}redrive-executions.html",
-    lambda world: world.client("stepfunctions").redrive_execution(executionArn=NOWHERE),
 )

@@ -17,7 +17,7 @@ SCRIPTS = sorted((REPOSITORY / "tests/rehearsal/moto_bugs").glob("*.py"))
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_moto_still_has_the_bug(script: Path, tmp_path: Path) -> None:
     environment = undisturbed(os.environ)
-    command = [sys.executable, script]
+    command = [sys.executable, str(script)]
     ended = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=HANG_SECONDS
     )

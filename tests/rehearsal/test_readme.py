@@ -91,6 +91,7 @@ def test_every_command_and_every_option_exists(command: str) -> None:
             "events.prepare",
             "benchmarks.cost",
             "benchmarks.drift",
+            "benchmarks.workflow",
             "rehearsal",
             "tests.docker.make_image",
             "venv",
@@ -98,7 +99,8 @@ def test_every_command_and_every_option_exists(command: str) -> None:
         }
         assert rest[1] in known
         if rest[1] in ("training", "monitoring", "operations", "rehearsal", "demo"):
-            text = help_of_module(*rest[1 : 2 if rest[2].startswith("-") else 3])
+            depth = 2 if rest[1:3] == ["operations", "batch"] else 1
+            text = help_of_module(*rest[1 : 2 if rest[2].startswith("-") else 2 + depth])
             assert all(option in text for option in options), options
     elif rest and rest[0] == "-c":
         compile(rest[1], command, "exec")

@@ -12,8 +12,7 @@ from tests.support.stack import Rehearsal
 
 #: One of each protocol and way of failing: no such operation, no such service, no such path, another operation's path.
 UNKNOWN: list[tuple[str, str, dict[str, Any], str]] = [
-    ("stepfunctions", "RedriveExecution", {"executionArn": "a:b"}, "UnknownOperationException"),
-    ("stepfunctions", "StartSyncExecution", {"stateMachineArn": "a:b"}, "UnknownOperationException"),
+    ("stepfunctions", "TestState", {"definition": "{}"}, "UnknownOperationException"),
     ("stepfunctions", "ValidateStateMachineDefinition", {"definition": "{}"}, "UnknownOperationException"),
     ("sagemaker", "ListHubs", {}, "UnknownOperationException"),
     ("cloudwatch", "PutCompositeAlarm", {"AlarmName": "a", "AlarmRule": "ALARM(b)"}, "UnknownOperationException"),

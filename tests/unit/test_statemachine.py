@@ -165,3 +165,34 @@ def test_only_an_unsure_prediction_is_no_failure() -> None:
 def test_names_come_from_the_template_alone(definition: dict[str, Any]) -> None:
     text = json.dumps(definition)
     assert "arn:aws" not in text and "$LATEST" not in text and "us-east-1" not in text
+
+
+BATCH = DEFINITIONS["batch"]["States"]
+MAPS = [state for state in BATCH.values() if state["Type"] == "Map"]
+#: An Express execution lasts five minutes at most.
+EXPRESS_SECONDS = 300
+
+
+def test_all_sources_of_a_batch_are_processed_alike() -> None:
+    first, *others = [{**state, "Comment": "", "Label": "", "ItemReader": "", "ItemSelector": ""} for state in MAPS]
+    assert len(others) == 2
+    for other in others:
+        assert other == first, "copy the ItemProcessor of the first Map to the others"
+    assert len({state["Label"] for state in MAPS}) == 3 and all(len(state["Label"]) <= 40 for state in MAPS)
+
+
+def test_an_image_cannot_fail_its_batch() -> None:
+    config = MAPS[0]["ItemProcessor"]["ProcessorConfig"]
+    assert config == {"Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS"}
+    (each,) = MAPS[0]["ItemProcessor"]["States"].values()
+    states = each["ItemProcessor"]["States"]
+    assert not [name for name, state in states.items() if state["Type"] == "Fail"]
+    work = states["Classify image"]
+    assert work["Catch"][-1]["ErrorEquals"] == ["States.ALL"] and work["Catch"][-1]["ResultPath"]
+    # One attempt takes up to its time-out; those that are repeated have failed at once.
+    assert work["TimeoutSeconds"] + sum(map(sum, map(delays, work["Retry"]))) < EXPRESS_SECONDS
+    ends = {state["Parameters"]["outcome"] for state in states.values() if "outcome" in state.get("Parameters", {})}
+    assert ends == {"accepted", "unsure", "failed", "skipped"}
+    for state in states.values():
+        for name in successors(state):
+            assert name in states

@@ -11,6 +11,7 @@ from botocore.validate import ParamValidator
 from moto.events.models import EventPattern
 from samtranslator.yaml_helper import yaml_parse
 
+from operations.batch import FOLDER
 from operations.replay import CORRECTED
 from src.serialize import app as serialize
 from src.serialize import decoder
@@ -83,6 +84,45 @@ def test_every_permission_names_its_resource(template: dict[str, Any]) -> None:
     assert seen == set(expected)
 
 
+def test_standard_and_express_run_one_chain(template: dict[str, Any]) -> None:
+    standard, express = (template["Resources"][name]["Properties"] for name in ("Workflow", "ExpressWorkflow"))
+    for name in ("DefinitionUri", "DefinitionSubstitutions", "Role"):
+        assert standard[name] == express[name]
+    assert (standard["Type"], express["Type"]) == ("STANDARD", "EXPRESS")
+    assert express["Logging"]["IncludeExecutionData"] is False, "execution data hold the image"
+
+
+def test_the_batch_workflow_may_start_its_children_and_touch_one_prefix(template: dict[str, Any]) -> None:
+    children = template["Resources"]["BatchChildrenPolicy"]["Properties"]
+    assert children["Roles"] == [{"Ref": "BatchRole"}]
+    listed = [*statements(template["Resources"]["BatchRole"]), *children["PolicyDocument"]["Statement"]]
+    allowed = {
+        action: statement["Resource"]
+        for statement in listed
+        for action in actions(statement)
+        if not action.startswith(("logs:", "xray:"))
+    }
+    (results,) = [
+        each for each in statements(template["Resources"]["SummarizeRole"]) if "s3:GetObject" in actions(each)
+    ]
+    assert results["Action"] == ["s3:GetObject", "s3:PutObject"]
+    assert results["Resource"] == {"Fn::Sub": f"${{ImageBucket.Arn}}/{FOLDER}/*"}
+    execution = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:execution:${BatchWorkflow.Name}"
+    below = {"Fn::Sub": f"${{ImageBucket.Arn}}/{FOLDER}/*"}
+    assert allowed == {
+        "states:StartSyncExecution": {"Ref": "ExpressWorkflow"},
+        "lambda:InvokeFunction": arn("Summarize"),
+        "states:StartExecution": {"Ref": "BatchWorkflow"},
+        "states:DescribeExecution": {"Fn::Sub": f"{execution}:*"},
+        "states:StopExecution": {"Fn::Sub": f"{execution}:*"},
+        "states:RedriveExecution": {"Fn::Sub": f"{execution}/*"},
+        "s3:ListBucket": arn("ImageBucket"),
+        **dict.fromkeys(
+            ("s3:GetObject", "s3:PutObject", "s3:ListMultipartUploadParts", "s3:AbortMultipartUpload"), below
+        ),
+    }
+
+
 def test_keys_are_used_through_s3_in_every_partition() -> None:
     # Unlike names of endpoints, this one ends alike in all partitions:
     # https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-via-service
@@ -124,7 +164,7 @@ def test_the_drift_check_reads_captures_and_writes_its_results_only(template: di
 
 
 def test_the_drift_check_may_use_the_key_of_its_bucket_and_no_other(template: dict[str, Any]) -> None:
-    (policy,) = of_type(template, "AWS::IAM::Policy").values()
+    policy = template["Resources"]["MonitorJobKeyPolicy"]
     assert template["Conditions"][policy["Condition"]] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKeyArn"}, ""]}]}
     assert policy["Properties"]["Roles"] == [{"Ref": "MonitorJobRole"}]
     (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
@@ -281,7 +321,13 @@ def whole_numbers(template: dict[str, Any], name: str) -> list[int]:
 
 @pytest.mark.parametrize(
     ("name", "least", "most"),
-    [("MaxEdge", 32, serialize.LARGEST_MAX_EDGE), ("MonitorHours", 1, 2160), ("MonitorNewest", 30, 999_999)],
+    [
+        ("MaxEdge", 32, serialize.LARGEST_MAX_EDGE),
+        ("BatchSize", 1, 40),
+        ("BatchConcurrency", 1, 1000),
+        ("MonitorHours", 1, 2160),
+        ("MonitorNewest", 30, 999_999),
+    ],
 )
 def test_a_whole_number_is_accepted_within_its_limits_and_nothing_else_is(
     template: dict[str, Any], name: str, least: int, most: int
@@ -302,7 +348,7 @@ def test_a_parameter_that_takes_fractions_is_a_fraction(template: dict[str, Any]
 
 def test_uploads_cannot_go_where_the_system_writes(template: dict[str, Any]) -> None:
     parameter = template["Parameters"]["UploadPrefix"]
-    written = ("capture", CORRECTED, "labels", "model-monitor", "models", "monitoring", "samples")
+    written = (FOLDER, "capture", CORRECTED, "labels", "model-monitor", "models", "monitoring", "samples")
     for folder in written:
         assert f"{folder}/" in parameter["ConstraintDescription"]
         # Every key below a prefix starts the workflow, so the first letters of a folder include it.

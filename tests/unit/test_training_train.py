@@ -396,7 +396,7 @@ def test_labels_get_the_imagenet_classes_that_background_does_not_have(lift: flo
     with torch.no_grad():
         probability = network.classes(network.features(x))[:, :1000].softmax(dim=1)
 
-    def mean(which: torch.Tensor) -> torch.Tensor:
+    def mean(which: Any) -> Any:
         return probability[which].mean(dim=0)
 
     labels = torch.stack([mean(images.targets == label) for label in (0, 1)])
