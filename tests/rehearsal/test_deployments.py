@@ -147,7 +147,7 @@ def test_scaling_out_loses_no_call_and_outlasts_an_update(rehearsal: Rehearsal, 
         rehearsal.client("sagemaker").update_endpoint(
             EndpointName=ENDPOINT, EndpointConfigName=other_type(rehearsal, describe(rehearsal)["EndpointConfigName"])
         )
-    changed = deploy(rehearsal, files, "better", "--baking-seconds", "0", "--instance-type", "ml.c5.xlarge")
+    changed = deploy(rehearsal, files, "better", "--instance-type", "ml.c5.xlarge")
     assert "suspended autoscaling" in changed.stdout and "1 to 2 instances, for 20 invocations" in changed.stdout
     assert scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
 
