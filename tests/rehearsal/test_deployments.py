@@ -110,6 +110,8 @@ def test_an_update_a_bad_model_and_a_rollback_lose_no_call(rehearsal: Rehearsal,
     assert here == 2, "the bad model has answered until then"
     assert (after["EndpointStatus"], after["EndpointConfigName"]) == ("InService", second["EndpointConfigName"])
     assert "wrong-answers" in after["FailureReason"]
+    # Too short for an alarm: the command itself rolls back.
+    assert deploy(rehearsal, files, "wrong", "--baking-seconds", "0", check=False).returncode == 3
     with Load(rehearsal, ENDPOINT) as load:
         wait_for(lambda: load.answers.total() > 10 or load.errors)
     assert load.errors == [] and len(load.answers) == 1, "and not since"

@@ -38,7 +38,7 @@ from training.deployment.image import resolve_image
 from training.deployment.rollout import (
     REPLACES,
     RolledBackError,
-    rollback,
+    return_to,
     settle_scaling,
     start_update,
     wanted_scaling,
@@ -179,7 +179,15 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
     if serves:
         smoke.check()
         if smoke.wrong:
-            raise _wrong_answers(sagemaker, name, config, smoke.wrong, report)
+            # The update has ended before an alarm could go off.
+            reason = f"{config} answers known images wrongly: {'; '.join(smoke.wrong[:_MOST_NAMED])}"
+            arn = sagemaker.describe_endpoint_config(EndpointConfigName=config)["EndpointConfigArn"]
+            old = tags_of(sagemaker, arn).get(REPLACES)
+            if old is None:
+                raise CommandError(f"endpoint {name} is in service, but {reason}; remove it, or deploy another model")
+            return_to(sagemaker, final, old, report)
+            _clean_up(undo, report)
+            raise RolledBackError(f"endpoint {name} was rolled back to {old}: {reason}")
         report(f"endpoint {name} is in service with {config}")
         return config
     # A configuration must stay while an endpoint has it, or is changing to it:
@@ -192,26 +200,12 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
     if smoke.wrong:
         reason += f" ({'; '.join(smoke.wrong[:_MOST_NAMED])})"
     if final_status == "InService":
-        raise RolledBackError(
-            f"the update of endpoint {name} was rolled back: it is InService, not serving {config} but "
-            f"{final['EndpointConfigName']}: {reason}"
-        )
+        raise RolledBackError(f"endpoint {name} was rolled back to {final['EndpointConfigName']}: {reason}")
     raise CommandError(f"endpoint {name} is {final_status or 'gone'}, not serving {config}: {reason}")
 
 
 def _sentence(tripped: dict[str, str]) -> str:
     return "; ".join(f"alarm {name} went off: {reason}" for name, reason in tripped.items())
-
-
-def _wrong_answers(
-    sagemaker: Any, name: str, config: str, wrong: list[str], report: Callable[[str], None]
-) -> CommandError:
-    """Roll back an endpoint whose update has ended before an alarm could, if it served another model before."""
-    reason = f"{config} answers known images wrongly: {'; '.join(wrong[:_MOST_NAMED])}"
-    arn = sagemaker.describe_endpoint_config(EndpointConfigName=config)["EndpointConfigArn"]
-    if REPLACES not in tags_of(sagemaker, arn):
-        return CommandError(f"endpoint {name} is in service, but {reason}; remove it, or deploy another model")
-    return RolledBackError(f"endpoint {name} is rolled back to {rollback(name, report)}: {reason}")
 
 
 def remove(name: str, report: Callable[[str], None] = print) -> None:

@@ -39,7 +39,7 @@ def create_alarms(endpoint: str, config: str, max_latency_ms: int) -> list[str]:
     metric: dict[str, Any] = {"Period": PERIOD_SECONDS, "Namespace": "AWS/SageMaker", "Dimensions": new_fleet}
     cloudwatch.put_metric_alarm(
         AlarmName=errors,
-        AlarmDescription=f"More than {MAX_ERROR_RATE:.0%} of the requests to {config} fail in the container.",
+        AlarmDescription=f"In the new fleet of {endpoint} more than {MAX_ERROR_RATE:.0%} of the requests fail.",
         MetricName="Invocation5XXErrors",
         Statistic="Average",
         ComparisonOperator="GreaterThanThreshold",
@@ -49,7 +49,7 @@ def create_alarms(endpoint: str, config: str, max_latency_ms: int) -> list[str]:
     )
     cloudwatch.put_metric_alarm(
         AlarmName=latency,
-        AlarmDescription=f"The model of {config} takes more than {max_latency_ms} ms on average.",
+        AlarmDescription=f"The new model of {endpoint} takes more than {max_latency_ms} ms on average.",
         MetricName="ModelLatency",
         Statistic="Average",
         ComparisonOperator="GreaterThanThreshold",
@@ -66,7 +66,7 @@ def create_alarms(endpoint: str, config: str, max_latency_ms: int) -> list[str]:
     # Two minutes: SageMaker's values may arrive later than ours.
     cloudwatch.put_metric_alarm(
         AlarmName=no_traffic,
-        AlarmDescription=f"Requests are sent to {endpoint}, and none of them reaches {config}.",
+        AlarmDescription=f"Requests are sent to {endpoint}, and none of them reaches the new fleet.",
         Metrics=[
             {
                 "Id": "received",
@@ -86,7 +86,7 @@ def create_alarms(endpoint: str, config: str, max_latency_ms: int) -> list[str]:
     )
     cloudwatch.put_metric_alarm(
         AlarmName=wrong,
-        AlarmDescription=f"{config} answers known images wrongly.",
+        AlarmDescription=f"The new model of {endpoint} answers known images wrongly.",
         MetricName="WrongAnswers",
         Statistic="Sum",
         ComparisonOperator="GreaterThanThreshold",

@@ -95,8 +95,8 @@ def start_update(
 
 def _suspend_for(sagemaker: Any, current: dict[str, Any], config: str, report: Callable[[str], None]) -> Scaling | None:
     """Return the scaling of an endpoint, and suspend it if a configuration has another instance type."""
-    name = current.get("EndpointName", "")
-    scaling = find_scaling(name) if name else None
+    name = current["EndpointName"]
+    scaling = find_scaling(name)
     if scaling:
         # https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html
         types = [_instance_type(sagemaker, each) for each in (current["EndpointConfigName"], config)]
@@ -117,9 +117,7 @@ def settle_scaling(
     sagemaker: Any, current: dict[str, Any], wanted: Scaling | None, report: Callable[[str], None]
 ) -> None:
     """Scale an endpoint that is in service as wanted, or else as before its instance type changed."""
-    name, arn = current.get("EndpointName"), current.get("EndpointArn")
-    if not name or not arn:
-        return
+    name, arn = current["EndpointName"], current["EndpointArn"]
     suspended = tags_of(sagemaker, arn).get(SUSPENDED)
     if suspended and wanted is None:
         least, most, target = suspended.split(":")
@@ -178,15 +176,28 @@ def rollback(name: str, report: Callable[[str], None] = print) -> str:
         earlier = sagemaker.describe_endpoint_config(EndpointConfigName=old)
         # Otherwise a second rollback would go on to what was replaced before.
         sagemaker.delete_tags(ResourceArn=earlier["EndpointConfigArn"], TagKeys=[REPLACES])
-        _suspend_for(sagemaker, current, old, report)
-        report(f"returning endpoint {name} from {now} to {old}")
-        sagemaker.update_endpoint(**retaining(name, old))
     elif pending != old:
         raise CommandError(f"endpoint {name} is {status}; wait until it is InService, then roll back")
+    return_to(sagemaker, current, old, report)
+    return old
+
+
+def return_to(sagemaker: Any, current: dict[str, Any], old: str, report: Callable[[str], None]) -> None:
+    """Return an endpoint that is described so to an earlier configuration, unless it is on the way, and wait.
+
+    Raises
+    ------
+    CommandError
+        The endpoint does not serve it in the end.
+    """
+    name, status = current["EndpointName"], current["EndpointStatus"]
+    if status == "InService":
+        _suspend_for(sagemaker, current, old, report)
+        report(f"returning endpoint {name} from {current['EndpointConfigName']} to {old}")
+        sagemaker.update_endpoint(**retaining(name, old))
     final = wait_for_endpoint(sagemaker, name, rollout_ended(old, current if status == "InService" else {}))
     settle_scaling(sagemaker, final, None, report)
     if final.get("EndpointStatus") != "InService" or final.get("EndpointConfigName") != old:
         reason = final.get("FailureReason", "AWS gave no reason")
         raise CommandError(f"endpoint {name} is {final.get('EndpointStatus', 'gone')}, not serving {old}: {reason}")
     report(f"endpoint {name} is in service with {old}")
-    return str(old)
