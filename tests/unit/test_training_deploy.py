@@ -784,3 +784,14 @@ def test_rollback_returns_one_step_and_continues_after_an_interruption(
     with pytest.raises(CommandError, match="no earlier configuration is recorded"):
         rollback(NAME, said.append)
     assert len(real.list_endpoint_configs()["EndpointConfigs"]) == 2
+
+
+def test_a_change_of_the_number_of_instances_is_waited_for(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = expected_config(wanted)
+    scaling, settled = state("Updating", "old"), state("InService", "old")
+    fake = Fake(scaling, scaling, settled, state("Updating", "old", new), state("InService", new))
+    install(monkeypatch, fake)
+    assert deploy(wanted, said.append) == new
+    assert "update_endpoint" in fake.calls
