@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: As in classify, which derives the inference id from the execution's name. A name may be longer, up to 80 characters;
 #: the names that EventBridge gives are.
 MAX_INFERENCE_ID = 64
+#: Inference id of the requests with which a deployment tries a new fleet; the drift check leaves them out.
+TEST_REQUEST = "deployment-test"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from common import storage
 from common.errors import CommandError
+from common.stack import TEST_REQUEST
 
 _HOUR = datetime.timedelta(hours=1)
 _DATE = re.compile(r"\d\d(\d\d)?")
@@ -158,6 +159,8 @@ class CaptureReader:
                 self.unreadable[str(error)] += 1
                 continue
             self.read += 1
+            if capture.inference_id == TEST_REQUEST:
+                continue
             if (self._start is None or self._start <= capture.time) and (self._end is None or capture.time < self._end):
                 yield capture
 

@@ -13,6 +13,7 @@ import re
 import statistics
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -172,8 +173,10 @@ def _summary(data: list[MetricDatumBase], statistic: str, now: datetime.datetime
     return low + (values[min(int(position) + 1, len(values) - 1)] - low) * (position % 1)
 
 
-def _points(alarm: Alarm, data: list[MetricDatumBase], now: datetime.datetime) -> list[float | None]:
-    """Return an alarm's data points, the newest first."""
+def _points(
+    alarm: Alarm, data: dict[tuple[str, str], list[MetricDatumBase]], now: datetime.datetime
+) -> list[float | None]:
+    """Return an alarm's data points, the newest first, from the data by namespace and name."""
     queries = _queries(alarm)
     period = max(int(query.metric_stat.period) for query in queries.values() if query.metric_stat)
 
@@ -185,10 +188,8 @@ def _points(alarm: Alarm, data: list[MetricDatumBase], now: datetime.datetime) -
         end = now - datetime.timedelta(seconds=period * age)
         found = [
             datum
-            for datum in data
-            if datum.name == asked.metric.metric_name
-            and datum.namespace == asked.metric.namespace
-            and asked.unit in (None, datum.unit)
+            for datum in data.get((asked.metric.namespace, asked.metric.metric_name), [])
+            if asked.unit in (None, datum.unit)
             and {(dimension.name, dimension.value) for dimension in datum.dimensions} == wanted
             and end - datetime.timedelta(seconds=period) < datum.timestamp.replace(tzinfo=None) <= end
         ]
@@ -343,7 +344,10 @@ def _watch() -> None:
         time.sleep(EVALUATION_SECONDS)
         for backend in [backend for regions in [*cloudwatch_backends.values()] for backend in [*regions.values()]]:
             measure_queues(backend, depths)
-            now, data = utcnow(), backend.get_all_metrics()
+            now, data = utcnow(), defaultdict(list)
+            if backend.alarms:
+                for datum in backend.get_all_metrics():
+                    data[datum.namespace, datum.name].append(datum)
             for alarm in [*backend.alarms.values()]:
                 try:
                     points = _points(alarm, data, now)

@@ -1,4 +1,4 @@
-"""CloudWatch: metrics that log lines, queues and workflows produce."""
+"""CloudWatch: metrics that log lines, queues, workflows and endpoints produce."""
 
 import datetime
 import json
@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from moto.cloudwatch.models import CloudWatchBackend, MetricDatum, cloudwatch_backends
+from moto.core.utils import utcnow
 from moto.logs.models import LogsBackend
 from moto.sqs.models import SQSBackend, sqs_backends
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
@@ -77,6 +78,28 @@ def _count(of: Any, namespace: str, name: str, dimension: dict[str, str]) -> Non
     """Record that something happened once in the account and region of ``of``."""
     backend = cloudwatch_backends[of.account_id][of.region_name]
     backend.metric_data.append(MetricDatum(namespace, name, 1, [dimension], None, "Count"))
+
+
+def measure_invocation(
+    account: str, region: str, dimensions: dict[str, str], status: int, microseconds: float, instances: int
+) -> None:
+    """Record an endpoint's invocation, with and without the configuration among the dimensions.
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html; the third dimension, and that it
+    is there for the new fleet and the old one: deployment-guardrails-configuration.html.
+    """
+    backend, now = cloudwatch_backends[account][region], utcnow()
+    values = {
+        "Invocations": (1.0, "None"),
+        "InvocationsPerInstance": (1.0 / instances, "None"),
+        "Invocation4XXErrors": (float(400 <= status < 500), "None"),
+        "Invocation5XXErrors": (float(status >= 500), "None"),
+        "ModelLatency": (microseconds, "Microseconds"),
+    }
+    every = [{"Name": name, "Value": value} for name, value in dimensions.items()]
+    for part in (every[:2], every):
+        for name, (value, unit) in values.items():
+            backend.metric_data.append(MetricDatum("AWS/SageMaker", name, value, part, now, unit))
 
 
 def measure_queues(backend: CloudWatchBackend, depths: dict[str, tuple[int, float]]) -> None:

@@ -17,6 +17,7 @@ MOTO = "5.2.5"
 #: The modules with patches. Of two patches of the same function, the later one gets the earlier one as the original.
 MODULES = (
     "sagemaker_endpoints",
+    "sagemaker_scaling",
     "stepfunctions_executions",
     "stepfunctions_tasks",
     "stepfunctions_maps",

@@ -40,7 +40,7 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    from rehearsal import cloudwatch_alarms, lambda_, sagemaker_endpoints, scheduler
+    from rehearsal import cloudwatch_alarms, lambda_, sagemaker_endpoints, sagemaker_scaling, scheduler
     from rehearsal.patches import apply
     from rehearsal.refusals import Application
 
@@ -50,6 +50,7 @@ def main() -> None:
     sagemaker_endpoints.put_images(settings)
     scheduler.start()
     cloudwatch_alarms.start()
+    sagemaker_scaling.start()
     # Containers (sam local invoke) reach this machine by another address than the loopback one.
     application = Application(create_backend_app)
     for host in {"127.0.0.1", os.environ.get("REHEARSAL_HOST", "127.0.0.1")}:

@@ -127,8 +127,10 @@ def _parser() -> argparse.ArgumentParser:
     deploy = commands.add_parser(
         "deploy",
         help="create or update the endpoint",
-        description="Look up the image in ECR, upload the model, create the endpoint or update it in place, and wait. "
-        "A second run of the same command does nothing; after an interruption it continues to wait.",
+        description="Look up the image in ECR, upload the model, create the endpoint or update it, and wait. An update "
+        "starts a new fleet, on a canary first where there are two instances or more. Alarms on errors, latency, "
+        "missing traffic and wrong answers watch it; if one goes off, SageMaker returns to the old fleet, and the exit "
+        "code is 3. A second run of the same command does nothing; after an interruption it continues to wait.",
     )
     deploy.add_argument("--endpoint-name", required=True, help="remains the same for all updates")
     deploy.add_argument(
@@ -138,20 +140,30 @@ def _parser() -> argparse.ArgumentParser:
     deploy.add_argument("--image-uri", required=True, help="the container's image in ECR, pushed by make image")
     deploy.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
     deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
-    deploy.add_argument("--instance-count", type=positive_int, default=1, help="default: %(default)s")
+    deploy.add_argument("--instance-count", type=positive_int, help="default: as now; --min, or 1, for a new endpoint")
     deploy.add_argument(
         "--capture-percentage",
         type=non_negative_int,
         default=100,
         help="percentage of requests to capture (default: %(default)s)",
     )
+    _add_guard(deploy)
     deploy.set_defaults(run=_deploy)
+
+    rollback = commands.add_parser(
+        "rollback",
+        help="return the endpoint to its previous configuration",
+        description="Return the endpoint to the configuration that its present one replaced, and wait. After an "
+        "interruption, run it again.",
+    )
+    rollback.add_argument("--endpoint-name", required=True)
+    rollback.set_defaults(run=_rollback)
 
     remove = commands.add_parser(
         "remove",
-        help="delete the endpoint, its configurations and models",
-        description="Delete the endpoint, its configurations and its models, without confirmation. If the endpoint is "
-        "being created or updated, wait for that first. Files in S3 stay.",
+        help="delete the endpoint, its autoscaling, configurations and models",
+        description="Delete the endpoint, its autoscaling, its configurations and its models, without confirmation. If "
+        "the endpoint is being created or updated, wait for that first. Files in S3 stay.",
     )
     remove.add_argument("--endpoint-name", required=True)
     remove.set_defaults(run=_remove)
@@ -285,15 +297,71 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> None:
+    pass
+
+
+def _add_guard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--known-images",
+        type=Path,
+        metavar="DIR",
+        help="class folders of at most 50 images that any acceptable model recognises: they are sent to the new fleet, "
+        "and a wrong answer rolls the update back",
+    )
+    parser.add_argument(
+        "--baking-seconds",
+        type=non_negative_int,
+        default=300,
+        help="how long the alarms watch each step of an update; on AWS at least 180 make sense (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-latency-ms",
+        type=positive_int,
+        default=1000,
+        help="average latency of the model that rolls an update back (default: %(default)s)",
+    )
+    parser.add_argument("--min", type=positive_int, dest="min_instances", metavar="N", help="with --max (default: 1)")
+    parser.add_argument(
+        "--max",
+        type=positive_int,
+        dest="max_instances",
+        metavar="N",
+        help="most instances: turns autoscaling on, or changes it. Without it, autoscaling stays as it is",
+    )
+    parser.add_argument(
+        "--target",
+        type=positive_int,
+        dest="target_invocations",
+        metavar="N",
+        help="invocations of one instance in a minute above which instances are added (default: 3000)",
+    )
+    parser.add_argument("--network-isolation", action="store_true", help="the container gets no network access")
+    parser.add_argument("--kms-key", metavar="KEY", help="KMS key that encrypts the volumes of the instances")
+
+
+def _deploy(options: argparse.Namespace) -> int:
     from serving.model import Model
     from training.deployment.deploy import deploy
+    from training.deployment.rollout import EXIT_ROLLED_BACK, RolledBackError
     from training.deployment.settings import Deployment
 
     _interrupt_on_sigterm()
     fields = {name: value for name, value in vars(options).items() if name != "run"}
     deployment = Deployment(**fields)
     Model(deployment.model)  # raises an error for a file that the endpoint could not serve
-    deploy(deployment)
+    try:
+        deploy(deployment)
+    except RolledBackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ROLLED_BACK
+    return 0
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    from training.deployment.rollout import rollback
+
+    _interrupt_on_sigterm()
+    rollback(options.endpoint_name)
 
 
 def _remove(options: argparse.Namespace) -> None:

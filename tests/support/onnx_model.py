@@ -10,13 +10,17 @@ FEATURES = EDGE * EDGE * 3
 
 
 def write_model(
-    path: Path, features: bool = True, maps: bool = False, labels: tuple[str, str] = ("bicycle", "motorcycle")
+    path: Path,
+    features: bool = True,
+    maps: bool = False,
+    labels: tuple[str, str] = ("bicycle", "motorcycle"),
+    bias: tuple[float, float] = (0.0, 0.0),
 ) -> Path:
-    """Write a model that gives each of two labels a half, and has the outputs ``features`` and ``map`` or not.
+    """Write a model that gives two labels the softmax of a bias, and has the outputs ``features`` and ``map`` or not.
 
-    It sees the first label where the image is red, the second where it is green.
+    Its maps show the first label where the image is red, the second where it is green.
     """
-    path.write_bytes(_model("features" if features else "flat", maps, labels))
+    path.write_bytes(_model("features" if features else "flat", maps, labels, bias))
     return path
 
 
@@ -43,13 +47,14 @@ def _value(name: str, kind: int, *shape: int | str) -> bytes:
     return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, sizes)))
 
 
-def _model(flat: str, maps: bool, labels: tuple[str, str]) -> bytes:
+def _model(flat: str, maps: bool, labels: tuple[str, str], bias: tuple[float, float]) -> bytes:
     floats, bytes_, longs = 1, 2, 7  # TensorProto.DataType
     to_float = _field(1, "to") + _field(3, floats) + _field(20, 2)
     nodes = [
         _node("Cast", ["images"], "pixels", to_float),
         _node("Reshape", ["pixels", "shape"], flat),
-        _node("MatMul", [flat, "weights"], "logits"),
+        _node("MatMul", [flat, "weights"], "zeros"),
+        _node("Add", ["zeros", "bias"], "logits"),
         _node("Softmax", ["logits"], "probabilities"),
     ]
     if maps:
@@ -61,8 +66,9 @@ def _model(flat: str, maps: bool, labels: tuple[str, str]) -> bytes:
         ]
     weights = _field(1, FEATURES) + _field(1, 2) + _field(2, floats) + _field(8, "weights")
     shape = _field(1, 2) + _field(2, longs) + _field(8, "shape") + _field(9, struct.pack("<2q", -1, FEATURES))
+    biases = _field(1, 2) + _field(2, floats) + _field(8, "bias") + _field(9, struct.pack("<2f", *bias))
     graph = b"".join(_field(1, node) for node in nodes) + _field(2, "tiny")
-    graph += _field(5, weights + _field(9, bytes(FEATURES * 2 * 4))) + _field(5, shape)
+    graph += _field(5, weights + _field(9, bytes(FEATURES * 2 * 4))) + _field(5, shape) + _field(5, biases)
     channels = _field(1, 2) + _field(2, longs) + _field(8, "channels") + _field(9, struct.pack("<2q", 0, 1))
     if maps:
         graph += _field(5, channels)

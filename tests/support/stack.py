@@ -117,9 +117,10 @@ def create_function(rehearsal: Rehearsal, name: str, source: str, **settings: An
 def deploy_endpoint(
     rehearsal: Rehearsal, bucket: str, *more: str, image_uri: str = IMAGE_URI, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m training deploy`` for the stack's endpoint."""
+    """Run ``python -m training deploy`` for the stack's endpoint; an update waits for nothing."""
     names = ("--endpoint-name", "image-classifier", "--bucket", bucket, "--role-arn", ROLE, "--image-uri", image_uri)
-    return rehearsal.run(sys.executable, "-m", "training", "deploy", *names, *more, check=check)
+    now = ("--baking-seconds", "0")
+    return rehearsal.run(sys.executable, "-m", "training", "deploy", *names, *now, *more, check=check)
 
 
 def empty(rehearsal: Rehearsal, bucket: str) -> None:

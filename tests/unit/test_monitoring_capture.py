@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from common.errors import CommandError
+from common.stack import TEST_REQUEST
 from monitoring.capture import Capture, CaptureReader, UnreadableRecord, parse_record
 from monitoring.features import Model
 from monitoring.window import read_window
@@ -39,6 +40,15 @@ def test_an_answer_captured_as_base64_is_read() -> None:
     answer = {"encoding": "BASE64", "data": base64.b64encode(b"[0.5, 0.25]").decode()}
     line["captureData"]["endpointOutput"].update(answer)
     assert parse_record(json.dumps(line).encode(), "", "").probabilities == [0.5, 0.25]
+
+
+def test_the_test_requests_of_a_deployment_are_left_out(tmp_path: Path) -> None:
+    write_captures(tmp_path, [(b"image", [0.9])])
+    (file,) = tmp_path.rglob("*.jsonl")
+    with file.open("a") as lines:
+        lines.write(record(b"known", [0.9], name=TEST_REQUEST) + "\n")
+    assert [capture.image for capture in read(tmp_path)] == [b"image"]
+    assert [capture.image for capture in CaptureReader(str(tmp_path), newest=5)] == [b"image"]
 
 
 def changed(path: str, value: Any) -> bytes:

@@ -11,16 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError, TokenRetrievalError
 from botocore.stub import Stubber
+from botocore.validate import ParamValidator
 from moto import mock_aws
+from moto.cloudwatch.models import Alarm
+from moto.cloudwatch.responses import CloudWatchResponse
 
 from common.errors import CommandError
+from rehearsal.cloudwatch_alarms import _describe_alarm_history, _update_state
 from tests.support.onnx_model import write_model
 from training.__main__ import main
 from training.deployment import endpoint as module
+from training.deployment.autoscaling import Scaling, find_scaling
 from training.deployment.deploy import deploy, pack, remove
+from training.deployment.guard import alarms_of, create_alarms
+from training.deployment.rollout import EXIT_ROLLED_BACK, RolledBackError, rollback, update_request
 from training.deployment.settings import Deployment, sagemaker_settings
 
 NAME = "image-classifier"
@@ -46,6 +54,9 @@ def push(content: str, media_type: str = DOCKER, tag: str = "1") -> str:
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setattr(module, "FIRST_POLL_SECONDS", 0.0)
+    # moto lacks the history of alarms; the rehearsal adds it.
+    monkeypatch.setattr(Alarm, "update_state", lambda self, *rest: _update_state(None, self, *rest))
+    monkeypatch.setattr(CloudWatchResponse, "describe_alarm_history", _describe_alarm_history, raising=False)
     with mock_aws():
         boto3.client("s3").create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
         boto3.client("ecr").create_repository(repositoryName="classifier")
@@ -193,11 +204,24 @@ class Fake:
     errors of other calls.
     """
 
-    def __init__(self, *answers: dict[str, Any] | Exception | Callable[[], None], **refusals: BaseException) -> None:
+    def __init__(
+        self, *answers: dict[str, Any] | BaseException | Callable[[], None], **refusals: BaseException
+    ) -> None:
         self.real = boto3.client("sagemaker")
         self.answers = list(answers)
         self.refusals = refusals
         self.calls: list[str] = []
+        self.requests: list[dict[str, Any]] = []
+
+    def get_paginator(self, name: str) -> Any:
+        """Return moto's pages, but no tags of the endpoint, which moto does not have."""
+        real = self.real.get_paginator(name)
+
+        class Pages:
+            def paginate(self, **arguments: Any) -> Any:
+                return [{"Tags": []}] if ":endpoint/" in str(arguments) else real.paginate(**arguments)
+
+        return Pages()
 
     def __getattr__(self, name: str) -> Any:
         def call(*positional: Any, **arguments: Any) -> Any:
@@ -217,6 +241,8 @@ class Fake:
             if name in self.refusals:
                 raise self.refusals[name]
             if name in ("create_endpoint", "update_endpoint", "delete_endpoint"):
+                check_request("sagemaker", name, arguments)
+                self.requests.append(arguments)
                 return {}
             return getattr(self.real, name)(*positional, **arguments)
 
@@ -228,9 +254,33 @@ def install(monkeypatch: pytest.MonkeyPatch, client: Any, service: str = "sagema
     monkeypatch.setattr(boto3, "client", lambda name, **more: client if name == service else real(name, **more))
 
 
+def check_request(service: str, operation: str, arguments: Any) -> None:
+    """Check a request against the service's model, its enumerations and limits included."""
+    model = botocore.session.get_session().get_service_model(service)
+    shape = model.operation_model("".join(map(str.title, operation.split("_")))).input_shape
+    assert shape
+    assert not (report := ParamValidator().validate(arguments, shape)).has_errors(), report.generate_report()
+
+    def check(value: Any, shape: Any) -> None:
+        if shape.type_name == "structure":
+            for name, part in value.items():
+                check(part, shape.members[name])
+        elif shape.type_name == "list":
+            for part in value:
+                check(part, shape.member)
+        if getattr(shape, "enum", None):
+            assert value in shape.enum
+        if "max" in shape.metadata:
+            assert (len(value) if isinstance(value, str | list) else value) <= shape.metadata["max"]
+
+    check(arguments, shape)
+
+
 def state(status: str, config: str = "x", pending: str = "", **more: str) -> dict[str, Any]:
     changing = {"PendingDeploymentSummary": {"EndpointConfigName": pending}} if pending else {}
-    return {"EndpointStatus": status, "EndpointConfigName": config, **changing, **more}
+    arn = f"arn:aws:sagemaker:eu-west-1:123456789012:endpoint/{NAME}"
+    known = {"EndpointName": NAME, "EndpointArn": arn}
+    return {**known, "EndpointStatus": status, "EndpointConfigName": config, **changing, **more}
 
 
 def aws_error(code: str, status: int = 400, message: str = "no") -> ClientError:
@@ -299,9 +349,15 @@ def test_an_update_keeps_the_endpoint_and_the_old_configuration(
         stub.add_client_error("describe_endpoint_config", "ValidationException", "Could not find it")
         config_arn = {"EndpointConfigArn": "arn:aws:sagemaker:eu-west-1:123456789012:endpoint-config/c"}
         stub.add_response("create_endpoint_config", config_arn)
-        stub.add_response("update_endpoint", arn, {"EndpointName": NAME, "EndpointConfigName": new})
+        described = {"EndpointConfigName": new, "ProductionVariants": [{"VariantName": "AllTraffic"}], **config_arn}
+        stub.add_response("describe_endpoint_config", {**described, "CreationTime": "2026-01-01"})
+        replaced = {"Tags": [{"Key": "replaces", "Value": old}], "ResourceArn": config_arn["EndpointConfigArn"]}
+        stub.add_response("add_tags", {}, replaced)
+        alarms = [f"{new}-{kind}" for kind in ("errors", "latency", "no-traffic", "wrong-answers")]
+        stub.add_response("update_endpoint", arn, update_request(NAME, new, 1, 300, alarms))
         stub.add_response("describe_endpoint", endpoint("Updating", old))
         stub.add_response("describe_endpoint", endpoint("InService", new))
+        stub.add_response("list_tags", {"Tags": []})
         install(monkeypatch, real)
         assert deploy(wanted, said.append) == new
         stub.assert_no_pending_responses()
@@ -369,7 +425,7 @@ def test_an_update_that_was_rolled_back_between_two_looks_fails(
 ) -> None:
     rolled_back = state("InService", "old", LastModifiedTime="2")
     install(monkeypatch, Fake(state("InService", "old", LastModifiedTime="1"), rolled_back))
-    with pytest.raises(CommandError, match="is InService, not serving"):
+    with pytest.raises(CommandError, match="was rolled back to old: AWS gave no reason"):
         deploy(wanted, said.append)
     assert names() == ([], [], [])
 
@@ -608,3 +664,158 @@ def test_aws_errors_are_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: AWS: You must specify a region. (set AWS_PROFILE and AWS_DEFAULT_REGION")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("instances", "canary"), [(1, None), (2, 1), (30, 3)])
+def test_an_update_has_a_canary_where_there_are_two_instances(instances: int, canary: int | None) -> None:
+    request = update_request(NAME, f"{NAME}-0123456789ab", instances, 900, ["a", "b"], retains_count=False)
+    check_request("sagemaker", "update_endpoint", request)
+    policy = request["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+    routing = policy["TrafficRoutingConfiguration"]
+    assert routing["Type"] == ("CANARY" if canary else "ALL_AT_ONCE")
+    assert routing.get("CanarySize") == ({"Type": "INSTANCE_COUNT", "Value": canary} if canary else None)
+    assert 2 * 900 + policy["TerminationWaitInSeconds"] < policy["MaximumExecutionTimeoutInSeconds"]
+
+
+def test_a_rollback_names_its_alarm_and_has_an_exit_code(
+    wanted: Deployment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = expected_config(wanted)
+    alarm = f"{new}-latency"
+
+    def trip_and_recover() -> None:  # by the time the rollback has ended, the alarm is over
+        cloudwatch = boto3.client("cloudwatch")
+        for value in ("ALARM", "OK"):
+            cloudwatch.set_alarm_state(AlarmName=alarm, StateValue=value, StateReason="slow")
+
+    before = state("InService", "old")
+    install(monkeypatch, Fake(before, trip_and_recover, state("Updating", "old", new), before))
+    arguments = ["--role-arn", ROLE, "--image-uri", IMAGE, "--model", str(wanted.model), "--bucket", "models"]
+    assert main(["deploy", "--endpoint-name", NAME, *arguments]) == EXIT_ROLLED_BACK
+    error = capsys.readouterr().err.strip()
+    assert f"alarm {alarm} went off" in error and error.count("error:") == 1
+    assert names() == ([], [], []) and alarms_of(NAME) == []
+
+
+def test_a_rollback_that_nobody_saw_is_reported_by_the_next_run(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = expected_config(wanted)
+    create_alarms(NAME, new, 1000)
+    alarm = f"{new}-errors"
+    boto3.client("cloudwatch").set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="failed")
+    fake = Fake(state("InService", "old"))
+    install(monkeypatch, fake)
+    with pytest.raises(RolledBackError, match=f"alarm {alarm} went off: .* more than 1% .*; to try again"):
+        deploy(wanted, said.append)
+    assert "update_endpoint" not in fake.calls and alarms_of(NAME) == []
+
+
+def test_a_refused_update_leaves_no_alarms_behind(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = aws_error("ResourceLimitExceeded", message="ml.m5.xlarge for endpoint usage is 1 Instances")
+    before = state("InService", "old")
+    install(monkeypatch, Fake(before, before, update_endpoint=quota))
+    with pytest.raises(ClientError, match="for endpoint usage"):
+        deploy(wanted, said.append)
+    assert alarms_of(NAME) == []
+
+
+def test_the_number_of_instances_stays_unless_it_is_given(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for count, excluded in ((None, ["DataCaptureConfig"]), (2, ["DataCaptureConfig", "DesiredInstanceCount"])):
+        chosen = dataclasses.replace(wanted, instance_count=count)
+        new = expected_config(chosen)
+        before: Any = {**state("InService", "old"), "ProductionVariants": [{"DesiredInstanceCount": 5}]}
+        fake = Fake(before, state("Updating", "old", new), state("InService", new))
+        with monkeypatch.context() as once:
+            install(once, fake)
+            deploy(chosen, said.append)
+        (request,) = fake.requests
+        assert request["RetainAllVariantProperties"]
+        assert [each["VariantPropertyType"] for each in request["ExcludeRetainedVariantProperties"]] == excluded
+
+
+def test_isolation_and_encryption(wanted: Deployment, said: list[str]) -> None:
+    key = "arn:aws:kms:eu-west-1:123456789012:key/1"
+    chosen = dataclasses.replace(wanted, network_isolation=True, kms_key=key)
+    assert sagemaker_settings(chosen, IMAGE, "s3://b/k")["model"]["EnableNetworkIsolation"] is True
+    config = deploy(chosen, said.append)
+    assert boto3.client("sagemaker").describe_endpoint_config(EndpointConfigName=config)["KmsKeyId"] == key
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"min_instances": 2}, "can only be used with --max"),
+        ({"target_invocations": 9}, "can only be used with --max"),
+        ({"min_instances": 3, "max_instances": 2}, "--max 2 is below --min 3"),
+        ({"baking_seconds": 901}, "not between 0 and 900"),
+    ],
+)
+def test_settings_of_the_guard_are_checked(wanted: Deployment, fields: dict[str, int], reason: str) -> None:
+    with pytest.raises(CommandError, match=reason):
+        dataclasses.replace(wanted, **fields)  # type: ignore[arg-type]
+
+
+def test_scaling_is_applied_changed_kept_and_removed(wanted: Deployment, said: list[str]) -> None:
+    deploy(dataclasses.replace(wanted, max_instances=3), said.append)
+    assert find_scaling(NAME) == Scaling(1, 3, 3000)
+    deploy(dataclasses.replace(wanted, max_instances=4, target_invocations=50), said.append)
+    assert find_scaling(NAME) == Scaling(1, 4, 50)
+    deploy(wanted, said.append)
+    assert find_scaling(NAME) == Scaling(1, 4, 50)
+    remove(NAME, said.append)
+    assert find_scaling(NAME) is None and f"deregistered the autoscaling of {NAME}" in said
+
+
+def test_an_interrupted_change_of_the_instance_type_gets_its_scaling_back(wanted: Deployment, said: list[str]) -> None:
+    deploy(wanted, said.append)
+    sagemaker = boto3.client("sagemaker")
+    arn = sagemaker.describe_endpoint(EndpointName=NAME)["EndpointArn"]
+    # As an interrupted deployment leaves it: deregistered, and noted down.
+    sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "suspended-autoscaling", "Value": "2:6:700"}])
+    deploy(wanted, said.append)
+    assert find_scaling(NAME) == Scaling(2, 6, 700)
+    assert sagemaker.list_tags(ResourceArn=arn)["Tags"] == []
+
+
+def test_rollback_returns_one_step_and_continues_after_an_interruption(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = boto3.client("sagemaker")
+    old = deploy(wanted, said.append)
+    wanted.model.write_bytes(b"a newer model")
+    new = expected_config(wanted)
+    fake = Fake(state("InService", old), state("Updating", old, new), state("InService", new))
+    install(monkeypatch, fake)
+    deploy(wanted, said.append)
+
+    fake = Fake(state("InService", new), KeyboardInterrupt())
+    install(monkeypatch, fake)
+    with pytest.raises(CommandError, match="run it again"):
+        rollback(NAME, said.append)
+    (request,) = fake.requests
+    assert request["EndpointConfigName"] == old and "DeploymentConfig" not in request
+    changing = state("Updating", new, old)
+    again = Fake(changing, changing, state("InService", old))
+    install(monkeypatch, again)
+    assert rollback(NAME, said.append) == old
+    assert not again.requests
+    install(monkeypatch, Fake(state("InService", old)))
+    with pytest.raises(CommandError, match="no earlier configuration is recorded"):
+        rollback(NAME, said.append)
+    assert len(real.list_endpoint_configs()["EndpointConfigs"]) == 2
+
+
+def test_a_change_of_the_number_of_instances_is_waited_for(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = expected_config(wanted)
+    scaling, settled = state("Updating", "old"), state("InService", "old")
+    fake = Fake(scaling, scaling, settled, state("Updating", "old", new), state("InService", new))
+    install(monkeypatch, fake)
+    assert deploy(wanted, said.append) == new
+    assert "update_endpoint" in fake.calls

@@ -19,6 +19,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from common.errors import CommandError
+from training.deployment.autoscaling import find_scaling, remove_scaling
 from training.deployment.endpoint import (
     SETTLED,
     delete_endpoint,
@@ -28,15 +29,27 @@ from training.deployment.endpoint import (
     has_expired,
     is_transient,
     rollout_ended,
+    tags_of,
     target_config,
     wait_for_endpoint,
 )
+from training.deployment.guard import alarm_names, alarms_of, delete_alarms, tripped_alarms
 from training.deployment.image import resolve_image
+from training.deployment.rollout import (
+    REPLACES,
+    RolledBackError,
+    return_to,
+    settle_scaling,
+    start_update,
+    wanted_scaling,
+)
 from training.deployment.settings import Deployment, check_name, sagemaker_settings
+from training.deployment.smoke import Smoke, read_known_images
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_MOST_NAMED = 3
 _RUN_AGAIN = "run the same command again to continue"
 
 
@@ -62,7 +75,10 @@ def pack(model: Path) -> bytes:
 
 
 def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str:
-    """Create the endpoint, or update it in place, and wait until it serves this model.
+    """Create the endpoint, or update it under guard, and wait until it serves this model.
+
+    An update starts a new fleet. Alarms watch it, and known images are sent to it; if an alarm goes off, SageMaker
+    returns to the old fleet.
 
     If an earlier call with the same settings was interrupted, continue to wait for its endpoint.
 
@@ -80,6 +96,8 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
 
     Raises
     ------
+    RolledBackError
+        The update was taken back: an alarm went off, or the new fleet did not start.
     CommandError
         SageMaker cannot run the image, or the endpoint failed (with AWS's reason) or is busy. Resources that
         this call created are removed again, except those that an endpoint uses or is changing to: after a rollback
@@ -92,15 +110,30 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
     if image != deployment.image_uri:
         report(f"{deployment.image_uri} is {image.partition('@')[2]}")
 
+    known = read_known_images(deployment.known_images, deployment.model) if deployment.known_images else []
     url = _upload_model(s3, deployment, report)
     settings = sagemaker_settings(deployment, image, url)
     config = f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
 
     current = describe_endpoint(sagemaker, name)
+    if current.get("EndpointStatus") == "Updating" and "PendingDeploymentSummary" not in current:
+        report(f"waiting while the number of instances of {name} changes")
+        current = wait_for_endpoint(
+            sagemaker, name, lambda seen: seen.get("EndpointStatus") != "Updating" or "PendingDeploymentSummary" in seen
+        )
     status = current.get("EndpointStatus")
     if status == "InService" and current.get("EndpointConfigName") == config:
+        settle_scaling(sagemaker, current, wanted_scaling(deployment), report)
+        delete_alarms(alarm_names(config))
         report(f"endpoint {name} already serves {config}; nothing to do")
         return config
+    if status == "InService" and (tripped := tripped_alarms(config)):
+        # An earlier call was interrupted, and did not see this.
+        delete_alarms(alarm_names(config))
+        raise RolledBackError(
+            f"the last update of endpoint {name} to {config} was rolled back: {_sentence(tripped)}; "
+            "to try again, run the same command again"
+        )
     if status == "Failed":
         # AWS only allows deletion of an endpoint in this state.
         report(f"deleting endpoint {name}, which had failed: {current.get('FailureReason', 'no reason given')}")
@@ -117,7 +150,9 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
                 sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
             else:
                 report(f"updating endpoint {name} from {current['EndpointConfigName']} to {config}")
-                sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=config)
+                undo.append(lambda: delete_alarms(alarm_names(config)))
+                undo.append(lambda: settle_scaling(sagemaker, current, None, report))
+                start_update(sagemaker, deployment, current, config, report)
         except KeyboardInterrupt:
             raise CommandError(f"interrupted; nothing was removed, {_RUN_AGAIN}") from None
         except (ClientError, BotoCoreError) as error:
@@ -133,9 +168,26 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
     else:
         raise CommandError(f"endpoint {name} is {status}; wait until it is InService, then deploy again")
 
-    final = wait_for_endpoint(sagemaker, name, rollout_ended(config, current))
+    smoke = Smoke(name, config, deployment.model, known)
+    final = wait_for_endpoint(sagemaker, name, rollout_ended(config, current), smoke.send)
     final_status = final.get("EndpointStatus")
-    if final_status == "InService" and final.get("EndpointConfigName") == config:
+    serves = final_status == "InService" and final.get("EndpointConfigName") == config
+    tripped = {} if serves else tripped_alarms(config)
+    if final_status == "InService":
+        delete_alarms(alarm_names(config))
+        settle_scaling(sagemaker, final, wanted_scaling(deployment), report)
+    if serves:
+        smoke.check()
+        if smoke.wrong:
+            # The update has ended before an alarm could go off.
+            reason = f"{config} answers known images wrongly: {'; '.join(smoke.wrong[:_MOST_NAMED])}"
+            arn = sagemaker.describe_endpoint_config(EndpointConfigName=config)["EndpointConfigArn"]
+            old = tags_of(sagemaker, arn).get(REPLACES)
+            if old is None:
+                raise CommandError(f"endpoint {name} is in service, but {reason}; remove it, or deploy another model")
+            return_to(sagemaker, final, old, report)
+            _clean_up(undo, report)
+            raise RolledBackError(f"endpoint {name} was rolled back to {old}: {reason}")
         report(f"endpoint {name} is in service with {config}")
         return config
     # A configuration must stay while an endpoint has it, or is changing to it:
@@ -144,12 +196,20 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
         _clean_up([*undo, lambda: delete_endpoint(sagemaker, name, final_status)], report)
     elif final_status in (None, "InService"):
         _clean_up(undo, report)
-    reason = final.get("FailureReason", "AWS gave no reason")
+    reason = _sentence(tripped) or final.get("FailureReason") or "AWS gave no reason"
+    if smoke.wrong:
+        reason += f" ({'; '.join(smoke.wrong[:_MOST_NAMED])})"
+    if final_status == "InService":
+        raise RolledBackError(f"endpoint {name} was rolled back to {final['EndpointConfigName']}: {reason}")
     raise CommandError(f"endpoint {name} is {final_status or 'gone'}, not serving {config}: {reason}")
 
 
+def _sentence(tripped: dict[str, str]) -> str:
+    return "; ".join(f"alarm {name} went off: {reason}" for name, reason in tripped.items())
+
+
 def remove(name: str, report: Callable[[str], None] = print) -> None:
-    """Delete an endpoint, and the configurations and models that `deploy` made for it.
+    """Delete an endpoint, and its scaling, configurations, models and alarms that `deploy` made.
 
     Parameters
     ----------
@@ -174,10 +234,14 @@ def remove(name: str, report: Callable[[str], None] = print) -> None:
     model_pages = sagemaker.get_paginator("list_models").paginate(NameContains=name)
     models = {item["ModelName"] for page in model_pages for item in page["Models"]}
     models = {model for model in models if own.fullmatch(model)}
-    if not (current or configs or models):
+    alarms = alarms_of(name)
+    if not (current or configs or models or alarms):
         raise CommandError(f"there is no endpoint {name}, and no configuration or model of it, in this region")
 
     if current:
+        if find_scaling(name):
+            remove_scaling(name)
+            report(f"deregistered the autoscaling of {name}")
         status = current["EndpointStatus"]
         if status not in (*SETTLED, "Deleting"):
             report(f"endpoint {name} is {status}; waiting, because AWS cannot delete an endpoint in this state")
@@ -193,6 +257,9 @@ def remove(name: str, report: Callable[[str], None] = print) -> None:
     for model in sorted(models):
         sagemaker.delete_model(ModelName=model)
         report(f"deleted model {model}")
+    for alarm in alarms:
+        delete_alarms([alarm])
+        report(f"deleted alarm {alarm}")
 
 
 def _create_model(
@@ -208,6 +275,7 @@ def _create_model(
             EndpointConfigName=name,
             ProductionVariants=[{**settings["variant"], "ModelName": name}],
             DataCaptureConfig=settings["capture"],
+            **settings.get("volume", {}),
         )
         undo.append(lambda: sagemaker.delete_endpoint_config(EndpointConfigName=name))
         report(f"created endpoint configuration {name}")

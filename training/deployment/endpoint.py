@@ -51,8 +51,15 @@ def rollout_ended(config: str, before: dict[str, Any]) -> Callable[[dict[str, An
     return has_ended
 
 
-def wait_for_endpoint(sagemaker: Any, name: str, has_ended: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+def wait_for_endpoint(
+    sagemaker: Any,
+    name: str,
+    has_ended: Callable[[dict[str, Any]], bool],
+    meanwhile: Callable[[float, dict[str, Any]], object] = lambda seconds, current: time.sleep(seconds),
+) -> dict[str, Any]:
     """Poll the endpoint until a condition holds; return its description, empty when it is gone.
+
+    ``meanwhile`` takes up a number of seconds between two polls, and gets the last description.
 
     Raises
     ------
@@ -61,6 +68,7 @@ def wait_for_endpoint(sagemaker: Any, name: str, has_ended: Callable[[dict[str, 
     """
     started, pause = time.monotonic(), FIRST_POLL_SECONDS
     status, shown = "not described yet", 0
+    current: dict[str, Any] = {}
     try:
         with progress(f"wait for endpoint {name}", None, "seconds") as advance:
             while True:
@@ -79,7 +87,7 @@ def wait_for_endpoint(sagemaker: Any, name: str, has_ended: Callable[[dict[str, 
                     raise CommandError(f"endpoint {name} is still {status} after {TIMEOUT_SECONDS:.0f} s; {_CONTINUE}")
                 advance(int(waited) - shown)
                 shown = int(waited)
-                time.sleep(pause)
+                meanwhile(pause, current)
                 pause = min(2 * pause, LAST_POLL_SECONDS)
     except KeyboardInterrupt:
         raise CommandError(f"interrupted while endpoint {name} is {status}; {_CONTINUE}") from None
@@ -116,6 +124,12 @@ def delete_endpoint(sagemaker: Any, name: str, status: str | None) -> None:
     if status not in (None, "Deleting"):
         sagemaker.delete_endpoint(EndpointName=name)
     wait_for_endpoint(sagemaker, name, lambda current: not current)
+
+
+def tags_of(sagemaker: Any, arn: str) -> dict[str, str]:
+    """Return the tags of a resource."""
+    pages = sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
+    return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
 
 
 def exists(describe: Callable[..., Any], **what: str) -> bool:

@@ -11,6 +11,9 @@ from training.deployment.image import IMAGE_URI
 # The name must stay the same over updates of one endpoint.
 VARIANT = "AllTraffic"
 
+#: What an hour's wait for the whole update leaves room for, with up to three waits.
+MAX_BAKING_SECONDS = 900
+
 # Names of configurations are "NAME-" and 12 hexadecimal digits, and have at most 63 characters.
 _MAX_NAME = 50
 # Endpoint ARNs come back in lower case, so a name in capitals would not match its own permissions.
@@ -35,8 +38,16 @@ class Deployment:
     image_uri: str
     model: Path
     instance_type: str = "ml.m5.xlarge"
-    instance_count: int = 1
+    instance_count: int | None = None
     capture_percentage: int = 100
+    min_instances: int | None = None
+    max_instances: int | None = None
+    target_invocations: int | None = None
+    known_images: Path | None = None
+    baking_seconds: int = 300
+    max_latency_ms: int = 1000
+    network_isolation: bool = False
+    kms_key: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.endpoint_name)
@@ -55,8 +66,14 @@ class Deployment:
             raise CommandError(f"--model {self.model} does not exist; create it with: python -m training train")
         if not self.instance_type.startswith("ml."):
             raise CommandError(f"--instance-type {self.instance_type!r}: SageMaker instance types begin with ml.")
-        if self.instance_count < 1:
+        if self.instance_count is not None and self.instance_count < 1:
             raise CommandError(f"--instance-count {self.instance_count}: at least one instance is needed")
+        if self.max_instances is None and (self.min_instances or self.target_invocations):
+            raise CommandError("--min and --target can only be used with --max")
+        if self.max_instances is not None and self.max_instances < (self.min_instances or 1):
+            raise CommandError(f"--max {self.max_instances} is below --min {self.min_instances or 1}")
+        if not 0 <= self.baking_seconds <= MAX_BAKING_SECONDS:
+            raise CommandError(f"--baking-seconds {self.baking_seconds} is not between 0 and {MAX_BAKING_SECONDS}")
         if not 0 <= self.capture_percentage <= 100:
             raise CommandError(f"--capture-percentage {self.capture_percentage} is not between 0 and 100")
 
@@ -81,11 +98,12 @@ def sagemaker_settings(deployment: Deployment, image: str, url: str) -> dict[str
         "model": {
             "ExecutionRoleArn": deployment.role_arn,
             "PrimaryContainer": {"Image": image, "ModelDataUrl": url},
+            **({"EnableNetworkIsolation": True} if deployment.network_isolation else {}),
         },
         "variant": {
             "VariantName": VARIANT,
             "InstanceType": deployment.instance_type,
-            "InitialInstanceCount": deployment.instance_count,
+            "InitialInstanceCount": deployment.instance_count or deployment.min_instances or 1,
             "InitialVariantWeight": 1.0,
         },
         "capture": {
@@ -97,4 +115,6 @@ def sagemaker_settings(deployment: Deployment, image: str, url: str) -> dict[str
             # All other content types, the images, are captured as base64.
             "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
         },
+        # Encrypts the instances' volumes.
+        **({"volume": {"KmsKeyId": deployment.kms_key}} if deployment.kms_key else {}),
     }
