@@ -22,6 +22,7 @@ from training.fit.folds import fit_all
 from training.fit.quantise import quantise, quantise_weights
 from training.fit.recipe import Recipe
 from training.fit.served import ServedModel, export, predict, predict_exported
+from training.provenance import commit, data_checksum
 
 # The endpoint's container and this repository both carry the file.
 MAX_MODEL_BYTES = 6_000_000
@@ -32,7 +33,13 @@ CURVE_POINTS = 50
 
 
 def train(
-    data: Path, out: Path, recipe: Recipe, seed: int, target_accuracy: float, confidence_level: float
+    data: Path,
+    out: Path,
+    recipe: Recipe,
+    seed: int,
+    target_accuracy: float,
+    confidence_level: float,
+    checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Train, calibrate, export and report.
 
@@ -55,6 +62,8 @@ def train(
         Of every random number.
     target_accuracy, confidence_level : float
         As for `training.evaluation.threshold.recommend_threshold`.
+    checkpoints : pathlib.Path or None
+        As for `training.fit.folds.fit_all`.
 
     Returns
     -------
@@ -77,7 +86,7 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     kinds = images.background_classes if recipe.folds_by_class else None
     fold = assign_folds(images.targets, len(labels), recipe.folds, generator, kinds)
-    network, logits = fit_all(images, fold, len(labels), recipe, seed, processes)
+    network, logits = fit_all(images, fold, len(labels), recipe, seed, processes, checkpoints)
     calibration = fit_calibration(logits, images.targets, len(labels), recipe.background_prior, recipe.gate_shift)
     served = ServedModel(network, len(labels), calibration, recipe.mirrored).eval()
 
@@ -99,6 +108,8 @@ def train(
     curve = risk_coverage(confidence, correct)
     report = {
         "model_sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
+        "data_sha256": data_checksum(data),
+        "commit": commit(),
         "labels": labels,
         "network": recipe.network,
         "recipe": recipe.name,
