@@ -9,9 +9,14 @@ EDGE = 4
 FEATURES = EDGE * EDGE * 3
 
 
-def write_model(path: Path, features: bool = True) -> Path:
-    """Write a model that gives each of two labels a half, and has the output ``features`` or not."""
-    path.write_bytes(_model("features" if features else "flat"))
+def write_model(path: Path, features: bool = True, redness: float = 0.0) -> Path:
+    """Write a model of the labels bicycle and motorcycle, with the output ``features`` or not.
+
+    The redder a picture is, the surer it is of a bicycle, by ``redness`` for each pixel's level; the bluer, of a
+    motorcycle. With 0, each has a half.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_model("features" if features else "flat", redness))
     return path
 
 
@@ -38,7 +43,7 @@ def _value(name: str, kind: int, *shape: int | str) -> bytes:
     return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, sizes)))
 
 
-def _model(flat: str) -> bytes:
+def _model(flat: str, redness: float) -> bytes:
     floats, bytes_, longs = 1, 2, 7  # TensorProto.DataType
     to_float = _field(1, "to") + _field(3, floats) + _field(20, 2)
     nodes = [
@@ -47,10 +52,11 @@ def _model(flat: str) -> bytes:
         _node("MatMul", [flat, "weights"], "logits"),
         _node("Softmax", ["logits"], "probabilities"),
     ]
+    by_colour = struct.pack("<6f", redness, 0, 0, 0, 0, redness) * EDGE**2
     weights = _field(1, FEATURES) + _field(1, 2) + _field(2, floats) + _field(8, "weights")
     shape = _field(1, 2) + _field(2, longs) + _field(8, "shape") + _field(9, struct.pack("<2q", -1, FEATURES))
     graph = b"".join(_field(1, node) for node in nodes) + _field(2, "tiny")
-    graph += _field(5, weights + _field(9, bytes(FEATURES * 2 * 4))) + _field(5, shape)
+    graph += _field(5, weights + _field(9, by_colour)) + _field(5, shape)
     graph += _field(11, _value("images", bytes_, "batch", EDGE, EDGE, 3))
     graph += _field(12, _value("probabilities", floats, "batch", 2))
     if flat == "features":

@@ -50,8 +50,8 @@ class Predictions:
     conflicts: list[str]
 
 
-def predict(name: str, images: list[ImageFile], model: Model) -> Predictions:
-    """Run the model on every image of a set, and on corrupted copies.
+def predict(name: str, images: list[ImageFile], model: Model, corrupted: bool = True) -> Predictions:
+    """Run the model on every image of a set, and on corrupted copies of many unless `corrupted` is false.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def predict(name: str, images: list[ImageFile], model: Model) -> Predictions:
     """
     index = {label: i for i, label in enumerate(model.labels)}
     targets = np.array([index.get(image.class_name, len(index)) for image in images])
-    chosen = set(_spread(targets))
+    chosen = set(_spread(targets)) if corrupted else set()
     read: list[int] = []
     pictures: list[bytes] = []
     probabilities: dict[int, list[float]] = {}
