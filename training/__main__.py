@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,8 +138,10 @@ def _parser() -> argparse.ArgumentParser:
         "--bucket", required=True, help="for the model and the captured data (under capture/); the stack's ModelBucket"
     )
     deploy.add_argument("--role-arn", required=True, help="role of the container")
-    deploy.add_argument("--image-uri", required=True, help="the container's image in ECR, pushed by make image")
-    deploy.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
+    content = deploy.add_mutually_exclusive_group(required=True)
+    content.add_argument("--image-uri", help="the container's image in ECR, pushed by make image")
+    content.add_argument("--package", metavar="GROUP/VERSION", help="an approved model package: its model and image")
+    deploy.add_argument("--model", type=Path, default=MODEL, help="with --image-uri (default: %(default)s)")
     deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
     deploy.add_argument("--instance-count", type=positive_int, default=1, help="default: %(default)s")
     deploy.add_argument(
@@ -380,8 +383,13 @@ def _deploy(options: argparse.Namespace) -> None:
     from training.deployment.settings import Deployment
 
     _interrupt_on_sigterm()
-    fields = {name: value for name, value in vars(options).items() if name != "run"}
-    deploy(Deployment(**fields))
+    fields = {name: value for name, value in vars(options).items() if name not in ("run", "package")}
+    with tempfile.TemporaryDirectory() as folder:
+        if options.package:
+            from training.registry.packages import unpack_approved
+
+            fields["model"], fields["image_uri"] = unpack_approved(options.package, Path(folder))
+        deploy(Deployment(**fields))
 
 
 def _remove(options: argparse.Namespace) -> None:

@@ -63,8 +63,12 @@ def test_status_shows_what_register_deploy_and_scaling_made(rehearsal: Rehearsal
     model = ("--model", str(write_model(tmp_path / "model.onnx", redness=0.01)))
     place = ("--endpoint-name", endpoint, "--bucket", bucket, "--image-uri", IMAGE_URI)
     training(rehearsal, "register", *place, *model, "--data", str(images), "--gate", str(limits))
+    where = ("--endpoint-name", endpoint, "--bucket", bucket, "--role-arn", ROLE, "--instance-count", "2")
+    refused = training(rehearsal, "deploy", *where, "--package", f"{endpoint}/1", code=1)
+    assert f"{endpoint}/1 is PendingManualApproval; approve it with" in refused
     training(rehearsal, "approve", f"{endpoint}/1")
-    training(rehearsal, "deploy", *place, *model, "--role-arn", ROLE, "--instance-count", "2")
+    said = training(rehearsal, "deploy", *where, "--package", f"{endpoint}/1")
+    assert "already exists" in said, "the model has the address to which register uploaded it"
     rehearsal.client("application-autoscaling").register_scalable_target(
         ServiceNamespace="sagemaker",
         ResourceId=f"endpoint/{endpoint}/variant/AllTraffic",

@@ -7,6 +7,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 from moto import mock_aws
 
@@ -159,8 +160,15 @@ def test_an_encrypted_bucket_needs_rights_on_its_key(clients: dict[str, Any]) ->
     assert next(module._bucket(WANTED, "us-east-1")).passed is False
 
 
-def test_a_check_that_fails_hides_no_other(clients: dict[str, Any]) -> None:
-    """moto knows neither quotas nor the simulation of policies; the other checks are made all the same."""
+def test_a_check_that_cannot_be_made_hides_no_other(clients: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Iterator[Check]:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "Any")
+
+    for name in ("_rights", "_all_quotas"):
+        monkeypatch.setattr(module, name, refuse)
     found = list(preflight(WANTED))
-    assert [check.what.split(":")[0] for check in found if check.passed is None][-1] == "data capture"
-    assert "bucket models: does not exist" in [check.what for check in found if check.passed is False]
+    unknown = [check.what.partition(":")[0] for check in found if check.passed is None]
+    assert unknown[:2] == ["rights of the role", "rights of these credentials"] and unknown[-1] == "data capture"
+    missing = [check.what for check in found if check.passed is False]
+    assert any(line.startswith("image: ECR has no image") for line in missing)
+    assert "bucket models: does not exist" in missing

@@ -98,8 +98,7 @@ def start(job: Job, report: Callable[[str], None] = print) -> str:
     try:
         from sagemaker.core import image_uris
         from sagemaker.core.helper.session_helper import Session
-        from sagemaker.train import ModelTrainer
-        from sagemaker.train.configs import (
+        from sagemaker.core.training.configs import (
             CheckpointConfig,
             Compute,
             InputData,
@@ -109,6 +108,7 @@ def start(job: Job, report: Callable[[str], None] = print) -> str:
             StoppingCondition,
             Tag,
         )
+        from sagemaker.train import ModelTrainer
     except ModuleNotFoundError as error:
         raise CommandError(
             f"train --on sagemaker needs {error.name}; use an environment with: "

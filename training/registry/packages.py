@@ -1,14 +1,18 @@
 """Model packages: find them, approve or reject them, and find the one in service."""
 
+import io
 import re
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
 
 from common.errors import CommandError
+from common.storage import read
 from training.deployment.endpoint import describe_endpoint
 
 _NAME = re.compile(r"(?:arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:model-package/)?([a-z0-9][a-z0-9-]*)/([1-9]\d*)")
@@ -121,6 +125,36 @@ def find_served(sagemaker: Any, endpoint_name: str) -> Served | None:
             (container,) = package["InferenceSpecification"]["Containers"]
             return Served(f"{short_name(item['ModelPackageArn'])}, approved last", container["ModelDataUrl"])
     return None
+
+
+def unpack_approved(name: str, folder: Path) -> tuple[Path, str]:
+    """Write the ONNX file of an approved model package into a folder.
+
+    Parameters
+    ----------
+    name : str
+        ``GROUP/VERSION`` or the ARN.
+    folder : pathlib.Path
+        An empty folder.
+
+    Returns
+    -------
+    tuple
+        The file, and the URI of the package's image.
+
+    Raises
+    ------
+    CommandError
+        There is no such package, or it is not approved.
+    """
+    package = find_package(boto3.client("sagemaker"), name)
+    shown, status = short_name(package["ModelPackageArn"]), package.get("ModelApprovalStatus")
+    if status != "Approved":
+        raise CommandError(f"model package {shown} is {status}; approve it with: python -m training approve {shown}")
+    (container,) = package["InferenceSpecification"]["Containers"]
+    with tarfile.open(fileobj=io.BytesIO(read(container["ModelDataUrl"]))) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "model.onnx", str(container["Image"])
 
 
 def model_data_url(sagemaker: Any, model_name: str) -> str:

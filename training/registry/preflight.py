@@ -228,8 +228,13 @@ def _bucket(wanted: Wanted, region: str) -> Iterator[Check]:
         return
     place = found.get("BucketRegion", region)
     yield Check(place == region, f"bucket {wanted.bucket}: is in {place}", f"use a bucket in {region}")
-    (rule,) = s3.get_bucket_encryption(Bucket=wanted.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
-    default: Any = rule.get("ApplyServerSideEncryptionByDefault", {})
+    default: Any = {"SSEAlgorithm": "AES256"}  # of S3, where nothing is set
+    try:
+        (rule,) = s3.get_bucket_encryption(Bucket=wanted.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+        default = rule.get("ApplyServerSideEncryptionByDefault", default)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ServerSideEncryptionConfigurationNotFoundError":
+            raise
     key = default.get("KMSMasterKeyID")
     method = f"{default.get('SSEAlgorithm')} and the key {key}" if key else default.get("SSEAlgorithm")
     yield Check(True, f"bucket {wanted.bucket}: encrypted with {method}")
