@@ -113,7 +113,9 @@ def test_preflight_finds_what_is_missing_and_then_nothing(rehearsal: Rehearsal) 
     template = (REPOSITORY / "training" / "roles.yaml").read_text()
     parameters = [{"ParameterKey": "Bucket", "ParameterValue": bucket}]
     cloudformation = rehearsal.client("cloudformation")
-    cloudformation.create_stack(StackName=stack, TemplateBody=template, Parameters=parameters)
+    cloudformation.create_stack(
+        StackName=stack, TemplateBody=template, Parameters=parameters, Capabilities=["CAPABILITY_IAM"]
+    )
     outputs = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["Outputs"]
     arns = {output["OutputKey"]: output["OutputValue"] for output in outputs}
 

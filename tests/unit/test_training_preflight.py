@@ -68,8 +68,8 @@ def test_state_transitions_are_found_by_their_name(clients: dict[str, Any]) -> N
     stubber = stub(clients, "service-quotas")
     names = ("StateTransition throttle token refill rate", "Registered state machines")
     quotas = [{"QuotaName": name, "QuotaCode": name[:3], "Value": 0.0} for name in names]
-    stubber.add_response("list_aws_default_service_quotas", {"Quotas": quotas}, ANY)
-    stubber.add_response("list_service_quotas", {"Quotas": []}, ANY)
+    stubber.add_response("list_aws_default_service_quotas", {"Quotas": quotas})
+    stubber.add_response("list_service_quotas", {"Quotas": []})
     (found,) = module._transitions()
     assert found.passed is False and "StateTransition throttle" in found.what
 
@@ -151,9 +151,7 @@ def test_an_encrypted_bucket_needs_rights_on_its_key(clients: dict[str, Any]) ->
     rule: Any = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}}
     s3.put_bucket_encryption(Bucket="models", ServerSideEncryptionConfiguration={"Rules": [rule]})
     results = [{"EvalActionName": "kms:Decrypt", "EvalDecision": "implicitDeny"}]
-    stub(clients, "iam").add_response(
-        "simulate_principal_policy", {"EvaluationResults": results, "IsTruncated": False}, ANY
-    )
+    stub(clients, "iam").add_response("simulate_principal_policy", {"EvaluationResults": results, "IsTruncated": False})
     found = list(module._bucket(WANTED, "eu-west-1"))
     assert [check.passed for check in found] == [True, True, False]
     assert f"KmsKeyArn={key}" in found[-1].remedy

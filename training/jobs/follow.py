@@ -4,6 +4,7 @@ import io
 import tarfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Log:
         return found
 
 
-def follow(job: str, report: Callable[[str], None] = print) -> dict[str, Any]:
+def follow(job: str, report: Callable[[str], None] = partial(print, flush=True)) -> dict[str, Any]:
     """Print the log and each change of state until a job ends; return its description.
 
     Raises

@@ -143,7 +143,10 @@ def start(job: Job, report: Callable[[str], None] = print) -> str:
                 session,
                 default_bucket=job.bucket,
                 default_bucket_prefix="training/code",
-                sagemaker_config={"SchemaVersion": "1.0", "SageMaker": {"TelemetryOptOut": True}},
+                sagemaker_config={
+                    "SchemaVersion": "1.0",
+                    "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
+                },
             ),
             role=job.role_arn,
             base_job_name=job.name,
