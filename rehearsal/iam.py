@@ -24,8 +24,8 @@ _DECISIONS = {
 )
 def _simulate_principal_policy(self: IamResponse) -> ActionResult:
     role = self.backend.get_role_by_arn(self._get_param("PolicySourceArn"))
-    documents: list[Any] = [*role.policies.values(), *(policy.document for policy in role.managed_policies.values())]
-    policies = [IAMPolicy(_as_json(document)) for document in documents]
+    policies = [IAMPolicy(_as_json(document)) for document in role.policies.values()]
+    policies += [IAMPolicy(policy) for policy in role.managed_policies.values()]
     context = {
         entry["ContextKeyName"]: value
         for entry in self._get_param("ContextEntries") or []

@@ -79,9 +79,9 @@ def read_settings(project: Path) -> Settings:
     check(code.is_dir(), f"code: folder not found: {code}")
     images = table.get("images", {})
     check(isinstance(images, dict), "images must be a table")
-    training = table.get("training", {})
+    folders = table.get("training", {})
     check(
-        isinstance(training, dict) and all(isinstance(folder, str) for folder in training.values()),
+        isinstance(folders, dict) and all(isinstance(folder, str) for folder in folders.values()),
         "training must be a table of folders",
     )
     return Settings(
@@ -89,7 +89,7 @@ def read_settings(project: Path) -> Settings:
         account,
         code,
         {name: _image(item, f"images.{name}", check) for name, item in images.items()},
-        {name: path.parent / folder for name, folder in training.items()},
+        {name: path.parent / folder for name, folder in folders.items()},
     )
 
 

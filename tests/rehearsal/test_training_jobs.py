@@ -105,9 +105,9 @@ def test_a_job_trains_and_an_interrupted_command_can_follow_it_again(
     assert changes == ["Starting", "Downloading", "Training", "Uploading", "Completed"]
 
     create_job(rehearsal, bucket, "continued", "import os, sys; print(os.listdir(sys.argv[1] + '/checkpoints'))")
-    said = rehearsal.run(*follow(rehearsal, "continued", out), check=False)
-    assert "['first']" in said.stdout, "checkpoints of an earlier job are there"
-    assert said.returncode == 1 and "training job continued left no model" in said.stderr
+    done = rehearsal.run(*follow(rehearsal, "continued", out), check=False)
+    assert "['first']" in done.stdout, "checkpoints of an earlier job are there"
+    assert done.returncode == 1 and "training job continued left no model" in done.stderr
 
 
 def test_a_job_that_fails_says_why(rehearsal: Rehearsal, bucket: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 import pytest
@@ -38,7 +39,8 @@ def test_metrics_are_found_in_what_train_prints() -> None:
     values = dict(part.rsplit(" ", 1) for part in validation.removeprefix("validation: ").split(", "))
     for name in ("accuracy", "coverage", "selective_accuracy", "ece", "other_passing"):
         assert found[f"validation:{name}"] == [values[name]]
-    limits = botocore.session.get_session().get_service_model("sagemaker").shape_for("MetricDefinition").members
+    model = botocore.session.get_session().get_service_model("sagemaker")
+    limits: Any = model.shape_for("MetricDefinition").members  # type: ignore[attr-defined]
     assert all(len(regex) <= limits["Regex"].metadata["max"] for regex in METRICS.values())
     assert all(len(name) <= limits["Name"].metadata["max"] for name in METRICS)
 

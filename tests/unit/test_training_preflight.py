@@ -2,6 +2,7 @@
 
 import io
 import json
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,13 +26,14 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     with mock_aws():
         made: dict[str, Any] = {}
-        real = boto3.client
+        real: Any = boto3.client
         monkeypatch.setattr(boto3, "client", lambda name: made.setdefault(name, real(name)))
         yield made
 
 
 def stub(clients: dict[str, Any], service: str) -> Stubber:
-    stubber = Stubber(boto3.client(service))
+    make: Any = boto3.client
+    stubber = Stubber(make(service))
     stubber.activate()
     return stubber
 
@@ -137,7 +139,7 @@ def test_the_image_must_fit_the_instance(
         opened.append(url)
         return io.BytesIO(b'{"architecture": "amd64"}')
 
-    monkeypatch.setattr(module.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     wanted = Wanted("models", ROLE, IMAGE, instance, 1, "image-classifier")
     manifest, architecture = module._image(wanted)
     assert manifest.passed and digest in manifest.what

@@ -148,7 +148,8 @@ def _fit_or_load(kept: Path | None, *task: Any) -> tuple[dict[str, npt.NDArray[A
     if kept:
         # Renamed when it is complete, because a job may be interrupted at any time. A name with a suffix is kept as is.
         unfinished = kept.with_suffix(".tmp.npz")
-        np.savez(unfinished, logits=logits, **{f"weights/{name}": values for name, values in weights.items()})
+        named: dict[str, Any] = {f"weights/{name}": values for name, values in weights.items()}
+        np.savez(unfinished, logits=logits, **named)
         unfinished.replace(kept)
     return weights, logits
 

@@ -54,14 +54,15 @@ class Log:
         return found
 
 
-def follow(job: str, report: Callable[[str], None] = partial(print, flush=True)) -> dict[str, Any]:
-    """Print the log and each change of state until a job ends; return its description.
+def follow(job: str, report: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Print the log and each change of state until a job ends (or call ``report``); return its description.
 
     Raises
     ------
     CommandError
         There is no such job, it failed or was stopped, or the wait was interrupted: then the job continues.
     """
+    report = report or partial(print, flush=True)
     sagemaker: Any = boto3.client("sagemaker")
     again = f"follow it again with: python -m training train --on sagemaker --job {job}"
     log, seen = Log(job), 0
