@@ -148,8 +148,8 @@ def test_requests_that_aws_refuses_are_refused(rehearsal: Rehearsal, bucket: str
 @pytest.mark.skipif(not SDK.exists(), reason="needs the SageMaker Python SDK in .venv-sagemaker")
 def test_the_sdk_starts_a_job_with_the_same_entry_point(rehearsal: Rehearsal, bucket: str, tmp_path: Path) -> None:
     for name in ("bicycle", "motorcycle"):
-        for number in range(3):
-            folder = tmp_path / "images" / name
+        for number in range(4):
+            folder = tmp_path / "images" / ("test" if number == 3 else "train") / name
             folder.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8), (number, len(name), 0)).save(folder / f"{number}.png")
     stage([open_source(str(tmp_path / "images"), tmp_path)], ["bicycle", "motorcycle"], tmp_path / "staged")
@@ -174,4 +174,5 @@ def test_the_sdk_starts_a_job_with_the_same_entry_point(rehearsal: Rehearsal, bu
     assert "loss" in [each["Name"] for each in described["AlgorithmSpecification"]["MetricDefinitions"]]
     assert "Starting training script" in done.stdout
     # Without torch the same command says what it lacks; with .venv-training it trains.
-    assert ("train needs torch" in done.stdout) != (tmp_path / "model.onnx").exists()
+    trained = (tmp_path / "model.onnx").exists()
+    assert ("train needs torch" in done.stdout) != trained, done.stdout + done.stderr

@@ -115,6 +115,16 @@ def test_three_labels_end_to_end_and_twice_the_same(staged: Path, tmp_path: Path
         assert (answer.sum(axis=1) <= 1 + 1e-6).all()
 
 
+def test_without_test_images_nothing_is_trained(tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (32, 32), (number, len(name), 0)).save(tmp_path / "in" / name / f"{number}.png")
+    stage([Source(tmp_path / "in")], ["red", "blue"], tmp_path / "staged")
+    with pytest.raises(CommandError, match="has no test images; see --source"):
+        train(tmp_path / "staged", tmp_path / "model.onnx", SMALL, 1, 0.9, 0.95)
+
+
 def test_an_interrupted_training_continues_with_its_finished_networks(
     staged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

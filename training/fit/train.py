@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from common.errors import CommandError
 from common.manifest import read_manifest
 from training.evaluation.metrics import THRESHOLD, calibration_error_by_chance, compute_metrics, risk_coverage
 from training.evaluation.threshold import recommend_threshold
@@ -73,8 +74,8 @@ def train(
     Raises
     ------
     CommandError
-        The folder is not staged, an image is missing or has changed, a label has fewer than two images, or a
-        training process was ended from outside.
+        The folder is not staged or has no test images, an image is missing or has changed, a label has fewer than two
+        images, or a training process was ended from outside.
     """
     started = time.monotonic()
     processes = torch.get_num_threads()
@@ -82,6 +83,8 @@ def train(
     torch.set_num_threads(1)
     manifest = read_manifest(data)
     labels = manifest.labels
+    if not any(entry.split == "test" for entry in manifest.images):
+        raise CommandError(f"{data} has no test images; see --source in: python -m training stage --help")
     images = load_images(data, manifest, "train", recipe)
     generator = torch.Generator().manual_seed(seed)
     kinds = images.background_classes if recipe.folds_by_class else None

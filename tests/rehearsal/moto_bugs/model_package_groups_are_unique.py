@@ -1,6 +1,7 @@
 """CreateModelPackageGroup replaces a group of the same name.
 
-The name stands for one group: AWS answers "Model Package Group already exists".
+A name identifies one group. Public clients of SageMaker rely on AWS refusing a second one
+with "Model Package Group already exists".
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackageGroup.html
 """
 
