@@ -20,14 +20,15 @@ def endpoint(**more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("more", "outcome"),
     [
-        ({}, "succeeded"),
+        ({}, "went back: c-2 is newer and not in service"),
+        ({"EndpointConfigName": "c-2"}, "succeeded"),
         ({"FailureReason": "an alarm went off"}, "failed and was rolled back"),
         ({"EndpointStatus": "Failed", "FailureReason": "no capacity"}, "Failed"),
         ({"EndpointStatus": "Updating", "PendingDeploymentSummary": {"EndpointConfigName": "c-2"}}, "Updating to c-2"),
     ],
 )
 def test_how_the_last_update_ended(more: dict[str, Any], outcome: str) -> None:
-    assert module._last_update(endpoint(**more))["outcome"] == outcome
+    assert module._last_update(endpoint(**more), "c-2")["outcome"] == outcome
 
 
 def test_alarms_that_roll_back_are_shown_even_if_they_do_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What runs behind each endpoint: instances, model, capture, alarms, the last update, and the cost."""
 
 import datetime
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -64,25 +65,28 @@ def get_status(endpoint_name: str | None = None) -> list[Status]:
 def _describe(sagemaker: Any, endpoint: dict[str, Any]) -> list[Status]:
     name = endpoint["EndpointName"]
     config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
-    running = {variant["VariantName"]: variant for variant in endpoint.get("ProductionVariants", [])}
+    kinds = ("ProductionVariants", "ShadowProductionVariants")
+    running = {variant["VariantName"]: variant for kind in kinds for variant in endpoint.get(kind, [])}
     shared = {
         "capture": _capture(endpoint),
         "alarms": _permitted(partial(_alarms, name, endpoint)),
-        "last_update": _last_update(endpoint),
+        "last_update": _last_update(endpoint, _newest_config(sagemaker, name)),
     }
     variants = []
-    for configured in config["ProductionVariants"]:
+    shadows = config.get("ShadowProductionVariants", [])
+    for configured in [*config["ProductionVariants"], *shadows]:
         variant = running.get(configured["VariantName"], {})
-        kind = configured.get("InstanceType")
+        instance_type = configured.get("InstanceType")
         now = variant.get("CurrentInstanceCount")
-        price = HOURLY.get(str(kind))
+        price = HOURLY.get(str(instance_type))
         variants.append(
             {
                 "endpoint": name,
                 "status": endpoint["EndpointStatus"],
                 "variant": configured["VariantName"],
                 "configuration": endpoint["EndpointConfigName"],
-                "instance_type": kind,
+                "shadow": configured in shadows,
+                "instance_type": instance_type,
                 "instances": {"now": now, "wanted": variant.get("DesiredInstanceCount")},
                 "scaling": _permitted(partial(_limits, name, configured["VariantName"])),
                 "package": _permitted(partial(_package, sagemaker, name, configured["ModelName"])),
@@ -156,7 +160,16 @@ def _alarms(name: str, endpoint: dict[str, Any]) -> dict[str, str]:
     return {**dict.fromkeys(sorted(names), "does not exist"), **found}
 
 
-def _last_update(endpoint: dict[str, Any]) -> dict[str, Any]:
+def _newest_config(sagemaker: Any, endpoint: str) -> str | None:
+    """Return the newest configuration that `deploy` made for an endpoint."""
+    pages = sagemaker.get_paginator("list_endpoint_configs").paginate(
+        NameContains=endpoint, SortBy="CreationTime", SortOrder="Descending"
+    )
+    names = (item["EndpointConfigName"] for page in pages for item in page["EndpointConfigs"])
+    return next((name for name in names if re.fullmatch(re.escape(endpoint) + "-[0-9a-f]{12}", name)), None)
+
+
+def _last_update(endpoint: dict[str, Any], newest: str | None) -> dict[str, Any]:
     """Return when the endpoint changed last, and how that ended."""
     status, reason = endpoint["EndpointStatus"], endpoint.get("FailureReason")
     pending = endpoint.get("PendingDeploymentSummary")
@@ -166,6 +179,9 @@ def _last_update(endpoint: dict[str, Any]) -> dict[str, Any]:
         outcome = f"{status} to {pending['EndpointConfigName']}"
     elif status == "InService":
         outcome = "failed and was rolled back" if reason else "succeeded"
+        # AWS does not give a reason for every rollback.
+        if not reason and newest not in (None, endpoint["EndpointConfigName"]):
+            outcome = f"went back: {newest} is newer and not in service"
     else:
         outcome = status
     return {"time": endpoint["LastModifiedTime"].isoformat(timespec="seconds"), "outcome": outcome, "reason": reason}
@@ -176,7 +192,8 @@ def print_table(found: list[Status]) -> None:
     if not found:
         print("There is no endpoint in this region.")
         return
-    table = Table("", *(f"{each['endpoint']} / {each['variant']}" for each in found))
+    shadow = {True: " (shadow)", False: ""}
+    table = Table("", *(f"{each['endpoint']} / {each['variant']}{shadow[each['shadow']]}" for each in found))
     rows = [_shown(each) for each in found]
     for name in rows[0]:
         table.add_row(name, *(Text(row[name]) for row in rows))
