@@ -88,6 +88,9 @@ def test_status_shows_what_register_deploy_and_scaling_made(rehearsal: Rehearsal
             Threshold=1.0,
             ComparisonOperator="GreaterThanThreshold",
         )
+    # The same model again, by a gate that it does not pass: what was approved is what runs.
+    limits.write_text("minimum.n = 1000\nmaximum = {}\ncomparison.significance = 0.05\n")
+    training(rehearsal, "register", *place, *model, "--data", str(images), "--gate", str(limits), code=1)
     (found,) = json.loads(training(rehearsal, "status", "--json", "--endpoint-name", endpoint))
     assert found["instances"] == {"now": 2, "wanted": 2} and found["scaling"] == {"least": 2, "most": 6}
     assert (found["package"]["name"], found["package"]["approval"]) == (f"{endpoint}/1", "Approved")

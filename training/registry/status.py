@@ -115,12 +115,13 @@ def _limits(endpoint: str, variant: str) -> dict[str, int] | None:
 
 
 def _package(sagemaker: Any, endpoint: str, model: str) -> dict[str, Any] | None:
-    """Find the model package of a model, which has the same ``model.tar.gz``; the newest if there are several."""
+    """Find the model package with the same ``model.tar.gz`` as a model: the newest approved one, or else the newest."""
     try:
         address = model_data_url(sagemaker, model)
     except CommandError:
         return None
-    for item in list_packages(sagemaker, endpoint):
+    packages = list_packages(sagemaker, endpoint)
+    for item in sorted(packages, key=lambda item: item.get("ModelApprovalStatus") != "Approved"):
         package = sagemaker.describe_model_package(ModelPackageName=item["ModelPackageArn"])
         if address in [each.get("ModelDataUrl") for each in package["InferenceSpecification"]["Containers"]]:
             properties = package.get("CustomerMetadataProperties", {})
