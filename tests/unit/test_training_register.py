@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,11 +32,42 @@ REPOSITORY = Path(__file__).parents[2]
 LIMITS = Gate({"accuracy": 0.9}, {"other_passing": 0.1}, 0.05)
 
 
+#: Patterns of the service model that Python's expressions cannot write, and what they mean.
+PATTERNS = {
+    r"([\p{L}\p{Z}\p{N}_.:\/=+\-@]*)${1,128}": r"[\w .:/=+@-]{1,128}",
+    r"([\p{L}\p{Z}\p{N}_.:\/=+\-@]*)${1,256}": r"[\w .:/=+@-]{1,256}",
+    r"[\p{L}\p{M}\p{Z}\p{S}\p{N}\p{P}]*": r"[^\x00-\x1f]*",
+}
+
+
+def check(shape: Any, value: Any) -> None:
+    """Fail if a text violates the pattern or the length that AWS's description has; boto3 checks types alone."""
+    if shape.type_name == "structure":
+        for name, part in value.items():
+            check(shape.members[name], part)
+    elif shape.type_name == "list":
+        for part in value:
+            check(shape.member, part)
+    elif shape.type_name == "map":
+        for name, part in value.items():
+            check(shape.key, name)
+            check(shape.value, part)
+    elif shape.type_name == "string":
+        pattern = shape.metadata.get("pattern", ".*")
+        assert re.fullmatch(PATTERNS.get(pattern, pattern), value), f"{shape.name}: {value!r}"
+        assert len(value) <= shape.metadata.get("max", 10**6), shape.name
+
+
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setattr("common.storage._s3", lambda: boto3.client("s3"))
     with mock_aws():
+        session = boto3.Session()
+        session.events.register(
+            "before-parameter-build.sagemaker", lambda params, model, **_: check(model.input_shape, params)
+        )
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
         boto3.client("s3").create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
         boto3.client("ecr").create_repository(repositoryName="classifier")
         push("a")

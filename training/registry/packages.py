@@ -118,12 +118,12 @@ def find_served(sagemaker: Any, endpoint_name: str) -> Served | None:
     if endpoint.get("EndpointStatus") in ("InService", "Updating", "RollingBack", "SystemUpdating"):
         config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
         model = config["ProductionVariants"][0]["ModelName"]
-        return Served(f"{model}, in service behind {endpoint_name}", model_data_url(sagemaker, model))
+        return Served(f"{model} in service behind {endpoint_name}", model_data_url(sagemaker, model))
     for item in list_packages(sagemaker, endpoint_name):
         if item.get("ModelApprovalStatus") == "Approved":
             package = sagemaker.describe_model_package(ModelPackageName=item["ModelPackageArn"])
             (container,) = package["InferenceSpecification"]["Containers"]
-            return Served(f"{short_name(item['ModelPackageArn'])}, approved last", container["ModelDataUrl"])
+            return Served(f"{short_name(item['ModelPackageArn'])} approved last", container["ModelDataUrl"])
     return None
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -151,11 +152,10 @@ def register(wanted: Registration, report: Callable[[str], None] = print) -> Reg
     metadata = {
         **{metric: str(value) for metric, value in metrics.items() if value is not None},
         "threshold": str(wanted.threshold),
-        "labels": ",".join(model.labels),
+        "labels": " ".join(model.labels),
         "model_sha256": model.sha256,
         "data_sha256": facts["data_sha256"] or "unknown",
         "compared_with": served.name if served else "none",
-        "rejected_because": "; ".join(reasons) or "–",
     }
     arn = _create(
         sagemaker,
@@ -170,7 +170,7 @@ def register(wanted: Registration, report: Callable[[str], None] = print) -> Reg
             # A request cannot have both a status and its reason, and what is rejected must never wait for approval.
             "ModelApprovalStatus": "Rejected" if reasons else "PendingManualApproval",
             "ModelMetrics": {"ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": address}}},
-            "CustomerMetadataProperties": {key: shorten(value, _MAX_VALUE) for key, value in metadata.items()},
+            "CustomerMetadataProperties": {key: _as_metadata(value) for key, value in metadata.items()},
             **({"MetadataProperties": {"CommitId": facts["commit"]}} if facts["commit"] else {}),
         },
     )
@@ -222,6 +222,11 @@ def _create(sagemaker: Any, group: str, package: dict[str, Any]) -> str:
         if "already exists" not in error.response["Error"]["Message"]:
             raise
     return str(sagemaker.create_model_package(ModelPackageGroupName=group, **package)["ModelPackageArn"])
+
+
+def _as_metadata(value: str) -> str:
+    """Return a value with AWS's few characters: letters, digits, spaces and ``_.:/=+-@``, without a comma."""
+    return re.sub(r"[^\w .:/=+@-]", "-", value)[:_MAX_VALUE]
 
 
 def _summary(metrics: dict[str, Any]) -> str:
