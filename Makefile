@@ -81,7 +81,7 @@ lint: setup  ## check style, types and templates
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy src common serving training monitoring operations rehearsal demo tests benchmarks
 	@$(BIN)/mypy --python-version 3.11 training monitoring  # they and what they import run there too
-	@$(BIN)/cfn-lint template.yaml training/role.yaml examples/http-api.yaml
+	@$(BIN)/cfn-lint template.yaml training/roles.yaml examples/http-api.yaml
 	@$(BIN)/sam validate --lint
 
 format: setup  ## format the code

@@ -12,6 +12,7 @@ import time
 import uuid
 from typing import Any
 
+from moto.core.responses import ActionResult
 from moto.core.utils import unix_time
 from moto.events.models import events_backends
 from moto.s3 import notifications
@@ -157,3 +158,28 @@ def _delete_object(
         if gone:
             _publish(self.account_id, bucket, event, gone, meta["version-id"])
     return done, meta
+
+
+@patch(
+    S3Response,
+    "get_bucket_notification",
+    Difference(
+        "notifications_name_eventbridge",
+        "GetBucketNotificationConfiguration leaves out that events go to EventBridge",
+        bug=True,
+    ),
+)
+def _get_bucket_notification(original: Any, self: S3Response) -> Any:
+    found = self.backend.get_bucket_notification_configuration(self.bucket_name)
+    if found is None or found.event_bridge is None:
+        return original(self)
+    serialized = self.serialized
+
+    def with_eventbridge(answer: Any) -> Any:
+        return serialized(ActionResult({**answer.result, "EventBridgeConfiguration": {}}))
+
+    self.serialized = with_eventbridge  # type: ignore[assignment, method-assign]
+    try:
+        return original(self)
+    finally:
+        self.serialized = serialized  # type: ignore[method-assign]

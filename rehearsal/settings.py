@@ -10,7 +10,7 @@ from typing import Any
 
 from rehearsal.patches import RehearsalError
 
-KEYS = {"region", "account", "code", "images"}
+KEYS = {"region", "account", "code", "images", "training"}
 #: The environment variable that holds the project's folder in the server's process.
 PROJECT = "REHEARSAL_PROJECT"
 
@@ -36,12 +36,16 @@ class Image:
 
 @dataclass(frozen=True)
 class Settings:
-    """A project's Region, account, folder of code (on ``PYTHONPATH``) and images, by their repository in ECR."""
+    """A project's Region, account, folder of code (on ``PYTHONPATH``) and images, by their repository in ECR.
+
+    ``training`` has the folder of programs that stands for each image of training jobs, such as ``.venv/bin``.
+    """
 
     region: str
     account: str
     code: Path
     images: dict[str, Image]
+    training: dict[str, Path]
 
 
 def read_settings(project: Path) -> Settings:
@@ -75,8 +79,17 @@ def read_settings(project: Path) -> Settings:
     check(code.is_dir(), f"code: folder not found: {code}")
     images = table.get("images", {})
     check(isinstance(images, dict), "images must be a table")
+    folders = table.get("training", {})
+    check(
+        isinstance(folders, dict) and all(isinstance(folder, str) for folder in folders.values()),
+        "training must be a table of folders",
+    )
     return Settings(
-        region, account, code, {name: _image(item, f"images.{name}", check) for name, item in images.items()}
+        region,
+        account,
+        code,
+        {name: _image(item, f"images.{name}", check) for name, item in images.items()},
+        {name: path.parent / folder for name, folder in folders.items()},
     )
 
 

@@ -5,10 +5,11 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from common.command import add_examples, checked, fraction, non_negative_int, positive_int, run
+from common.command import add_examples, checked, fraction, non_negative_int, positive_float, positive_int, run
 from common.errors import CommandError
 from common.folders import class_counts, skipped_lines
 from training.dataset.sources import DEFAULT_SOURCE, open_source
@@ -17,9 +18,10 @@ from training.fit.networks import network_names
 
 MODEL = Path("training/model/model.onnx")
 STAGED = Path("build/staged")
-NETWORK = "residual"
+NETWORK = "efficientnet-lite0"
 LABELS = "bicycle,motorcycle"
 EVALUATION = Path("build/evaluation")
+GATE = Path("training/gate.toml")
 
 _folds = checked(int, lambda value: value >= 2, "a whole number of at least 2")
 _target_accuracy = checked(float, lambda value: 0.5 <= value < 1, "a number of at least 0.5 and below 1")
@@ -92,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--folds", type=_folds, help="of cross-validation (default: as in the recipe of the network)")
     train.add_argument("--seed", type=non_negative_int, default=0, help="default: %(default)s")
     _add_target(train)
+    train.add_argument(
+        "--checkpoints",
+        type=Path,
+        metavar="DIR",
+        help="keep each finished network there; the same command continues after an interruption",
+    )
+    _add_job(train)
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser(
@@ -137,8 +146,10 @@ def _parser() -> argparse.ArgumentParser:
         "--bucket", required=True, help="for the model and the captured data (under capture/); the stack's ModelBucket"
     )
     deploy.add_argument("--role-arn", required=True, help="role of the container")
-    deploy.add_argument("--image-uri", required=True, help="the container's image in ECR, pushed by make image")
-    deploy.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
+    content = deploy.add_mutually_exclusive_group(required=True)
+    content.add_argument("--image-uri", help="the container's image in ECR, pushed by make image")
+    content.add_argument("--package", metavar="GROUP/VERSION", help="an approved model package: its model and image")
+    deploy.add_argument("--model", type=Path, default=MODEL, help="with --image-uri (default: %(default)s)")
     deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
     deploy.add_argument("--instance-count", type=positive_int, help="default: as now; --min, or 1, for a new endpoint")
     deploy.add_argument(
@@ -167,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     remove.add_argument("--endpoint-name", required=True)
     remove.set_defaults(run=_remove)
+    _add_registry_commands(commands)
     add_examples(
         commands,
         {
@@ -175,10 +187,91 @@ def _parser() -> argparse.ArgumentParser:
             "evaluate": "--data ~/photos",
             "deploy": "--endpoint-name image-classifier --bucket MODELS --role-arn arn:aws:iam::123456789012:role/NAME "
             "--image-uri 123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:1",
+            "rollback": "--endpoint-name image-classifier",
             "remove": "--endpoint-name image-classifier",
+            "register": "--endpoint-name image-classifier --bucket MODELS "
+            "--image-uri 123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:1",
+            "approve": "image-classifier/3",
+            "reject": "image-classifier/3 --reason 'wrong on night photos'",
+            "status": "--endpoint-name image-classifier",
+            "preflight": "--endpoint-name image-classifier",
         },
     )
     return parser
+
+
+def _add_registry_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    register = commands.add_parser(
+        "register",
+        help="judge a model and register it as a model package",
+        description="Evaluate a model, compare it with the one in service (or the last approved one) on the same "
+        "images, and create a model package in the group named after the endpoint. A model that does not reach the "
+        "limits of --gate, or that is worse by more than chance, is registered as Rejected, and the exit code is 1. "
+        "Otherwise it waits for: python -m training approve",
+    )
+    register.add_argument("--endpoint-name", required=True, help="name of the endpoint and of the model package group")
+    register.add_argument("--bucket", required=True, help="for the model and its evaluation; the stack's ModelBucket")
+    register.add_argument("--image-uri", required=True, help="the container's image in ECR, pushed by make image")
+    register.add_argument("--model", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
+    register.add_argument(
+        "--data",
+        default=str(STAGED),
+        metavar="[NAME=]DIR[,DIR...]",
+        help="the images to judge by, as evaluate takes them (default: the test images of %(default)s)",
+    )
+    register.add_argument("--gate", type=Path, default=GATE, help="file of limits (default: %(default)s)")
+    register.add_argument(
+        "--threshold", type=fraction, default=THRESHOLD, help="lowest confidence that passes (default: %(default)s)"
+    )
+    _add_target(register)
+    register.set_defaults(run=_register)
+
+    for name, summary in (("approve", "allow a model package to be deployed"), ("reject", "reject a model package")):
+        decision = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        decision.add_argument("package", metavar="GROUP/VERSION", help="such as image-classifier/3, or the ARN")
+        decision.add_argument(
+            "--reason", help="recorded as the approval description; needed to approve a rejected package"
+        )
+        decision.set_defaults(run=_decide, approved=name == "approve")
+
+    status = commands.add_parser(
+        "status",
+        help="show what runs: instances, model package, capture, alarms, last update, cost",
+        description="Print one table with a column for each variant of the endpoints in this region.",
+    )
+    status.add_argument("--endpoint-name", help="only this endpoint")
+    status.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
+    status.set_defaults(run=_status)
+
+    preflight = commands.add_parser(
+        "preflight",
+        help="find what the account lacks, before anything is created",
+        description="Check credentials, roles, rights, image, bucket and quotas; print one line each with a remedy. "
+        "Makes read-only calls. The exit code is 1 if something is missing; a check that cannot be made (?) does not "
+        "count.",
+    )
+    preflight.add_argument("--endpoint-name", default="image-classifier", help="default: %(default)s")
+    preflight.add_argument("--bucket", required=True, help="for models and captured data")
+    preflight.add_argument("--role-arn", required=True, help="role of the container")
+    preflight.add_argument("--image-uri", required=True, help="the container's image in ECR")
+    preflight.add_argument("--instance-type", default="ml.m5.xlarge", help="of the endpoint (default: %(default)s)")
+    preflight.add_argument("--instance-count", type=positive_int, default=1, help="default: %(default)s")
+    preflight.add_argument("--image-bucket", help="the bucket for uploads, if it exists: are its events on?")
+    preflight.add_argument("--training-instance-type", help="of training jobs: is there a quota?")
+    preflight.set_defaults(run=_preflight)
+
+
+def _add_job(train: argparse.ArgumentParser) -> None:
+    job = train.add_argument_group("training job (--on sagemaker; needs training/requirements-sagemaker.txt)")
+    job.add_argument("--on", choices=("here", "sagemaker"), default="here", help="default: %(default)s")
+    job.add_argument("--bucket", help="for data, code, checkpoints and the model, below training/; required")
+    job.add_argument("--role-arn", help="role of the job (training/roles.yaml: TrainingRoleArn); required")
+    job.add_argument("--job-prefix", default="image-classifier", help="beginning of its name (default: %(default)s)")
+    job.add_argument("--instance-type", default="ml.m5.2xlarge", help="default: %(default)s")
+    job.add_argument("--spot", action="store_true", help="use spare capacity; continues after interruptions")
+    job.add_argument("--max-hours", type=positive_float, default=6.0, help="longest training (default: %(default)g)")
+    job.add_argument("--training-image", help="default: AWS's image of PyTorch for this Region")
+    job.add_argument("--job", metavar="NAME", help="follow this job, instead of starting one, and fetch its model")
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -244,7 +337,38 @@ def _stage(options: argparse.Namespace) -> None:
         print(f"copied {copied.sent} objects to {options.s3}; {copied.unchanged} were unchanged")
 
 
+def _train_on_sagemaker(options: argparse.Namespace) -> None:
+    from training.jobs.follow import fetch, follow
+    from training.jobs.start import Job, start
+
+    _interrupt_on_sigterm()
+    name = options.job
+    if not name:
+        if not (options.bucket and options.role_arn):
+            raise CommandError("train --on sagemaker needs --bucket and --role-arn, or --job to follow one")
+        names = ("network", "epochs", "folds", "seed", "target_accuracy", "confidence_level")
+        given = {key.replace("_", "-"): str(value) for key in names if (value := getattr(options, key)) is not None}
+        name = start(
+            Job(
+                options.job_prefix,
+                options.bucket,
+                options.role_arn,
+                options.data,
+                given,
+                options.instance_type,
+                options.spot,
+                options.max_hours,
+                options.training_image,
+            )
+        )
+    fetch(follow(name), options.out)
+    print(f"wrote {options.out} ({options.out.stat().st_size:,} bytes) and {options.out.parent / 'metrics.json'}")
+
+
 def _train(options: argparse.Namespace) -> None:
+    if options.on == "sagemaker":
+        _train_on_sagemaker(options)
+        return
     try:
         from training.evaluation.threshold import sentence
         from training.fit.network import load_recipe
@@ -255,7 +379,15 @@ def _train(options: argparse.Namespace) -> None:
         ) from error
     chosen = {name: value for name in ("epochs", "folds") if (value := getattr(options, name))}
     recipe = replace(load_recipe(options.network), **chosen)
-    report = train(options.data, options.out, recipe, options.seed, options.target_accuracy, options.confidence_level)
+    report = train(
+        options.data,
+        options.out,
+        recipe,
+        options.seed,
+        options.target_accuracy,
+        options.confidence_level,
+        options.checkpoints,
+    )
     for name in ("validation", "test"):
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))
     print(sentence(report["advice"], options.target_accuracy))
@@ -346,14 +478,19 @@ def _deploy(options: argparse.Namespace) -> int:
     from training.deployment.settings import Deployment
 
     _interrupt_on_sigterm()
-    fields = {name: value for name, value in vars(options).items() if name != "run"}
-    deployment = Deployment(**fields)
-    Model(deployment.model)  # raises an error for a file that the endpoint could not serve
-    try:
-        deploy(deployment)
-    except RolledBackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_ROLLED_BACK
+    fields = {name: value for name, value in vars(options).items() if name not in ("run", "package")}
+    with tempfile.TemporaryDirectory() as folder:
+        if options.package:
+            from training.registry.packages import unpack_approved
+
+            fields["model"], fields["image_uri"] = unpack_approved(options.package, Path(folder))
+        deployment = Deployment(**fields)
+        Model(deployment.model)  # raises an error for a file that the endpoint could not serve
+        try:
+            deploy(deployment)
+        except RolledBackError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_ROLLED_BACK
     return 0
 
 
@@ -369,6 +506,48 @@ def _remove(options: argparse.Namespace) -> None:
 
     _interrupt_on_sigterm()
     remove(options.endpoint_name)
+
+
+def _register(options: argparse.Namespace) -> int:
+    from training.registry.packages import short_name
+    from training.registry.register import Registration, register
+
+    registered = register(Registration(**{name: value for name, value in vars(options).items() if name != "run"}))
+    name = short_name(registered.arn)
+    for reason in registered.reasons:
+        print(f"rejected: {reason}", file=sys.stderr)
+    if not registered.reasons:
+        print(f"approve it with: python -m training approve {name}")
+    return 1 if registered.reasons else 0
+
+
+def _decide(options: argparse.Namespace) -> None:
+    from training.registry.packages import decide
+
+    decide(options.package, options.approved, options.reason)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from training.registry.status import get_status, print_table
+
+    found = get_status(options.endpoint_name)
+    if options.json:
+        print(json.dumps(found, allow_nan=False))
+    else:
+        print_table(found)
+
+
+def _preflight(options: argparse.Namespace) -> int:
+    from training.registry.preflight import Wanted, preflight
+
+    missing = unknown = 0
+    for check in preflight(Wanted(**{name: value for name, value in vars(options).items() if name != "run"})):
+        mark = "?" if check.passed is None else "ok" if check.passed else "missing"
+        print(f"{mark:<8}{check.what}" + (f"; {check.remedy}" if check.remedy and not check.passed else ""), flush=True)
+        missing += check.passed is False
+        unknown += check.passed is None
+    print(f"{missing} missing, {unknown} could not be checked")
+    return 1 if missing else 0
 
 
 def _interrupt_on_sigterm() -> None:

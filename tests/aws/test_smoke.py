@@ -92,7 +92,7 @@ def clean_up(name: str) -> None:
     problems = []
     for step in (
         lambda: remove_endpoint(name),
-        lambda: delete_stack(f"{name}-role"),
+        lambda: delete_stack(f"{name}-roles"),
         lambda: delete_stack(name),
         lambda: delete_logs(name),
     ):
@@ -114,8 +114,9 @@ def outputs() -> Iterator[dict[str, str]]:
         bucket = found["ModelBucketName"]
         repository = IMAGE.partition("/")[2].partition("@")[0].partition(":")[0]
         values = (f"Bucket={bucket}", f"ImageRepository={repository}")
-        role = deploy(f"{name}-role", "--template-file", "training/role.yaml", "--parameter-overrides", *values)
-        where = ("--endpoint-name", name, "--bucket", bucket, "--role-arn", role["RoleArn"], "--image-uri", IMAGE)
+        roles = deploy(f"{name}-roles", "--template-file", "training/roles.yaml", "--parameter-overrides", *values)
+        role = roles["EndpointRoleArn"]
+        where = ("--endpoint-name", name, "--bucket", bucket, "--role-arn", role, "--image-uri", IMAGE)
         run(sys.executable, "-m", "training", "deploy", *where)
         run(sys.executable, "events/prepare.py", "--stack-name", name, "--out", str(EVENTS))
         yield found

@@ -3,7 +3,7 @@
 from itertools import groupby
 from pathlib import Path
 
-from tests.conformance import alarms, events, maps, queues, stacks, workflows  # noqa: F401  (each enters its behaviours)
+from tests.conformance import alarms, events, maps, queues, registry, stacks, workflows  # noqa: F401  (each enters its behaviours)
 from tests.conformance.behaviours import BEHAVIOURS
 
 HEAD = """\

@@ -15,12 +15,15 @@ def write_model(
     maps: bool = False,
     labels: tuple[str, str] = ("bicycle", "motorcycle"),
     bias: tuple[float, float] = (0.0, 0.0),
+    redness: float = 0.0,
 ) -> Path:
     """Write a model that gives two labels the softmax of a bias, and has the outputs ``features`` and ``map`` or not.
 
-    Its maps show the first label where the image is red, the second where it is green.
+    The redder a picture is, the surer it is of the first label, by ``redness`` for each pixel's level; the bluer, of
+    the second. Its maps show the first label where the image is red, the second where it is green.
     """
-    path.write_bytes(_model("features" if features else "flat", maps, labels, bias))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_model("features" if features else "flat", maps, labels, bias, redness))
     return path
 
 
@@ -47,7 +50,7 @@ def _value(name: str, kind: int, *shape: int | str) -> bytes:
     return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, sizes)))
 
 
-def _model(flat: str, maps: bool, labels: tuple[str, str], bias: tuple[float, float]) -> bytes:
+def _model(flat: str, maps: bool, labels: tuple[str, str], bias: tuple[float, float], redness: float) -> bytes:
     floats, bytes_, longs = 1, 2, 7  # TensorProto.DataType
     to_float = _field(1, "to") + _field(3, floats) + _field(20, 2)
     nodes = [
@@ -64,11 +67,12 @@ def _model(flat: str, maps: bool, labels: tuple[str, str], bias: tuple[float, fl
             _node("Gather", ["pixels", "channels"], "picked", axis),
             _node("Transpose", ["picked"], "map", order),
         ]
+    by_colour = struct.pack("<6f", redness, 0, 0, 0, 0, redness) * EDGE**2
     weights = _field(1, FEATURES) + _field(1, 2) + _field(2, floats) + _field(8, "weights")
     shape = _field(1, 2) + _field(2, longs) + _field(8, "shape") + _field(9, struct.pack("<2q", -1, FEATURES))
     biases = _field(1, 2) + _field(2, floats) + _field(8, "bias") + _field(9, struct.pack("<2f", *bias))
     graph = b"".join(_field(1, node) for node in nodes) + _field(2, "tiny")
-    graph += _field(5, weights + _field(9, bytes(FEATURES * 2 * 4))) + _field(5, shape) + _field(5, biases)
+    graph += _field(5, weights + _field(9, by_colour)) + _field(5, shape) + _field(5, biases)
     channels = _field(1, 2) + _field(2, longs) + _field(8, "channels") + _field(9, struct.pack("<2q", 0, 1))
     if maps:
         graph += _field(5, channels)

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shlex
 import subprocess
 from fnmatch import fnmatchcase
@@ -11,6 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore import xform_name
 from moto import mock_aws
 
 from training.deployment.settings import Deployment, sagemaker_settings
@@ -78,28 +80,31 @@ def test_the_image_runs_as_root_as_sagemaker_expects() -> None:
     assert not [line for line in dockerfile.splitlines() if line.upper().startswith("USER ")]
 
 
-def statements(**parameters: str) -> list[dict[str, Any]]:
-    """Deploy ``training/role.yaml``; return the statements of its role's policy."""
+def statements(role: str = "EndpointRole", **parameters: str) -> list[dict[str, Any]]:
+    """Deploy ``training/roles.yaml``; return the statements of a role's policy."""
     given = [{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()]
     cloudformation, iam = boto3.client("cloudformation"), boto3.client("iam")
-    template = (REPOSITORY / "training/role.yaml").read_text()
+    template = (REPOSITORY / "training/roles.yaml").read_text()
     cloudformation.create_stack(StackName="r", TemplateBody=template, Parameters=given, Capabilities=["CAPABILITY_IAM"])  # type: ignore[arg-type]
     (stack,) = cloudformation.describe_stacks(StackName="r")["Stacks"]
-    (output,) = stack["Outputs"]
-    assert output["OutputKey"] == "RoleArn"
-    role = iam.get_role(RoleName=output["OutputValue"].rsplit("/", 1)[-1])["Role"]
-    trust: Any = role["AssumeRolePolicyDocument"]
-    assert trust["Statement"][0]["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
-    (policy,) = iam.list_role_policies(RoleName=role["RoleName"])["PolicyNames"]
-    document: Any = iam.get_role_policy(RoleName=role["RoleName"], PolicyName=policy)["PolicyDocument"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    made = iam.get_role(RoleName=outputs[f"{role}Arn"].rsplit("/", 1)[-1])["Role"]
+    trust: Any = made["AssumeRolePolicyDocument"]
+    if role != "ReleaseRole":
+        assert trust["Statement"][0]["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+    (policy,) = iam.list_role_policies(RoleName=made["RoleName"])["PolicyNames"]
+    document: Any = iam.get_role_policy(RoleName=made["RoleName"], PolicyName=policy)["PolicyDocument"]
     # moto keeps it as Python prints it, with None for what CloudFormation leaves out.
     return [statement for statement in ast.literal_eval(document)["Statement"] if statement]
 
 
+def listed(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
 def allows(found: list[dict[str, Any]], action: str, resource: str) -> bool:
     return any(
-        action in (s["Action"] if isinstance(s["Action"], list) else [s["Action"]])
-        and fnmatchcase(resource, s["Resource"])
+        action in listed(s["Action"]) and any(fnmatchcase(resource, each) for each in listed(s["Resource"]))
         for s in found
     )
 
@@ -132,6 +137,48 @@ def test_the_role_may_use_the_key_of_an_encrypted_bucket() -> None:
     assert kms["Condition"] == {"StringEquals": {"kms:ViaService": "s3.us-east-1.amazonaws.com"}}
 
 
+@mock_aws
+def test_the_release_role_allows_every_call_of_the_commands() -> None:
+    found = statements("ReleaseRole", Bucket="models")
+    actions = {action for statement in found for action in listed(statement["Action"])}
+    folders = [REPOSITORY / "training" / part for part in ("deployment", "registry")]
+    sources = [path.read_text() for folder in folders for path in folder.glob("*.py")]
+    named = {name for text in sources for name in re.findall(r"\bsagemaker\.(?:get_paginator\(.)?([a-z_]+)", text)}
+    operations = {xform_name(name): name for name in boto3.client("sagemaker").meta.service_model.operation_names}
+    calls = {operations[name] for name in named & operations.keys()}
+    assert {"UpdateEndpoint", "CreateModelPackage", "ListModelPackages"} <= calls
+    assert not calls - {action.partition(":")[2] for action in actions}
+    assert "*" not in json.dumps(sorted(actions))
+
+
+@mock_aws
+def test_the_release_role_is_for_one_endpoint() -> None:
+    found = statements("ReleaseRole", Bucket="models", EndpointName="mine")
+    sagemaker = "arn:aws:sagemaker:us-east-1:123456789012:"
+    resources = {
+        "UpdateEndpoint": "endpoint/{}",
+        "DeleteModel": "model/{}-0",
+        "UpdateModelPackage": "model-package/{}/1",
+    }
+    for action, kind in resources.items():
+        assert allows(found, f"sagemaker:{action}", sagemaker + kind.format("mine"))
+        assert not allows(found, f"sagemaker:{action}", sagemaker + kind.format("other"))
+    assert not allows(found, "s3:PutObject", "arn:aws:s3:::models/capture/a")
+    assert not allows(found, "iam:PassRole", "arn:aws:iam::123456789012:role/other")
+    unnamed = {action for statement in found if statement["Resource"] == "*" for action in listed(statement["Action"])}
+    assert all(action.partition(":")[2].startswith(("List", "Describe", "GetMetricData")) for action in unnamed)
+
+
+@mock_aws
+def test_the_training_role_reads_and_writes_below_training_only() -> None:
+    found = statements("TrainingRole", Bucket="models")
+    for action in ("s3:GetObject", "s3:PutObject"):
+        assert allows(found, action, "arn:aws:s3:::models/training/job/output/model.tar.gz")
+        assert not allows(found, action, "arn:aws:s3:::models/models/image-classifier/0/model.tar.gz")
+    image = "arn:aws:ecr:us-east-1:763104351884:repository/pytorch-training"
+    assert allows(found, "ecr:BatchGetImage", image) and not allows(found, "ecr:BatchGetImage", f"{image}-2")
+
+
 def test_the_readme_deploys_the_role_with_parameters_that_it_has() -> None:
     readme = (REPOSITORY / "README.md").read_text()
     (command,) = (
@@ -141,7 +188,7 @@ def test_the_readme_deploys_the_role_with_parameters_that_it_has() -> None:
         if "aws cloudformation deploy" in line
     )
     words = shlex.split(command)
-    template = (REPOSITORY / "training/role.yaml").read_text()
-    assert words[words.index("--template-file") + 1] == "training/role.yaml" and "CAPABILITY_IAM" in words
+    template = (REPOSITORY / "training/roles.yaml").read_text()
+    assert words[words.index("--template-file") + 1] == "training/roles.yaml" and "CAPABILITY_IAM" in words
     for override in words[words.index("--parameter-overrides") + 1 :]:
         assert f"\n  {override.split('=')[0]}:\n" in template.split("Conditions:")[0]

@@ -19,7 +19,10 @@ ROLE = "arn:aws:iam::123456789012:role/serving"
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/classifier:1"
 
 
-@pytest.mark.parametrize("command", [[], ["stage"], ["train"], ["evaluate"], ["deploy"], ["remove"]])
+COMMANDS = ["stage", "train", "evaluate", "register", "approve", "reject", "deploy", "status", "preflight", "remove"]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([*command, "--help"])

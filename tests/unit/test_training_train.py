@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,33 @@ def test_three_labels_end_to_end_and_twice_the_same(staged: Path, tmp_path: Path
         assert answer.shape == (batch, 3)
         assert (answer >= 0).all()
         assert (answer.sum(axis=1) <= 1 + 1e-6).all()
+
+
+def test_without_test_images_nothing_is_trained(tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (32, 32), (number, len(name), 0)).save(tmp_path / "in" / name / f"{number}.png")
+    stage([Source(tmp_path / "in")], ["red", "blue"], tmp_path / "staged")
+    with pytest.raises(CommandError, match="has no test images; see --source"):
+        train(tmp_path / "staged", tmp_path / "model.onnx", SMALL, 1, 0.9, 0.95)
+
+
+def test_an_interrupted_training_continues_with_its_finished_networks(
+    staged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "checkpoints"
+    report = train(staged, tmp_path / "a" / "model.onnx", SMALL, 1, 0.9, 0.95, kept)
+    assert len(list(kept.iterdir())) == SMALL.folds + 1
+    next(path for path in kept.iterdir() if path.stem.endswith("-1")).unlink()
+    capsys.readouterr()
+    again = train(staged, tmp_path / "b" / "model.onnx", SMALL, 1, 0.9, 0.95, kept)
+    said = capsys.readouterr().out
+    assert said.count("continue with") == SMALL.folds and "without fold 1" in said and "all images: epoch" not in said
+    assert again["model_sha256"] == report["model_sha256"] and again["validation"] == report["validation"]
+    assert len(report["data_sha256"]) == 64 and report["data_sha256"] == again["data_sha256"]
+    train(staged, tmp_path / "c" / "model.onnx", SMALL, 2, 0.9, 0.95, kept)
+    assert "continue with" not in capsys.readouterr().out, "networks of another seed are other networks"
 
 
 def test_without_other_images_the_probabilities_sum_to_one(staged: Path, tmp_path: Path) -> None:

@@ -18,14 +18,17 @@ from common.image_sets import find_sets
 from common.labels import NEITHER
 from serving.model import Model
 from training.evaluation.intervals import certified_accuracy, wilson
-from training.evaluation.metrics import calibration_bins, calibration_error_by_chance, compute_metrics, risk_coverage
+from training.evaluation.metrics import (
+    METRICS,
+    calibration_bins,
+    calibration_error_by_chance,
+    compute_metrics,
+    risk_coverage,
+)
 from training.evaluation.predictions import Predictions, predict
 from training.evaluation.report import write_report
 from training.evaluation.robustness import CASES, describe
 from training.evaluation.threshold import recommend_threshold, sentence
-
-# Printed in this order.
-METRICS = ("n", "accuracy", "coverage", "selective_accuracy", "ece", "other_n", "other_passing")
 
 
 def describe_set(

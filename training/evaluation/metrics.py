@@ -6,6 +6,8 @@ import numpy.typing as npt
 # The workflow's default threshold, and the number of bins in which calibration is usually reported.
 THRESHOLD = 0.70
 BINS = 15
+# Printed in this order.
+METRICS = ("n", "accuracy", "coverage", "selective_accuracy", "ece", "other_n", "other_passing")
 
 
 def expected_calibration_error(

@@ -1,5 +1,6 @@
 """Train several networks in parallel: one on all images, and one without each fold."""
 
+import hashlib
 import multiprocessing
 import os
 import random
@@ -26,7 +27,13 @@ from training.fit.served import ServedModel, predict
 
 
 def fit_all(
-    images: Images, fold: torch.Tensor, labels: int, recipe: Recipe, seed: int, processes: int
+    images: Images,
+    fold: torch.Tensor,
+    labels: int,
+    recipe: Recipe,
+    seed: int,
+    processes: int,
+    checkpoints: Path | None = None,
 ) -> tuple[Network, torch.Tensor]:
     """Train a network on all images, and one without each fold.
 
@@ -44,6 +51,8 @@ def fit_all(
         Of every random number.
     processes : int
         How many networks are trained at a time.
+    checkpoints : pathlib.Path or None
+        Folder in which each finished network is kept; one of the same images, recipe and seed is not trained again.
 
     Returns
     -------
@@ -69,8 +78,11 @@ def fit_all(
         shared = Path(folder) / "images.pt"
         torch.save({"fold": fold} | {field.name: getattr(images, field.name) for field in fields(images)}, shared)
         # The longest first.
-        tasks = [(shared, held_out, outputs, labels, recipe, seed) for held_out in (-1, *range(recipe.folds))]
-        results = [_fit_one(*task) for task in tasks] if processes == 1 else _in_processes(processes, tasks)
+        tasks = [
+            (kept, shared, held_out, outputs, labels, recipe, seed)
+            for held_out, kept in _kept(checkpoints, images, fold, labels, recipe, seed).items()
+        ]
+        results = [_fit_or_load(*task) for task in tasks] if processes == 1 else _in_processes(processes, tasks)
     network = create_network(outputs, labels, recipe)
     state = results[0][0]
     if recipe.averaged:
@@ -86,7 +98,7 @@ def fit_all(
 def _in_processes(processes: int, tasks: list[tuple[Any, ...]]) -> list[Any]:
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin_process) as pool:
         try:
-            futures = [pool.submit(_fit_one, *task) for task in tasks]
+            futures = [pool.submit(_fit_or_load, *task) for task in tasks]
             for future in as_completed(futures):
                 future.result()
         except BrokenProcessPool as error:
@@ -112,6 +124,38 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def _kept(
+    checkpoints: Path | None, images: Images, fold: torch.Tensor, labels: int, recipe: Recipe, seed: int
+) -> dict[int, Path | None]:
+    """Return the checkpoint of each network by its held-out fold, named after all that decides its weights."""
+    which = (-1, *range(recipe.folds))
+    if checkpoints is None:
+        return dict.fromkeys(which)
+    digest = hashlib.sha256(repr((recipe, labels, seed)).encode())
+    for tensor in (fold, images.targets, images.background_classes, images.compressed, *images.pixels):
+        digest.update(f"{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    return {held_out: checkpoints / f"{digest.hexdigest()[:16]}-{held_out + 1}.npz" for held_out in which}
+
+
+def _fit_or_load(kept: Path | None, *task: Any) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.floating]]:
+    """Return a network of an earlier run that was interrupted, or train it and keep it."""
+    if kept and kept.is_file():
+        print(f"continue with {kept}", flush=True)
+        with np.load(kept) as saved:
+            weights = {name.removeprefix("weights/"): saved[name] for name in saved.files if name != "logits"}
+            return weights, saved["logits"]
+    weights, logits = _fit_one(*task)
+    if kept:
+        # Renamed when it is complete, because a job may be interrupted at any time. A name with a suffix is kept as is.
+        unfinished = kept.with_suffix(".tmp.npz")
+        named: dict[str, Any] = {f"weights/{name}": values for name, values in weights.items()}
+        np.savez(unfinished, logits=logits, **named)
+        unfinished.replace(kept)
+    return weights, logits
 
 
 def _fit_one(

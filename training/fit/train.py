@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from common.errors import CommandError
 from common.manifest import read_manifest
 from training.evaluation.metrics import THRESHOLD, calibration_error_by_chance, compute_metrics, risk_coverage
 from training.evaluation.threshold import recommend_threshold
@@ -22,6 +23,7 @@ from training.fit.folds import fit_all
 from training.fit.quantise import quantise, quantise_weights
 from training.fit.recipe import Recipe
 from training.fit.served import ServedModel, export, predict, predict_exported
+from training.provenance import commit, data_checksum
 
 # The endpoint's container and this repository both carry the file.
 MAX_MODEL_BYTES = 6_000_000
@@ -32,7 +34,13 @@ CURVE_POINTS = 50
 
 
 def train(
-    data: Path, out: Path, recipe: Recipe, seed: int, target_accuracy: float, confidence_level: float
+    data: Path,
+    out: Path,
+    recipe: Recipe,
+    seed: int,
+    target_accuracy: float,
+    confidence_level: float,
+    checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Train, calibrate, export and report.
 
@@ -55,6 +63,8 @@ def train(
         Of every random number.
     target_accuracy, confidence_level : float
         As for `training.evaluation.threshold.recommend_threshold`.
+    checkpoints : pathlib.Path or None
+        As for `training.fit.folds.fit_all`.
 
     Returns
     -------
@@ -64,8 +74,8 @@ def train(
     Raises
     ------
     CommandError
-        The folder is not staged, an image is missing or has changed, a label has fewer than two images, or a
-        training process was ended from outside.
+        The folder is not staged or has no test images, an image is missing or has changed, a label has fewer than two
+        images, or a training process was ended from outside.
     """
     started = time.monotonic()
     processes = torch.get_num_threads()
@@ -73,11 +83,13 @@ def train(
     torch.set_num_threads(1)
     manifest = read_manifest(data)
     labels = manifest.labels
+    if not any(entry.split == "test" for entry in manifest.images):
+        raise CommandError(f"{data} has no test images; see --source in: python -m training stage --help")
     images = load_images(data, manifest, "train", recipe)
     generator = torch.Generator().manual_seed(seed)
     kinds = images.background_classes if recipe.folds_by_class else None
     fold = assign_folds(images.targets, len(labels), recipe.folds, generator, kinds)
-    network, logits = fit_all(images, fold, len(labels), recipe, seed, processes)
+    network, logits = fit_all(images, fold, len(labels), recipe, seed, processes, checkpoints)
     calibration = fit_calibration(logits, images.targets, len(labels), recipe.background_prior, recipe.gate_shift)
     served = ServedModel(network, len(labels), calibration, recipe.mirrored).eval()
 
@@ -99,6 +111,8 @@ def train(
     curve = risk_coverage(confidence, correct)
     report = {
         "model_sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
+        "data_sha256": data_checksum(data),
+        "commit": commit(),
         "labels": labels,
         "network": recipe.network,
         "recipe": recipe.name,

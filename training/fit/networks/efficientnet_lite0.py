@@ -44,6 +44,7 @@ class EfficientNetRecipe(Recipe):
     training_size: int | None = 160
     folds: int = 3
     folds_by_class: bool = True
+    averaged: bool = True
     mirrored: bool = False
     quantised_activations: bool = False
 
@@ -60,7 +61,7 @@ class EfficientNetRecipe(Recipe):
     distillation: float = 1.0
     # How far the weights move from the pretrained to the fine-tuned ones.
     interpolation: float = 0.8
-    gate_shift: float | None = -0.65
+    gate_shift: float | None = 1.25
 
     # An ImageNet class belongs to a label if its mean probability over the label's images is at least this, ...
     class_probability: float = 0.01

@@ -1,0 +1,52 @@
+"""The table of what runs."""
+
+import datetime
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from training.registry import status as module
+
+MOMENT = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
+
+
+def endpoint(**more: Any) -> dict[str, Any]:
+    described = {"EndpointName": "e", "EndpointStatus": "InService", "EndpointConfigName": "c-1"}
+    return {**described, "LastModifiedTime": MOMENT, **more}
+
+
+@pytest.mark.parametrize(
+    ("more", "outcome"),
+    [
+        ({}, "went back: c-2 is newer and not in service"),
+        ({"EndpointConfigName": "c-2"}, "succeeded"),
+        ({"FailureReason": "an alarm went off"}, "failed and was rolled back"),
+        ({"EndpointStatus": "Failed", "FailureReason": "no capacity"}, "Failed"),
+        ({"EndpointStatus": "Updating", "PendingDeploymentSummary": {"EndpointConfigName": "c-2"}}, "Updating to c-2"),
+    ],
+)
+def test_how_the_last_update_ended(more: dict[str, Any], outcome: str) -> None:
+    assert module._last_update(endpoint(**more), "c-2")["outcome"] == outcome
+
+
+def test_alarms_that_roll_back_are_shown_even_if_they_do_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    cloudwatch = boto3.client("cloudwatch")
+    metric = {"Namespace": "AWS/SageMaker", "MetricName": "m", "Dimensions": [{"Name": "EndpointName", "Value": "e"}]}
+    query = {"Id": "a", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Sum"}}
+    alarm = {"AlarmName": "by-query", "StateValue": "ALARM", "Metrics": [query]}
+    config = {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "gone"}]}}
+    with Stubber(cloudwatch) as stub:
+        stub.add_response("describe_alarms", {"MetricAlarms": [alarm]}, {"AlarmTypes": ["MetricAlarm"]})
+        monkeypatch.setattr(boto3, "client", lambda name: cloudwatch)
+        found = module._alarms("e", endpoint(LastDeploymentConfig=config))
+    assert found == {"gone": "does not exist", "by-query": "ALARM"}
+
+
+def test_a_missing_right_hides_only_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = boto3.client("application-autoscaling")
+    with Stubber(client) as stub:
+        stub.add_client_error("describe_scalable_targets", "AccessDeniedException", http_status_code=400)
+        monkeypatch.setattr(boto3, "client", lambda name: client)
+        assert module._permitted(lambda: module._limits("e", "v")) == "not permitted"

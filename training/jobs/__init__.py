@@ -1,0 +1,1 @@
+"""Train in a SageMaker training job."""

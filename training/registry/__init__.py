@@ -1,0 +1,1 @@
+"""Register models, judge them, and approve them for an endpoint."""
