@@ -428,10 +428,6 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"wrote {options.out / 'evaluation.json'} and {options.out / 'report.html'}")
 
 
-def _deploy(options: argparse.Namespace) -> None:
-    pass
-
-
 def _add_guard(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--known-images",
