@@ -170,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
             "faults": "drop UnsupportedImage --stack-name image-classifier",
             "renew": "--stack-name image-classifier",
             "empty": "--stack-name image-classifier",
+            "batch": "start --prefix incoming/ --wait --stack-name image-classifier",
         },
     )
     add_examples(

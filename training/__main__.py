@@ -194,7 +194,8 @@ def _parser() -> argparse.ArgumentParser:
             "approve": "image-classifier/3",
             "reject": "image-classifier/3 --reason 'wrong on night photos'",
             "status": "--endpoint-name image-classifier",
-            "preflight": "--endpoint-name image-classifier",
+            "preflight": "--bucket MODELS --role-arn arn:aws:iam::123456789012:role/NAME "
+            "--image-uri 123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:1",
         },
     )
     return parser

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -192,9 +193,7 @@ def test_captures_that_cannot_be_read_are_a_violation_when_they_are_many(folder:
         (file,) = (tmp_path / "clean").rglob("*.jsonl")
         lines = file.read_text().splitlines()
         file.write_text("".join(f"{line[:50] if i < share else line}\n" for i, line in enumerate(lines)))
-        (tmp_path / "baseline").mkdir(exist_ok=True)
-        for name in (STATISTICS, CONSTRAINTS):
-            (tmp_path / "baseline" / name).write_bytes((folder / "baseline" / name).read_bytes())
+        shutil.copytree(folder / "baseline", tmp_path / "baseline", dirs_exist_ok=True)
         run_check(tmp_path, "clean", tmp_path / "check")
         return violations(tmp_path / "check")
 

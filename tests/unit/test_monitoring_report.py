@@ -70,7 +70,7 @@ def test_what_drifted_most_comes_first() -> None:
     assert drifted[0]["aria-labelledby"] == "test-sharpness"
     assert f"3 of {len(NUMERIC) + len(CATEGORICAL)} features drifted: sharpness, outcome, confidence" in page.text
     assert page.text.index("3 violations") < page.text.index("Drift tests")
-    assert "sharper than any in the baseline; median 100.9 in the window, median 100.5 in the baseline" in page.text
+    assert "sharper than any in the baseline; median 101 in the window, median 100 in the baseline" in page.text
 
 
 def test_shares_of_outcomes_stand_beside_the_baseline() -> None:
