@@ -9,14 +9,11 @@ for S3 and the endpoint.
 import argparse
 import json
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
-
-from common.command import quietly
 
 ROOT = Path(__file__).parents[1]
 DEFINITION = ROOT / "statemachine" / "classify.asl.json"
@@ -91,8 +88,8 @@ def transitions(states: dict[str, dict[str, Any]], start: str, review: bool) -> 
         catchers = [catcher for catcher in state.get("Catch", []) if "ThresholdNotMet" in catcher["ErrorEquals"]]
         if review and catchers:
             name = str(catchers[0]["Next"])
-        elif "Next" in state:
-            name = str(state["Next"])
+        elif "Next" in state or "Default" in state:
+            name = str(state.get("Next") or state["Default"])
         else:
             return count
 
@@ -245,4 +242,4 @@ def print_month(arguments: argparse.Namespace, costs: dict[str, Cost]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(quietly(main))
+    main()

@@ -300,7 +300,7 @@ def test_an_endpoint_is_updated_in_place_and_a_bad_update_keeps_the_old_one(stac
     )
     arguments = ("image-classifier", stack.bucket, ROLE, IMAGE_URI, str(broken))
     failed = stack.rehearsal.run(sys.executable, "-c", script, *arguments, check=False)
-    assert "is InService, not serving" in failed.stderr, failed.stderr
+    assert "was rolled back to image-classifier-" in failed.stderr, failed.stderr
     assert stack.classify(event)["status"] == "SUCCEEDED"
 
 

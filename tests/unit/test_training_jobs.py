@@ -1,4 +1,4 @@
-"""What a training job gets: its code, requirements and metrics. tests/rehearsal/test_training_jobs.py runs jobs."""
+"""What a training job gets: its code, requirements and metrics. tests/rehearsal/test_sagemaker_jobs.py runs jobs."""
 
 import ast
 import re
