@@ -25,6 +25,7 @@ from training.__main__ import main  # noqa: E402
 from training.dataset.sources import Source  # noqa: E402
 from training.dataset.staging import stage  # noqa: E402
 from training.fit import augment as augmentation  # noqa: E402
+from training.fit import folds  # noqa: E402
 from training.fit.augment import augment, compress, synthetic_negatives  # noqa: E402
 from training.fit.calibration import Calibration, cross_fit, fit_calibration, probabilities  # noqa: E402
 from training.fit.data import Images, assign_folds, enlarge, find_background_classes, load_images  # noqa: E402
@@ -586,3 +587,29 @@ def test_images_are_enlarged_as_the_endpoint_does(staged: Path) -> None:
     entries = [entry for entry in manifest.images if entry.split == "test"]
     wanted = [preprocess((staged / entry.path).read_bytes(), 64) for entry in entries[:5]]
     assert np.array_equal(enlarge(images.pixels[:5], 64).numpy(), np.stack(wanted))
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_the_mean_of_all_networks_is_exported_if_the_recipe_says_so(
+    averaged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(PRETRAINED, folds=2, averaged=averaged)
+    network = create_network(3, 2, recipe)
+    parameters = {name for name, _ in network.named_parameters()}
+
+    def trained(_: Any, __: Any, held_out: int, *rest: Any) -> tuple[dict[str, Any], Any]:
+        shift = held_out + 1  # 0 for the network of all images
+        state = {
+            name: (values + shift if name == "groups" or name in parameters else values).numpy()
+            for name, values in network.state_dict().items()
+        }
+        return state, np.full((3, 3), held_out, np.float32)
+
+    monkeypatch.setattr(folds, "_fit_or_load", trained)
+    images = _random_images(2, 6)
+    exported, logits = folds.fit_all(images, torch.tensor([0, 0, 0, 1, 1, 1]), 2, recipe, 0, 1)
+    assert torch.allclose(exported.probe.bias, network.probe.bias + (1 if averaged else 0))
+    assert torch.allclose(exported.body[1].weight, network.body[1].weight + (1 if averaged else 0), atol=1e-6)
+    # Which classes belong to a label has no mean: the network of all images decides.
+    assert torch.equal(exported.groups, network.groups)
+    assert logits[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
