@@ -9,11 +9,14 @@ for S3 and the endpoint.
 import argparse
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
+
+from common.command import quietly
 
 ROOT = Path(__file__).parents[1]
 DEFINITION = ROOT / "statemachine" / "classify.asl.json"
@@ -242,4 +245,4 @@ def print_month(arguments: argparse.Namespace, costs: dict[str, Cost]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(quietly(main))

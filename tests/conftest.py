@@ -45,7 +45,7 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 #: The files whose tests share one deployed stack; the last test of the last file deletes it.
-STACK_FILES = [f"tests/rehearsal/test_{name}.py" for name in ("batch", "drift", "review", "snippets", "stack")]
+STACK_FILES = [f"tests/rehearsal/test_{name}.py" for name in ("drift", "batch", "review", "snippets", "stack")]
 #: Slow folders go first: a worker that began one of their files last would keep the others waiting.
 SLOW_FOLDERS = ["rehearsal", "conformance", "workflow", "browser"]
 

@@ -127,7 +127,7 @@ def test_the_cost_is_what_its_command_prints() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.cost"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    assert (REPOSITORY / "docs" / "cost.md").read_text() == done.stdout, "python benchmarks/cost.py > docs/cost.md"
+    assert (REPOSITORY / "docs" / "cost.md").read_text() == done.stdout, "python -m benchmarks.cost > docs/cost.md"
     readme = (REPOSITORY / "README.md").read_text()
     single, states = re.findall(r"^\| Standard \| ([\d.]+) \| ([\d.]+) ", done.stdout, re.MULTILINE)[0]
     (batch,) = re.findall(r"^\| batch \| ([\d.]+) .* \| 1/[\d.]+ \|$", done.stdout, re.MULTILINE)
@@ -141,7 +141,7 @@ def test_the_cost_is_what_its_command_prints() -> None:
 def test_a_batch_costs_a_twentieth_of_single_executions() -> None:
     for review in ("0", "0.5", "1"):
         for architecture in ("x86_64", "arm64"):
-            command = [sys.executable, "benchmarks/cost.py", "--unsure", review, "--architecture", architecture]
+            command = [sys.executable, "-m", "benchmarks.cost", "--unsure", review, "--architecture", architecture]
             printed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
             ratios = re.findall(r"^\| batch.* \| 1/([\d.]+) \|$", printed, re.MULTILINE)
             assert len(ratios) == 2 and all(float(ratio) >= 20 for ratio in ratios), printed
