@@ -143,9 +143,6 @@ def _parser() -> argparse.ArgumentParser:
     begin.set_defaults(run=_batch_start)
     summary = steps.add_parser("summarize", help="count the outcomes, and say where the results are")
     summary.add_argument("--failed-manifest", metavar="KEY", help="write the failed images there, for another run")
-    summary.add_argument(
-        "--max-failed", type=fraction, metavar="F", help="exit with 1 if more than this fraction of the images failed"
-    )
     summary.set_defaults(run=_batch_summarize)
     texts = {
         "follow": ("show a run's progress until it ends", _batch_follow),
@@ -156,6 +153,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, (text, function) in texts.items():
         runs.append(steps.add_parser(name, help=text))
         runs[-1].set_defaults(run=function)
+    for command in (begin, summary, runs[1]):
+        command.add_argument(
+            "--max-failed",
+            type=fraction,
+            default=0.1,
+            metavar="F",
+            help="exit with 1 if more than this fraction of the images failed (default: %(default)s)",
+        )
     for command in runs:
         command.add_argument("execution", metavar="EXECUTION", help="ARN or name of a run")
     for command in (attempt, trace, review, replay, faults, renew, empty, begin, *runs):
@@ -256,14 +261,14 @@ def _batch_start(options: argparse.Namespace) -> int:
     stack = find_stack(options.stack_name)
     source = {name: value for name in ("prefix", "manifest") if (value := getattr(options, name))}
     execution = start(stack, source, options.rate, options.seconds, options.name)
-    return follow(stack, execution) if options.wait else 0
+    return follow(stack, execution, options.max_failed) if options.wait else 0
 
 
 def _batch_follow(options: argparse.Namespace) -> int:
     from common.stack import find_stack
     from operations.batch import follow
 
-    return follow(find_stack(options.stack_name), options.execution)
+    return follow(find_stack(options.stack_name), options.execution, options.max_failed)
 
 
 def _batch_summarize(options: argparse.Namespace) -> int:

@@ -96,7 +96,7 @@ def _run(stack: Stack, execution: str) -> tuple[dict[str, Any], dict[str, Any] |
     return described, dict(states.describe_map_run(mapRunArn=runs[0]["mapRunArn"])) if runs else None
 
 
-def follow(stack: Stack, execution: str) -> int:
+def follow(stack: Stack, execution: str, max_failed: float) -> int:
     """Show a run's progress until it ends, then its summary; return the exit code of `summarize`."""
     described, run = _run(stack, execution)
     while described["status"] == "RUNNING" and not (run and run["itemCounts"]["total"]):  # it reads the items
@@ -117,7 +117,7 @@ def follow(stack: Stack, execution: str) -> int:
         took = (described["stopDate"] - run["startDate"]).total_seconds()
         elapsed = max(0.001, min(time.monotonic() - began, took))
         print(f"{(shown - first) / elapsed:,.1f} images per second", file=sys.stderr)
-    return summarize(stack, execution, None, None)
+    return summarize(stack, execution, None, max_failed)
 
 
 def _ended(run: dict[str, Any]) -> int:
@@ -183,17 +183,7 @@ class Summary:
         return self.outcomes["failed"] / images if images else 0.0
 
 
-def _summary(stack: Stack, execution: str) -> tuple[dict[str, Any], Summary]:
-    described, run = _run(stack, execution)
-    if described["status"] == "RUNNING":
-        raise CommandError("the run has not ended yet: python -m operations batch follow shows its progress")
-    summary = Summary()
-    for result in results(stack, run, described["name"]) if run else ():
-        summary.add(result)
-    return described, summary
-
-
-def summarize(stack: Stack, execution: str, failed_manifest: str | None, max_failed: float | None) -> int:
+def summarize(stack: Stack, execution: str, failed_manifest: str | None, max_failed: float) -> int:
     """Print how a run's images ended.
 
     Parameters
@@ -204,7 +194,7 @@ def summarize(stack: Stack, execution: str, failed_manifest: str | None, max_fai
         The run's ARN or name.
     failed_manifest : str or None
         Key below ``batches/`` of the image bucket, for a manifest of the failed images, which can start another run.
-    max_failed : float or None
+    max_failed : float
         Fraction of failed images above which the exit code is 1.
 
     Returns
@@ -217,7 +207,12 @@ def summarize(stack: Stack, execution: str, failed_manifest: str | None, max_fai
     CommandError
         The run does not exist or has not ended.
     """
-    described, summary = _summary(stack, execution)
+    described, run = _run(stack, execution)
+    if described["status"] == "RUNNING":
+        raise CommandError("the run has not ended yet: python -m operations batch follow shows its progress")
+    summary = Summary()
+    for result in results(stack, run, described["name"]) if run else ():
+        summary.add(result)
     bucket = stack.output("ImageBucketName")
     counts = ", ".join(f"{summary.outcomes[name]:,} {name}" for name in ("accepted", "unsure", "failed", "skipped"))
     print(f"{described['status']}: {summary.outcomes.total():,} keys: {counts}")
@@ -230,7 +225,7 @@ def summarize(stack: Stack, execution: str, failed_manifest: str | None, max_fai
         text = "".join(f"{json.dumps(address)}\n" for address in summary.failed)
         storage.write(f"s3://{bucket}/{failed_manifest}", text.encode(), "application/jsonl")
         print(f"failed images: s3://{bucket}/{failed_manifest}")
-    too_many = max_failed is not None and summary.failed_share > max_failed
+    too_many = summary.failed_share > max_failed
     if too_many:
         print(f"{summary.failed_share:.1%} of the images failed, more than {max_failed:.1%}", file=sys.stderr)
     return int(too_many or described["status"] != "SUCCEEDED")

@@ -69,7 +69,7 @@ def test_a_prefix_then_its_failures_then_a_csv(stack: Stack) -> None:
     manifest, again = f"batches/{name}-failed.jsonl", f"{name}-again"
     batch(stack, "summarize", name, "--failed-manifest", manifest)
     said = batch(stack, "start", "--manifest", manifest, "--name", again, "--wait", code=1)
-    assert counts(said) == (0, 1, 0) and "TooManyFailedImages" in said and '"UnsupportedImage":1' in said
+    assert counts(said) == (0, 1, 0) and "1 UnsupportedImage" in said
     rows = "s3_bucket,s3_key\n" + "".join(f"{stack.bucket},{prefix}{number:03}.png\n" for number in (0, 1, 999))
     stack.put(f"batches/{name}.csv", rows.encode())
     said = batch(stack, "start", "--manifest", f"batches/{name}.csv", "--name", f"{name}-csv", "--wait", code=1)

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FUNCTIONS = {"src.serialize", "src.classify", "src.filter", "src.summarize"}
+FUNCTIONS = {"src.serialize", "src.classify", "src.filter"}
 #: What each package may import of this repository, beside itself.
 ALLOWED: dict[str, set[str]] = {
     "src.serialize": set(),
     "src.classify": set(),
     "src.filter": set(),
-    "src.summarize": set(),
     "common": {"src.serialize.decoder", "src.serialize.encoder"},
     "serving": {"common", "src.serialize.decoder"},
     "training": {"common", "serving", "src.serialize.decoder"},
