@@ -109,7 +109,7 @@ def _arrange_help(parser: argparse.ArgumentParser) -> None:
 
 
 def quietly(main: Callable[[], int | None]) -> int:
-    """Run a program; end without a word if nothing reads its output any more, as in ``trace … | head``.
+    """Run a program; exit silently if nothing reads its output any more, as in ``trace … | head``.
 
     Parameters
     ----------
@@ -131,6 +131,12 @@ def quietly(main: Callable[[], int | None]) -> int:
         return 128 + signal.SIGPIPE
 
 
+def has_expired(error: Exception) -> bool:
+    """Return whether an error of AWS or its SDK says that the credentials have expired."""
+    code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+    return bool({type(error).__name__, code} & _EXPIRED)
+
+
 def explain_aws(error: Exception) -> str:
     """Return the message of an error of AWS or its SDK, with what to do where that is known.
 
@@ -140,16 +146,15 @@ def explain_aws(error: Exception) -> str:
         Of botocore or boto3.
     """
     name, text = type(error).__name__, str(error)
-    code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
     if name in ("NoCredentialsError", "NoRegionError"):
         return f"{text} (set AWS_PROFILE and AWS_DEFAULT_REGION)"  # boto3 ignores AWS_REGION
-    if {name, code} & _EXPIRED:
+    if has_expired(error):
         return f"your credentials have expired; log in again (aws sso login, or renew the keys of your profile): {text}"
     own = os.environ.get("AWS_ENDPOINT_URL", "")
     if name in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError") and own and own in text:
         return (
-            f"nothing answers at {own}, where AWS_ENDPOINT_URL sends all requests. If that was a rehearsal, it is "
-            "down: start it and set its environment again, or open a new shell to reach AWS"
+            f"nothing answers at {own}, where AWS_ENDPOINT_URL sends all requests: start what was there, or open a new "
+            "shell to reach AWS"
         )
     return text
 

@@ -26,7 +26,8 @@ def outcome_of(confidence: float, neither: float, threshold: float) -> str:
 
 def outcome_below(confidence: float, neither: float) -> str:
     """Return the outcome of a prediction below the threshold: neither if that is more probable than every label."""
-    return "neither" if neither > confidence else "unsure"
+    # To a millionth, as the workflow's functions round: a sum of floats is not exact.
+    return "neither" if round(neither, 6) > confidence else "unsure"
 
 
 def outcome_of_execution(error: str | None, event: Mapping[str, Any]) -> str:

@@ -44,7 +44,8 @@ botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-#: The files whose tests share one deployed stack; the last test of the last file deletes it.
+#: The files whose tests share one deployed stack, in this order: one test needs an endpoint that has had no traffic, and
+#: the last test of the last file deletes the stack.
 STACK_FILES = [f"tests/rehearsal/test_{name}.py" for name in ("drift", "batch", "review", "snippets", "stack")]
 #: Slow folders go first: a worker that began one of their files last would keep the others waiting.
 SLOW_FOLDERS = ["rehearsal", "conformance", "workflow", "browser"]
@@ -65,9 +66,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduli
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow folders first."""
-    order = {name: number for number, name in enumerate(SLOW_FOLDERS)}
-    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+    """Put the slow folders first, and in them the files of the deployed stack."""
+    folders = {name: number for number, name in enumerate(SLOW_FOLDERS)}
+    files = {file: number for number, file in enumerate(STACK_FILES)}
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        folder = folders.get(item.path.parent.name, len(folders))
+        return folder, files.get(item.nodeid.partition("::")[0], len(files))
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:

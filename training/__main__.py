@@ -370,6 +370,9 @@ def _train(options: argparse.Namespace) -> None:
     if options.on == "sagemaker":
         _train_on_sagemaker(options)
         return
+    remote = ("job", "bucket", "role_arn", "spot", "training_image")
+    if given := [f"--{name.replace('_', '-')}" for name in remote if getattr(options, name)]:
+        raise CommandError(f"{', '.join(given)} can only be used with --on sagemaker")
     try:
         from training.evaluation.threshold import sentence
         from training.fit.network import load_recipe

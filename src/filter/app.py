@@ -76,7 +76,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         report(error)
         raise
     label = event["label"]
-    neither = max(0.0, 1 - sum(event["inferences"]))
+    neither = round(max(0.0, 1 - sum(event["inferences"])), 6)  # as classify does
     outcome = "accepted" if confidence >= threshold else "neither" if neither > confidence else "unsure"
     # CloudWatch rejects a dimension with non-ASCII characters, together with the whole line of metrics.
     metrics.add_dimensions(service=metrics.service, label=label.encode("ascii", "backslashreplace").decode())

@@ -495,7 +495,7 @@ def test_waiting_that_ends_early_removes_nothing_and_the_same_command_goes_on(
 
 def test_expired_credentials_are_named(wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Fake({}, state("Creating"), aws_error("ExpiredTokenException")))
-    with pytest.raises(CommandError, match=f"is Creating, but the AWS credentials have expired: renew them; .*{GO_ON}"):
+    with pytest.raises(CommandError, match=f"is Creating, but AWS: your credentials have expired; .*{GO_ON}"):
         deploy(wanted, said.append)
 
 

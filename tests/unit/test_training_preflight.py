@@ -44,7 +44,7 @@ def test_without_credentials_nothing_else_is_checked(monkeypatch: pytest.MonkeyP
     (region, *rest) = preflight(WANTED)
     assert region.passed is False and not rest and "log in" in region.remedy
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    assert list(preflight(WANTED)) == [Check(False, "Region: none is set", "set AWS_REGION")]
+    assert list(preflight(WANTED)) == [Check(False, "Region: none is set", "set AWS_DEFAULT_REGION")]
 
 
 @pytest.mark.parametrize(("default", "own", "passed"), [(0, None, False), (0, 4, True), (8, 3, False), (8, None, True)])

@@ -35,9 +35,11 @@ def find_scaling(endpoint: str) -> Scaling | None:
     """Return how the endpoint is scaled, or None if it is not."""
     client: Any = boto3.client("application-autoscaling")
     variant = _variant(endpoint)
-    asked = {**variant, "ResourceIds": [variant["ResourceId"]]}
-    del asked["ResourceId"]
-    targets = client.describe_scalable_targets(**asked)["ScalableTargets"]
+    targets = client.describe_scalable_targets(
+        ServiceNamespace=variant["ServiceNamespace"],
+        ResourceIds=[variant["ResourceId"]],
+        ScalableDimension=variant["ScalableDimension"],
+    )["ScalableTargets"]
     if not targets:
         return None
     policies = client.describe_scaling_policies(**variant)["ScalingPolicies"]
@@ -50,7 +52,7 @@ def find_scaling(endpoint: str) -> Scaling | None:
 
 
 def apply_scaling(endpoint: str, scaling: Scaling) -> None:
-    """Scale the endpoint so, from now on."""
+    """Set how the endpoint is scaled."""
     client: Any = boto3.client("application-autoscaling")
     client.register_scalable_target(**_variant(endpoint), MinCapacity=scaling.least, MaxCapacity=scaling.most)
     client.put_scaling_policy(

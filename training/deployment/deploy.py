@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from common.command import explain_aws, has_expired
 from common.errors import CommandError
 from training.deployment.autoscaling import find_scaling, remove_scaling
 from training.deployment.endpoint import (
     SETTLED,
     delete_endpoint,
     describe_endpoint,
-    describe_error,
     exists,
-    has_expired,
     is_transient,
     rollout_ended,
     tags_of,
@@ -104,14 +103,13 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
         the endpoint keeps its earlier configuration, and if the wait ended early, everything stays.
     """
     image = resolve_image(deployment.image_uri)
-    s3: S3Client = boto3.client("s3")
     sagemaker: Any = boto3.client("sagemaker")
     name = deployment.endpoint_name
     if image != deployment.image_uri:
         report(f"{deployment.image_uri} is {image.partition('@')[2]}")
 
     known = read_known_images(deployment.known_images, deployment.model) if deployment.known_images else []
-    url = _upload_model(s3, deployment, report)
+    url = upload_model(deployment.bucket, deployment.endpoint_name, deployment.model, report)
     settings = sagemaker_settings(deployment, image, url)
     config = f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
 
@@ -157,7 +155,7 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
             raise CommandError(f"interrupted; nothing was removed, {_RUN_AGAIN}") from None
         except (ClientError, BotoCoreError) as error:
             if not isinstance(error, ClientError) or is_transient(error) or has_expired(error):
-                raise CommandError(f"{describe_error(error)}; nothing was removed, {_RUN_AGAIN}") from error
+                raise CommandError(f"AWS: {explain_aws(error)}; nothing was removed, {_RUN_AGAIN}") from error
             # The SDK retries a request whose response was lost, and AWS then rejects the retry.
             if target_config(describe_endpoint(sagemaker, name)) != config:
                 _clean_up(undo, report)
@@ -293,22 +291,22 @@ def _clean_up(undo: list[Callable[[], Any]], report: Callable[[str], None]) -> N
             report("removed the resources that this deployment had created")
 
 
-def _upload_model(s3: "S3Client", deployment: Deployment, report: Callable[[str], None]) -> str:
-    archive = pack(deployment.model)
+def upload_model(bucket: str, endpoint_name: str, model: Path, report: Callable[[str], None]) -> str:
+    """Upload a model's archive, unless it is there; return its address, which contains the archive's hash."""
+    s3: S3Client = boto3.client("s3")
+    archive = pack(model)
     digest = hashlib.sha256(archive)
-    key = f"models/{deployment.endpoint_name}/{digest.hexdigest()}/model.tar.gz"
-    url = f"s3://{deployment.bucket}/{key}"
+    key = f"models/{endpoint_name}/{digest.hexdigest()}/model.tar.gz"
+    url = f"s3://{bucket}/{key}"
     try:
-        s3.head_bucket(Bucket=deployment.bucket)
+        s3.head_bucket(Bucket=bucket)
     except ClientError as error:
-        raise CommandError(
-            f"bucket {deployment.bucket} does not exist, or these credentials cannot use it: {error}"
-        ) from error
+        raise CommandError(f"bucket {bucket} does not exist, or these credentials cannot use it: {error}") from error
     # The key contains the hash of the content, so an object with this key has this content.
-    if exists(s3.head_object, Bucket=deployment.bucket, Key=key):
+    if exists(s3.head_object, Bucket=bucket, Key=key):
         report(f"{url} already exists")
         return url
     checksum = base64.b64encode(digest.digest()).decode()
-    s3.put_object(Bucket=deployment.bucket, Key=key, Body=archive, ChecksumSHA256=checksum)
-    report(f"uploaded {deployment.model} ({len(archive):,} bytes packed) to {url}")
+    s3.put_object(Bucket=bucket, Key=key, Body=archive, ChecksumSHA256=checksum)
+    report(f"uploaded {model} ({len(archive):,} bytes packed) to {url}")
     return url

@@ -6,10 +6,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
+from common.command import explain_aws
 from common.errors import CommandError
 from common.progress import progress
 
-# An endpoint takes minutes on AWS, and a second in the rehearsal: poll often at first, then less.
+# An endpoint may be ready in a second, or take minutes: poll often at first, then less.
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.5, 10.0
 # SageMaker itself gives up on a container after at most an hour.
 TIMEOUT_SECONDS = 3900.0
@@ -80,7 +81,7 @@ def wait_for_endpoint(
                 except (ClientError, BotoCoreError) as error:
                     if not is_transient(error):
                         raise CommandError(
-                            f"endpoint {name} is {status}, but {describe_error(error)}; {_CONTINUE}"
+                            f"endpoint {name} is {status}, but AWS: {explain_aws(error)}; {_CONTINUE}"
                         ) from error
                 waited = time.monotonic() - started
                 if waited > TIMEOUT_SECONDS:
@@ -107,16 +108,6 @@ def is_transient(error: Exception) -> bool:
         or "Throttl" in _code(error)
         or _code(error) in ("TooManyRequestsException", "RequestLimitExceeded")
     )
-
-
-def has_expired(error: Exception) -> bool:
-    """Return whether the credentials have expired."""
-    return _code(error) in ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
-
-
-def describe_error(error: Exception) -> str:
-    """Describe an AWS error in one line."""
-    return "the AWS credentials have expired: renew them" if has_expired(error) else f"AWS: {error}"
 
 
 def delete_endpoint(sagemaker: Any, name: str, status: str | None) -> None:

@@ -78,7 +78,7 @@ def retaining(endpoint: str, config: str, retains_count: bool = True) -> dict[st
 def start_update(
     sagemaker: Any, deployment: Deployment, current: dict[str, Any], config: str, report: Callable[[str], None]
 ) -> None:
-    """Ask SageMaker to update an endpoint that is described so, guarded by alarms."""
+    """Ask SageMaker to update the described endpoint, guarded by alarms."""
     name, old = deployment.endpoint_name, current["EndpointConfigName"]
     arn = sagemaker.describe_endpoint_config(EndpointConfigName=config)["EndpointConfigArn"]
     sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": REPLACES, "Value": old}])
@@ -183,7 +183,7 @@ def rollback(name: str, report: Callable[[str], None] = print) -> str:
 
 
 def return_to(sagemaker: Any, current: dict[str, Any], old: str, report: Callable[[str], None]) -> None:
-    """Return an endpoint that is described so to an earlier configuration, unless it is on the way, and wait.
+    """Return the described endpoint to an earlier configuration, unless it is on the way, and wait.
 
     Raises
     ------

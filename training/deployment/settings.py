@@ -53,15 +53,8 @@ class Deployment:
         check_name(self.endpoint_name)
         if not _BUCKET.fullmatch(self.bucket):
             raise CommandError(f"--bucket {self.bucket!r} is not a bucket name; omit s3:// and the path")
-        if not _ROLE.fullmatch(self.role_arn):
-            raise CommandError(
-                f"--role-arn {self.role_arn!r} is not a role ARN; expected arn:aws:iam::123456789012:role/NAME"
-            )
-        if not IMAGE_URI.fullmatch(self.image_uri):
-            raise CommandError(
-                f"--image-uri {self.image_uri!r} is not an image in ECR with a tag or digest; expected "
-                "123456789012.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
-            )
+        check_role(self.role_arn)
+        check_image_uri(self.image_uri)
         if not self.model.is_file():
             raise CommandError(f"--model {self.model} does not exist; create it with: python -m training train")
         if not self.instance_type.startswith("ml."):
@@ -76,6 +69,21 @@ class Deployment:
             raise CommandError(f"--baking-seconds {self.baking_seconds} is not between 0 and {MAX_BAKING_SECONDS}")
         if not 0 <= self.capture_percentage <= 100:
             raise CommandError(f"--capture-percentage {self.capture_percentage} is not between 0 and 100")
+
+
+def check_role(role_arn: str) -> None:
+    """Raise a CommandError for what is not the ARN of a role."""
+    if not _ROLE.fullmatch(role_arn):
+        raise CommandError(f"--role-arn {role_arn!r} is not a role ARN; expected arn:aws:iam::123456789012:role/NAME")
+
+
+def check_image_uri(image_uri: str) -> None:
+    """Raise a CommandError for what is not the address of an image in ECR."""
+    if not IMAGE_URI.fullmatch(image_uri):
+        raise CommandError(
+            f"--image-uri {image_uri!r} is not an image in ECR with a tag or digest; expected "
+            "123456789012.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
+        )
 
 
 def check_name(name: str) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from common.command import console
 from common.errors import CommandError
 from common.image_sets import ImageFile, find_sets
 from common.labels import NEITHER
@@ -174,7 +174,7 @@ def _page(comparison: dict[str, Any], pictures: dict[str, ImageFile]) -> str:
 
 def print_comparison(comparison: dict[str, Any]) -> None:
     """Print one table per set."""
-    console = Console()
+    output = console()
     for name, each in comparison["sets"].items():
         title = Text(f"{name}, threshold {comparison['threshold']:g}")
         table = Table("figure", title=title, title_justify="left")
@@ -187,7 +187,7 @@ def print_comparison(comparison: dict[str, Any]) -> None:
             difference, low, high = got["difference"]
             values = [f"{value:.3f}" for value in got["values"]]
             table.add_row(figure, *values, f"{difference:+.3f}", f"{low:+.3f} to {high:+.3f}")
-        console.print(table)
+        output.print(table)
         counts = {
             kind: sum(change["change"] == kind for change in each["changed"]) for kind in ("better", "worse", "equal")
         }

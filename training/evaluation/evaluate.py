@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from common.command import console
 from common.folders import Skip, Skipped, class_counts, skipped_lines
 from common.image_sets import find_sets
 from common.labels import NEITHER
@@ -220,7 +220,7 @@ def short(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def print_tables(evaluation: dict[str, Any]) -> None:
     """Print one table per set, and the recommended threshold below it."""
-    console = Console()
+    output = console()
     for name, entry in evaluation["sets"].items():
         title = Text(f"{name}, threshold {evaluation['threshold']:g}")  # a name may look like rich's markup
         table = Table("metric", title=title, title_justify="left")
@@ -234,7 +234,7 @@ def print_tables(evaluation: dict[str, Any]) -> None:
             table.add_row(
                 metric, "–" if value is None else f"{value:{'d' if isinstance(value, int) else '.3f'}}", shown
             )
-        console.print(table)
+        output.print(table)
         background = {name: each["other_n"] for name, each in entry["per_class"].items() if "other_n" in each}
         if background:
             print(f"background comes from {class_counts(background, evaluation['labels'])}")

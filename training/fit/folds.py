@@ -134,6 +134,8 @@ def _kept(
     if checkpoints is None:
         return dict.fromkeys(which)
     digest = hashlib.sha256(repr((recipe, labels, seed)).encode())
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
     for tensor in (fold, images.targets, images.background_classes, images.compressed, *images.pixels):
         digest.update(f"{tuple(tensor.shape)}".encode())
         digest.update(tensor.numpy().tobytes())

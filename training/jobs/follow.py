@@ -1,5 +1,6 @@
 """Follow a training job: its log and its progress, until it ends; then fetch the model."""
 
+import contextlib
 import io
 import tarfile
 import time
@@ -11,9 +12,10 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from common.command import explain_aws
 from common.errors import CommandError
 from common.storage import read
-from training.deployment.endpoint import describe_error, is_transient
+from training.deployment.endpoint import is_transient
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 POLL_SECONDS = 5.0
@@ -79,12 +81,13 @@ def follow(job: str, report: Callable[[str], None] | None = None) -> dict[str, A
                     break
             except (ClientError, BotoCoreError) as error:
                 if not is_transient(error):
-                    raise CommandError(f"training job {job}: {describe_error(error)}; {again}") from error
+                    raise CommandError(f"training job {job}: AWS: {explain_aws(error)}; {again}") from error
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         raise CommandError(f"interrupted; training job {job} continues, {again}") from None
-    for line in log.lines():
-        report(line)
+    with contextlib.suppress(ClientError, BotoCoreError):  # the model matters more than the last lines
+        for line in log.lines():
+            report(line)
     status = described["TrainingJobStatus"]
     if status != "Completed":
         reason = described.get("FailureReason") or described.get("SecondaryStatus", "AWS gave no reason")

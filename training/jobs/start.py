@@ -116,7 +116,7 @@ def start(job: Job, report: Callable[[str], None] = print) -> str:
         ) from error
     session = boto3.Session()
     if not session.region_name:
-        raise CommandError("train --on sagemaker needs a Region: set AWS_REGION")
+        raise CommandError("train --on sagemaker needs a Region: set AWS_DEFAULT_REGION")
     checksum, code = data_checksum(job.data), commit()
     place = f"training/data/{checksum[:12]}"
     copied = upload(job.data, job.bucket, place)

@@ -16,8 +16,8 @@ from common.storage import read
 from training.deployment.endpoint import describe_endpoint
 
 _NAME = re.compile(r"(?:arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:model-package/)?([a-z0-9][a-z0-9-]*)/([1-9]\d*)")
-# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateModelPackage.html
-_MAX_DESCRIPTION = 1024
+#: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateModelPackage.html
+MAX_DESCRIPTION = 1024
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,7 @@ def short_name(arn: str) -> str:
 
 def list_packages(sagemaker: Any, group: str) -> list[dict[str, Any]]:
     """Return the summaries of a group's model packages, the newest first; none if there is no such group."""
-    pages = sagemaker.get_paginator("list_model_packages").paginate(
-        ModelPackageGroupName=group, SortBy="CreationTime", SortOrder="Descending"
-    )
+    pages = sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=group)
     try:
         found = [item for page in pages for item in page["ModelPackageSummaryList"]]
     except ClientError as error:
@@ -102,7 +100,7 @@ def decide(name: str, approved: bool, reason: str | None, report: Callable[[str]
 
 def set_status(sagemaker: Any, arn: str, status: str, reason: str | None) -> None:
     """Set a package's approval status, and the description if there is a reason."""
-    described = {"ApprovalDescription": shorten(reason, _MAX_DESCRIPTION)} if reason else {}
+    described = {"ApprovalDescription": shorten(reason, MAX_DESCRIPTION)} if reason else {}
     sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus=status, **described)
 
 
@@ -152,9 +150,16 @@ def unpack_approved(name: str, folder: Path) -> tuple[Path, str]:
     if status != "Approved":
         raise CommandError(f"model package {shown} is {status}; approve it with: python -m training approve {shown}")
     (container,) = package["InferenceSpecification"]["Containers"]
-    with tarfile.open(fileobj=io.BytesIO(read(container["ModelDataUrl"]))) as archive:
+    return unpack(container["ModelDataUrl"], folder), str(container["Image"])
+
+
+def unpack(url: str, folder: Path) -> Path:
+    """Unpack a ``model.tar.gz`` into a folder; return the path of its ONNX file."""
+    with tarfile.open(fileobj=io.BytesIO(read(url))) as archive:
         archive.extractall(folder, filter="data")
-    return folder / "model.onnx", str(container["Image"])
+    if not (folder / "model.onnx").is_file():
+        raise CommandError(f"{url} has no model.onnx; it was not made by deploy or register")
+    return folder / "model.onnx"
 
 
 def model_data_url(sagemaker: Any, model_name: str) -> str:

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from common.errors import CommandError
 from training.deployment.endpoint import describe_endpoint
 from training.deployment.image import IMAGE_URI, resolve_image
+from training.deployment.settings import check_image_uri, check_role
 
 # Of the job that checks drift (template.yaml).
 _CHECK_INSTANCE = "ml.t3.medium"
@@ -54,12 +55,8 @@ class Wanted:
     training_instance_type: str | None = None
 
     def __post_init__(self) -> None:
-        if not IMAGE_URI.fullmatch(self.image_uri):
-            raise CommandError(f"--image-uri {self.image_uri!r} is not an image in ECR with a tag or digest")
-        if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", self.role_arn):
-            raise CommandError(
-                f"--role-arn {self.role_arn!r} is not a role ARN; expected arn:aws:iam::123456789012:role/NAME"
-            )
+        check_image_uri(self.image_uri)
+        check_role(self.role_arn)
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def preflight(wanted: Wanted) -> Iterator[Check]:
     session = boto3.Session()
     region = session.region_name
     if not region:
-        yield Check(False, "Region: none is set", "set AWS_REGION")
+        yield Check(False, "Region: none is set", "set AWS_DEFAULT_REGION")
         return
     try:
         caller = session.client("sts").get_caller_identity()
@@ -99,14 +96,29 @@ def preflight(wanted: Wanted) -> Iterator[Check]:
         bucket_arn("/models/*"): ["s3:GetObject"],
         bucket_arn("/capture/*"): ["s3:PutObject"],
         repository: ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-        arn("logs", "log-group:/aws/sagemaker/Endpoints/*"): ["logs:CreateLogGroup", "logs:CreateLogStream"],
+        arn("logs", "log-group:/aws/sagemaker/Endpoints/*"): [
+            *("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"),
+        ],
+        # SageMaker reads the alarms of an update with this role.
+        arn("cloudwatch", f"alarm:{wanted.endpoint_name}-0"): ["cloudwatch:DescribeAlarms"],
         "*": ["ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"],
     }
     name = wanted.endpoint_name
     own_rights = {
-        arn("sagemaker", f"endpoint/{name}"): ["sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint"],
-        arn("sagemaker", f"endpoint-config/{name}-0"): ["sagemaker:CreateEndpointConfig"],
-        arn("sagemaker", f"model/{name}-0"): ["sagemaker:CreateModel"],
+        arn("sagemaker", f"endpoint/{name}"): [
+            *("sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint", "sagemaker:DescribeEndpoint"),
+            *("sagemaker:InvokeEndpoint", "sagemaker:ListTags"),
+        ],
+        arn("sagemaker", f"endpoint-config/{name}-0"): [
+            *("sagemaker:CreateEndpointConfig", "sagemaker:DescribeEndpointConfig"),
+            *("sagemaker:AddTags", "sagemaker:ListTags"),
+        ],
+        arn("sagemaker", f"model/{name}-0"): ["sagemaker:CreateModel", "sagemaker:DescribeModel"],
+        arn("cloudwatch", f"alarm:{name}-0"): [
+            *("cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarmHistory"),
+        ],
+        "*": ["cloudwatch:DescribeAlarms", "application-autoscaling:DescribeScalableTargets"],
+        bucket_arn(""): ["s3:ListBucket"],
         bucket_arn(f"/models/{name}/0"): ["s3:PutObject", "s3:GetObject"],
         repository: ["ecr:DescribeImages"],
         wanted.role_arn: ["iam:PassRole"],

@@ -1,10 +1,8 @@
 """Evaluate a model, judge it, and register it as a model package of its endpoint."""
 
 import hashlib
-import io
 import json
 import re
-import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,21 +14,20 @@ from botocore.exceptions import ClientError
 
 from common.errors import CommandError
 from common.image_sets import find_sets
-from common.storage import join, parse_s3, read, write
+from common.storage import join, parse_s3, write
 from serving.model import Model
-from training.deployment.deploy import pack
-from training.deployment.endpoint import exists
-from training.deployment.image import IMAGE_URI, resolve_image
-from training.deployment.settings import check_name
+from training.deployment.deploy import upload_model
+from training.deployment.image import resolve_image
+from training.deployment.settings import check_image_uri, check_name
 from training.evaluation.evaluate import describe_set
 from training.evaluation.metrics import METRICS
 from training.evaluation.predictions import predict
 from training.provenance import commit
 from training.registry.gate import Paired, compare, judge, read_gate
-from training.registry.packages import Served, find_served, set_status, short_name, shorten
+from training.registry.packages import MAX_DESCRIPTION, Served, find_served, set_status, short_name, shorten, unpack
 
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackage.html
-_MAX_VALUE, _MAX_DESCRIPTION = 256, 1024
+_MAX_VALUE = 256
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,7 @@ class Registration:
     def __post_init__(self) -> None:
         check_name(self.endpoint_name)
         parse_s3(f"s3://{self.bucket}")
-        if not IMAGE_URI.fullmatch(self.image_uri):
-            raise CommandError(f"--image-uri {self.image_uri!r} is not an image in ECR with a tag or digest")
+        check_image_uri(self.image_uri)
 
 
 @dataclass(frozen=True)
@@ -129,10 +125,8 @@ def register(wanted: Registration, report: Callable[[str], None] = print) -> Reg
             f"  {each.harm}: {each.worse} images became worse, {each.better} better of {each.images} (p {each.p:.2g})"
         )
 
-    archive = pack(wanted.model)
-    # The same address as deploy's.
-    folder = f"s3://{wanted.bucket}/models/{wanted.endpoint_name}/{hashlib.sha256(archive).hexdigest()}"
-    _upload(wanted.bucket, join(folder, "model.tar.gz"), archive)
+    url = upload_model(wanted.bucket, wanted.endpoint_name, wanted.model, report)
+    folder = url.rpartition("/")[0]
     evaluation = {
         "model_sha256": model.sha256,
         "labels": model.labels,
@@ -146,7 +140,7 @@ def register(wanted: Registration, report: Callable[[str], None] = print) -> Reg
     content = json.dumps(evaluation, indent=1, allow_nan=False).encode()
     address = join(folder, f"evaluation-{hashlib.sha256(content).hexdigest()[:12]}.json")
     write(address, content, "application/json")
-    report(f"uploaded the model and its evaluation to {folder}")
+    report(f"uploaded the evaluation to {address}")
 
     facts = _provenance(wanted.model, model.sha256)
     metadata = {
@@ -161,13 +155,13 @@ def register(wanted: Registration, report: Callable[[str], None] = print) -> Reg
         sagemaker,
         wanted.endpoint_name,
         {
-            "ModelPackageDescription": shorten(f"{wanted.model.name}: {_summary(metrics)}", _MAX_DESCRIPTION),
+            "ModelPackageDescription": shorten(f"{wanted.model.name}: {_summary(metrics)}", MAX_DESCRIPTION),
             "InferenceSpecification": {
-                "Containers": [{"Image": image, "ModelDataUrl": join(folder, "model.tar.gz")}],
+                "Containers": [{"Image": image, "ModelDataUrl": url}],
                 "SupportedContentTypes": ["image/png", "image/jpeg"],
                 "SupportedResponseMIMETypes": ["application/json"],
             },
-            # A request cannot have both a status and its reason, and what is rejected must never wait for approval.
+            # CreateModelPackage takes no reason, and what is rejected must never wait for approval.
             "ModelApprovalStatus": "Rejected" if reasons else "PendingManualApproval",
             "ModelMetrics": {"ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": address}}},
             "CustomerMetadataProperties": {key: _as_metadata(value) for key, value in metadata.items()},
@@ -182,9 +176,8 @@ def register(wanted: Registration, report: Callable[[str], None] = print) -> Reg
 
 def _load(served: Served, labels: list[str]) -> Model:
     """Load the model in service, which must have the same labels."""
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(read(served.data_url))) as archive:
-        archive.extractall(folder, filter="data")
-        model = Model(Path(folder) / "model.onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        model = Model(unpack(served.data_url, Path(folder)))
     if model.labels != labels:
         raise CommandError(
             f"the model has the labels {','.join(labels)}, and {served.name} has {','.join(model.labels)}; "
@@ -204,13 +197,6 @@ def _provenance(path: Path, sha256: str) -> dict[str, str | None]:
         "commit": metrics.get("commit") if own and metrics.get("commit") else commit(),
         "data_sha256": metrics.get("data_sha256") if own else None,
     }
-
-
-def _upload(bucket: str, address: str, content: bytes) -> None:
-    # The key contains the hash of the content.
-    key = address.removeprefix(f"s3://{bucket}/")
-    if not exists(boto3.client("s3").head_object, Bucket=bucket, Key=key):
-        write(address, content, "application/gzip")
 
 
 def _create(sagemaker: Any, group: str, package: dict[str, Any]) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from common.command import console
 from common.errors import CommandError
 from training.deployment.endpoint import describe_endpoint
 from training.registry.packages import list_packages, model_data_url, short_name
@@ -158,7 +158,9 @@ def _alarms(name: str, endpoint: dict[str, Any]) -> dict[str, str]:
             watched = [*alarm.get("Dimensions", []), *(each for part in parts for each in part.get("Dimensions", []))]
             if dimension in watched or alarm["AlarmName"] in names:
                 found[alarm["AlarmName"]] = str(alarm["StateValue"])
-    return {**dict.fromkeys(sorted(names), "does not exist"), **found}
+    # `deploy` deletes its alarms after an update, and AWS keeps their names.
+    missing = sorted(names) if "PendingDeploymentSummary" in endpoint else []
+    return {**dict.fromkeys(missing, "does not exist"), **found}
 
 
 def _newest_config(sagemaker: Any, endpoint: str) -> str | None:
@@ -198,7 +200,7 @@ def print_table(found: list[Status]) -> None:
     rows = [_shown(each) for each in found]
     for name in rows[0]:
         table.add_row(name, *(Text(row[name]) for row in rows))
-    Console().print(table)
+    console().print(table)
 
 
 def _shown(status: Status) -> dict[str, str]:
