@@ -16,7 +16,8 @@ from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
 
-from common.command import quietly
+from common.command import fraction, positive_int, quietly
+from monitoring.features import CATEGORICAL, NUMERIC
 
 ROOT = Path(__file__).parents[1]
 DEFINITION = ROOT / "statemachine" / "classify.asl.json"
@@ -57,8 +58,8 @@ STATE_MB = 0.25
 KEYS_PER_REQUEST = 1000
 #: Bytes of logs that the three functions write per image.
 LOG_BYTES = 6_000
-#: Metrics of the functions (8, and three by label) and of the drift check (3, and one by feature), with two labels.
-METRICS = 8 + 3 * 2 + 3 + 11
+#: Metrics of the functions (8, and five by label) and of the drift check (3, and one by feature), with two labels.
+METRICS = 8 + 5 * 2 + 3 + len(NUMERIC) + len(CATEGORICAL) + len(["content"])
 #: Hours per month in which the instance of an hourly drift check runs.
 CHECK_HOURS = HOURS * 5 / 60
 
@@ -128,8 +129,8 @@ def chains(arguments: argparse.Namespace) -> dict[str, Cost]:
     read = PRICE["S3 GET"] + LOG_BYTES / 1e9 * PRICE["CloudWatch Logs"]
     # An upload's own event is charged like any other.
     uploaded = PRICE["S3 PUT, LIST"] + PRICE["EventBridge"] + read
-    size, parallel = arguments.batch_size, arguments.parallel
-    child = express(math.ceil(size / parallel) * seconds, BASE_MB + definition_mb + STATE_MB * size)
+    size = arguments.batch_size
+    child = express(seconds, BASE_MB + definition_mb + STATE_MB * size)
     # AWS's page does not say whether the start of an Express child counts as a transition of the parent: assume so.
     batch = (child + PRICE["Step Functions, Standard"]) / size
     listed = PRICE["S3 PUT, LIST"] * (1 / KEYS_PER_REQUEST + 1 / size)
@@ -138,8 +139,8 @@ def chains(arguments: argparse.Namespace) -> dict[str, Cost]:
     return {
         "Standard": Cost(steps * standard, ours, uploaded + handed_on),
         "synchronous Express": Cost(nested, ours, read + handed_on),
-        "batch": Cost(batch, ours, read + listed + handed_on),
-        "batch, a nested Express execution for each image": Cost(batch + nested, ours, read + listed + handed_on),
+        "batch": Cost(batch + nested, ours, read + listed + handed_on),
+        "batch, if its children had the chain's states": Cost(batch, ours, read + listed + handed_on),
         "naive chain": Cost(len(NAIVE_FUNCTIONS) * standard, functions(NAIVE_FUNCTIONS), uploaded),
     }
 
@@ -154,13 +155,6 @@ def monitoring() -> tuple[float, int, int]:
     return dollars + dashboards * PRICE["CloudWatch dashboard"], len(alarms), dashboards
 
 
-def fraction(text: str) -> float:
-    """Return a number from 0 to 1."""
-    if not 0 <= float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
-    return float(text)
-
-
 def read_arguments() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
@@ -170,8 +164,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--floor", type=float, default=1, help="instances that always run (default: 1)")
     parser.add_argument("--discount", type=fraction, default=0, help="of a savings plan for the floor (default: 0)")
     parser.add_argument("--architecture", choices=["x86_64", "arm64"], default="x86_64")
-    parser.add_argument("--batch-size", type=int, default=40, help="images in a child of the batch (default: 40)")
-    parser.add_argument("--parallel", type=int, default=8, help="images at once in a child (default: 8)")
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=20, help="images in a child of a batch (default: 20)"
+    )
     return parser.parse_args()
 
 
@@ -192,9 +187,9 @@ def main() -> None:
     arm = chains(argparse.Namespace(**{**vars(arguments), "architecture": "arm64"}))["Standard"].functions
     child = PRICE["Step Functions, Standard"] / arguments.batch_size
     print(f"""
-- A batch has {arguments.batch_size} images in each Express child, {arguments.parallel} of them at once. The start of
-  a child is counted as a transition of the parent, which AWS's page does not settle; without it the batch costs
-  ${child * 1e6:.2f} less per million.
+- A batch has {arguments.batch_size} images in each Express child, all at once, and an Express execution for each image.
+  The start of a child is counted as a transition of the parent, which AWS's page does not settle; without it the batch
+  costs ${child * 1e6:.2f} less per million.
 - The naive chain has three functions of 1 GB in a Standard workflow, and nothing else: no record of results, unsure
   images and failures. It has half the states of this workflow, and is cheaper than a single execution for that reason.
 - On arm64 the functions cost ${arm * 1e6:.2f} per million images.

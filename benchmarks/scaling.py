@@ -22,7 +22,8 @@ STATES = 6
 ENDPOINT_SECONDS, ENDPOINT_WORKERS = 0.02, 4
 #: Seconds after which classify gives up (its read time-out).
 ENDPOINT_TIMEOUT = 10.0
-BATCH_SIZE, PARALLEL = 40, 8
+#: Images in a child of a batch, all at once (`BatchSize` in template.yaml).
+BATCH_SIZE = 20
 
 
 class Quota(NamedTuple):
@@ -44,7 +45,7 @@ QUOTAS = [
     Quota("Standard executions started a second", 300, 1, 0, _STATES),
     Quota("Standard state transitions a second", 5_000, STATES, 1 / BATCH_SIZE, _STATES),
     Quota("children started a second", 1_000, 0, 1 / BATCH_SIZE, _STATES),
-    Quota("children at once", 10_000, 0, IN_LAMBDA / PARALLEL, _STATES),
+    Quota("children at once", 10_000, 0, IN_LAMBDA / BATCH_SIZE, _STATES),
     Quota("concurrent Lambda executions", 1_000, IN_LAMBDA, IN_LAMBDA, _LAMBDA),
     Quota("Lambda requests a second (10 for each concurrent execution)", 10_000, 3, 3, _LAMBDA),
     Quota("PutEvents entries a second", 10_000, 1, 1, _EVENTS),
@@ -62,7 +63,6 @@ class Setting:
 
     images: int
     batch_size: int = BATCH_SIZE
-    parallel: int = PARALLEL
     children: int = 1_000
     #: Executions that may start at once, and more of them a second.
     starts: tuple[float, float] = (1_000, 1_000)
@@ -129,19 +129,16 @@ class Simulation:
 
     def _child(self, size: int, place: Any) -> Generator[Any, Any, None]:
         with place:
-            slots = simpy.Resource(self.environment, self.setting.parallel)
-            yield self.environment.all_of([self.environment.process(self._image(slots)) for _ in range(size)])
+            yield self.environment.all_of([self.environment.process(self._image()) for _ in range(size)])
 
-    def _image(self, slots: simpy.Resource) -> Generator[Any, Any, None]:
-        with slots.request() as slot:
-            yield slot
-            end = "done"
-            for state in SECONDS:
-                if not (yield from self._task(state)):
-                    end = "failed"
-                    break
-            self.result.ends[end] += 1
-            self.result.seconds = float(self.environment.now)
+    def _image(self) -> Generator[Any, Any, None]:
+        end = "done"
+        for state in SECONDS:
+            if not (yield from self._task(state)):
+                end = "failed"
+                break
+        self.result.ends[end] += 1
+        self.result.seconds = float(self.environment.now)
 
     def _task(self, state: str) -> Generator[Any, Any, bool]:
         """Run a state with its retries; return whether it succeeded."""
@@ -186,16 +183,12 @@ class Simulation:
 
 #: What the page simulates, by its name.
 SETTINGS = {
-    "batch of 10,000, one instance, 25 children": Setting(10_000, children=25),
+    "batch of 10,000, one instance, 5 children": Setting(10_000, children=5),
     "the same, 1,000 children": Setting(10_000),
     "the same, 1,000 children, 20 instances": Setting(10_000, instances=20),
     "the same, 1,000 children, 20 instances, 5,000 concurrent": Setting(10_000, instances=20, concurrency=5_000),
-    "burst of 10,000 uploads, one instance": Setting(
-        10_000, batch_size=1, parallel=1, children=10_000, starts=(1_300, 300)
-    ),
-    "the same, 4 instances": Setting(
-        10_000, batch_size=1, parallel=1, children=10_000, starts=(1_300, 300), instances=4
-    ),
+    "burst of 10,000 uploads, one instance": Setting(10_000, batch_size=1, children=10_000, starts=(1_300, 300)),
+    "the same, 4 instances": Setting(10_000, batch_size=1, children=10_000, starts=(1_300, 300), instances=4),
 }
 
 TEXT = """
@@ -204,8 +197,8 @@ transitions, which only delay, and failures of a service.
 
 Too much concurrency does harm: what the endpoint cannot take waits inside classify, which uses up Lambda's concurrency,
 and with the retries it all takes two to three times as long. `MaxConcurrency` of a batch belongs to the endpoint's
-capacity: images a second times seconds an image, divided by the images at once in a child (here 200 x 0.18 / 8, about
-5 children, and some more as time passes between states). No image is lost in any case.
+capacity: images a second times seconds an image, divided by the images in a child (here 200 x 0.18 / 20, about 2
+children, and some more as time passes between states). No image is lost in any case.
 
 ## What to change at each step
 
@@ -228,9 +221,7 @@ def main() -> None:
     print(
         f"Assumed: an image takes {IN_LAMBDA:.2f} s in functions, of which {ENDPOINT_SECONDS} s on the endpoint, where"
     )
-    print(
-        f"an instance takes {ENDPOINT_WORKERS} at once; a batch has {BATCH_SIZE} images in a child, {PARALLEL} at once."
-    )
+    print(f"an instance takes {ENDPOINT_WORKERS} at once; a batch has {BATCH_SIZE} images in a child, all at once.")
     print()
     for kind, title in (("single", "Single Standard executions"), ("batch", "Batches")):
         print(f"## {title}: demand, in multiples of the default quota\n")

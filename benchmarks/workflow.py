@@ -1,6 +1,6 @@
 """``python -m benchmarks.workflow``: images per second of batches in a rehearsal, and the latency of single calls.
 
-Runs batches of growing size on a stack that is deployed in a rehearsal (``python -m demo batch --keep``), and prints
+Runs batches of growing size on a stack that is deployed in a rehearsal (``python -m demo --keep batch``), and prints
 images per second, the time per image, and each function's share of the time that images spend in functions. The time
 per image must not grow with the batch.
 """

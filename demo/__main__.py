@@ -86,7 +86,7 @@ def main() -> int:
 def _main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m demo",
-        description="Build, deploy, classify and detect drift on this machine. With try, classify photos of yours.",
+        description="Build, deploy, classify and detect drift on this machine. With try, classify your photos.",
         epilog="example: python -m demo try bike.jpg",
     )
     parser.add_argument("--keep", action="store_true", help="leave everything running so that you can experiment")
@@ -96,6 +96,7 @@ def _main() -> int:
         metavar="DIR",
         help="write the README's screenshots, from drawings (needs Chromium)",
     )
+    parser.set_defaults(show=None, photos=[])
     commands = parser.add_subparsers(metavar="COMMAND")
     batch = commands.add_parser(
         "batch",
@@ -103,10 +104,10 @@ def _main() -> int:
         description=f"Build, deploy, and classify {BATCH_IMAGES} drawings as one batch.",
         epilog="example: python -m demo batch",
     )
-    batch.set_defaults(batch=True)
+    batch.set_defaults(show=demonstrate_batch)
     attempt = commands.add_parser(
         "try",
-        help="classify photos of yours in the demo that was kept; without one, deploy it first, and keep it",
+        help="classify your photos in the demo that was kept; without one, deploy it first, and keep it",
         description="Upload photos to the demo's stack, and print the outcome of each. If no demo was kept, deploy it "
         "first (about half a minute), and leave it running.",
         epilog="example: python -m demo try bike.jpg",
@@ -118,10 +119,9 @@ def _main() -> int:
     # Clean up if the process is terminated.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        if hasattr(arguments, "photos"):
+        if arguments.photos:
             return _try(arguments.photos)
-        show = demonstrate_batch if hasattr(arguments, "batch") else partial(demonstrate, arguments.screenshots)
-        return _demonstrate(show, arguments.keep)
+        return _demonstrate(arguments.show or partial(demonstrate, arguments.screenshots), arguments.keep)
     except (CommandError, RehearsalError) as error:
         console.print(f"[red]The demo failed:[/red] {escape(str(error))}", soft_wrap=True)
         return 1
@@ -258,7 +258,7 @@ def demonstrate(screenshots: Path | None, keep: bool) -> None:
         console.print(f"{screenshots}: the screenshots\n")
     if not keep:
         python = THIS_PYTHON
-        console.print("To classify photos of yours:\n")
+        console.print("To classify your photos:\n")
         console.print(f"    {python} -m demo try PHOTO\n", markup=False)
         console.print("To run this demo again, and leave it running to experiment:\n")
         console.print(f"    {python} -m demo --keep", markup=False)

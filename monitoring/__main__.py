@@ -201,9 +201,11 @@ def _baseline(options: argparse.Namespace) -> None:
     # Labels that were given in the wrong order can be noticed here, and nowhere else.
     predictions = ", ".join(f"{count} {name}" for name, count in Counter(window.features.categorical["answer"]).items())
     print(f"baseline of {len(window.features)} captures ({predictions}; threshold {model.threshold:g})")
-    compared = f"with {content} images" if content else f"not at all: {options.model} has no features"
-    print(f"content will be compared {compared}")
-    print(f"wrote {options.baseline.rstrip('/')}/statistics.json and constraints.json")
+    if content:
+        print(f"content will be compared with {content} images")
+    else:
+        print(f"content will not be compared: {options.model} has no features")
+    print(f"wrote {options.baseline.rstrip('/')}/")
 
 
 def _check(options: argparse.Namespace) -> int:

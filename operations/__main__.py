@@ -10,7 +10,7 @@ from common.command import add_examples, fraction, only_with, port, positive_flo
 
 EXECUTION = "an S3 key (its newest execution), ARN or name of an execution, or the inference id of a capture"
 
-MODEL = Path("training/model/model.onnx")
+MODEL = Path(__file__).resolve().parents[1] / "training" / "model" / "model.onnx"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
 
     attempt = commands.add_parser(
         "try",
-        help="classify photos of yours",
+        help="classify your photos",
         description="Upload photos, start the workflow with each, and print its outcome and how to see its timeline. "
         "Exit code: 0 all accepted, 3 the model is not sure of one, 1 one failed.",
     )

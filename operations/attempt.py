@@ -1,4 +1,4 @@
-"""Classify photos of one's own: upload them, start the workflow, and print each outcome."""
+"""Classify local photos: upload them, start the workflow, and print each outcome."""
 
 import hashlib
 import json

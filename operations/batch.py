@@ -15,6 +15,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from common import storage
+from common.command import printable
 from common.errors import CommandError
 from common.progress import progress
 from common.stack import Stack, parse_object
@@ -22,7 +23,7 @@ from common.stack import Stack, parse_object
 #: Below this prefix of the image bucket are manifests and results; the batch workflow's role may use no other.
 FOLDER = "batches"
 POLL_SECONDS = 1.0
-#: Error of images in child executions that failed or never started: Step Functions' own faults, which a redrive mends.
+#: Error of images in child executions that failed or never started: Step Functions' own errors, which a redrive fixes.
 NOT_RUN = "NotRun"
 
 
@@ -94,6 +95,13 @@ def _run(stack: Stack, execution: str) -> tuple[dict[str, Any], dict[str, Any] |
         raise CommandError(f"the batch workflow of stack {stack.name} has no execution {execution!r}") from error
     runs = states.list_map_runs(executionArn=arn)["mapRuns"]
     return described, dict(states.describe_map_run(mapRunArn=runs[0]["mapRunArn"])) if runs else None
+
+
+def _ended_run(stack: Stack, execution: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    described, run = _run(stack, execution)
+    if described["status"] == "RUNNING":
+        raise CommandError("the run has not ended yet: python -m operations batch follow shows its progress")
+    return described, run
 
 
 def follow(stack: Stack, execution: str, max_failed: float) -> int:
@@ -207,9 +215,7 @@ def summarize(stack: Stack, execution: str, failed_manifest: str | None, max_fai
     CommandError
         The run does not exist or has not ended.
     """
-    described, run = _run(stack, execution)
-    if described["status"] == "RUNNING":
-        raise CommandError("the run has not ended yet: python -m operations batch follow shows its progress")
+    described, run = _ended_run(stack, execution)
     summary = Summary()
     for result in results(stack, run, described["name"]) if run else ():
         summary.add(result)
@@ -217,7 +223,7 @@ def summarize(stack: Stack, execution: str, failed_manifest: str | None, max_fai
     counts = ", ".join(f"{summary.outcomes[name]:,} {name}" for name in ("accepted", "unsure", "failed", "skipped"))
     print(f"{described['status']}: {summary.outcomes.total():,} keys: {counts}")
     for error, count in summary.errors.most_common():
-        print(f"  {count:,} {error}")
+        print(f"  {count:,} {printable(error)}")
     if described.get("error"):
         print(f"  {described['error']}: {described.get('cause', '')}")
     print(f"results: s3://{bucket}/{FOLDER}/{described['name']}/")
@@ -254,7 +260,7 @@ def reconcile(stack: Stack, execution: str) -> int:
     CommandError
         The run does not exist or has not ended.
     """
-    described, run = _run(stack, execution)
+    described, run = _ended_run(stack, execution)
     given = Counter(_given(stack.output("ImageBucketName"), parse_object(described.get("input"))))
     found = Counter(
         (str(result.get("s3_bucket")), str(result.get("s3_key")))
@@ -263,7 +269,7 @@ def reconcile(stack: Stack, execution: str) -> int:
     kinds = {"missing": given - found, "more often than given": found - given}
     for kind, keys in kinds.items():
         for (bucket, key), count in sorted(keys.items()):
-            print(f"{kind} ({count}): s3://{bucket}/{key}")
+            print(f"{kind} ({count}): s3://{printable(f'{bucket}/{key}')}")
     wrong = sum(keys.total() for keys in kinds.values())
     print(f"{given.total():,} keys given, {found.total():,} results, {wrong:,} differences")
     return int(wrong > 0)

@@ -4,6 +4,7 @@ from collections import Counter
 
 import boto3
 
+from common.command import printable
 from common.errors import CommandError
 from common.progress import progress
 from common.stack import Stack
@@ -36,10 +37,13 @@ def empty(stack: Stack, *, ask: bool) -> None:
         print(f"{name} is empty")
         return
     folders = Counter(key.partition("/")[0] + "/" if "/" in key else key for key, _ in versions)
-    print(f"{name} holds {len(versions):,} objects: " + ", ".join(f"{n:,} in {f}" for f, n in folders.most_common()))
+    print(
+        f"{name} holds {len(versions):,} objects: "
+        + ", ".join(f"{n:,} in {printable(f)}" for f, n in folders.most_common())
+    )
     if ask:
         try:
-            answer = input("Delete all of them, for ever? Type the bucket's name: ")
+            answer = input("Delete all of them permanently? Type the bucket's name: ")
         except EOFError:
             answer = ""
         if answer.strip() != name:
@@ -51,7 +55,7 @@ def empty(stack: Stack, *, ask: bool) -> None:
             with naming(f"s3://{name}"):
                 answered = bucket.delete_objects(Delete={"Objects": objects, "Quiet": True})  # type: ignore[typeddict-item]
             for error in answered.get("Errors", []):
-                raise CommandError(f"s3://{name}/{error['Key']} could not be deleted: {error['Message']}")
+                raise CommandError(f"s3://{name}/{printable(error['Key'])} could not be deleted: {error['Message']}")
             advance(len(batch))
     print(f"deleted {len(versions):,} objects; now: sam delete --stack-name {stack.name}")
 

@@ -360,7 +360,7 @@ def _describe(item: Item, labels: list[str]) -> dict[str, Any]:
     if not _is_complete(body):
         return {**shown, "outcome": "", "probabilities": [], "facts": {"Message": json.dumps(body)}}
     inferences = body["inferences"]
-    # Messages of before have no "neither".
+    # Older messages have no "neither".
     neither = body.get("neither", max(0.0, 1 - sum(inferences)))
     # A message may be from before the model got other labels.
     names = labels if len(labels) == len(inferences) else [f"label {i}" for i in range(1, len(inferences) + 1)]

@@ -114,6 +114,10 @@ class Endpoints:
         ``retained`` are properties of the variant that take the place of the configuration's.
         """
         fleets: list[Fleet] = []
+        before = endpoint.endpoint_status
+        # First: a scaling activity must not begin while the fleets start.
+        if before == "InService":
+            endpoint.endpoint_status = "Updating"
         try:
             for variant in (*config["ProductionVariants"], *config.get("ShadowProductionVariants", [])):
                 kept = retained or {} if not fleets else {}
@@ -121,6 +125,7 @@ class Endpoints:
         except Exception:
             for fleet in fleets:
                 fleet.close()
+            endpoint.endpoint_status = before
             raise
         if retained and "capture" in retained:
             fleets[0].capture = retained["capture"]
@@ -131,8 +136,6 @@ class Endpoints:
             "StartTime": utcnow(),
         }
         endpoint.last_modified_time = utcnow()
-        if endpoint.endpoint_status == "InService":
-            endpoint.endpoint_status = "Updating"
         threading.Thread(target=self._finish, args=(backend, endpoint, fleets, plan or Plan()), daemon=True).start()
 
     def _fleet(self, backend: SageMakerModelBackend, config: dict[str, Any], variant: dict[str, Any]) -> Fleet:
@@ -207,12 +210,17 @@ class Endpoints:
 
     def resize(self, endpoint: FakeEndpoint, count: int) -> None:
         """Change the number of instances in service without waiting; the endpoint's status shows the result."""
-        traffic = self._traffic[endpoint.endpoint_name]
+        traffic = self._traffic.get(endpoint.endpoint_name)
+        if traffic is None:
+            raise InvokeError(400, "ValidationException", f"Endpoint {endpoint.endpoint_name} is not in service.")
         endpoint.endpoint_status = "Updating"
         endpoint.production_variants[0]["DesiredInstanceCount"] = count
 
         def finish() -> None:
-            reason = traffic.fleet.resize(count)
+            try:
+                reason = traffic.fleet.resize(count)
+            except Exception as error:
+                reason = str(error)
             endpoint.production_variants = [_summary(traffic.fleet)]
             endpoint.failure_reason = reason  # type: ignore[assignment]
             endpoint.last_modified_time = utcnow()
@@ -446,10 +454,13 @@ def _invoke_endpoint(original: Any, self: SageMakerRuntimeResponse) -> tuple[int
         if header in sent:
             forward[header] = sent[header]
     invocation = (self.current_account, self.region, name, body, forward)
+    shadow = None
     try:
         shadow = traffic.take_shadow()
         fleet, server = traffic.take()
     except ConnectionError as error:
+        if shadow:
+            shadow[0].put_back(shadow[1])
         raise InvokeError(503, "ServiceUnavailable", "The request has failed.") from error
     if shadow:
         endpoints().shadowing.submit(_ask_shadow, *shadow, *invocation)

@@ -27,6 +27,7 @@ from moto.sagemaker.responses import SageMakerResponse
 
 from rehearsal.lifecycle import MARK
 from rehearsal.patches import Difference, add, patch
+from rehearsal.sagemaker_jobs import DEFAULT_RUNTIME_SECONDS
 from rehearsal.settings import of_this_process
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
@@ -145,17 +146,23 @@ class TrainingJob:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        limit = described.stopping_condition.get("MaxRuntimeInSeconds", 24 * 60 * 60)
+        if self._stopped:  # while it was started
+            self.stop(self._stopped)
+        limit = described.stopping_condition.get("MaxRuntimeInSeconds", DEFAULT_RUNTIME_SECONDS)
         timer = threading.Timer(limit, self.stop, ["MaxRuntimeExceeded"])
         timer.start()
         assert self._process.stdout is not None
-        for raw in self._process.stdout:
-            if line := raw.decode("utf-8", "replace").rstrip():
-                self._write(line)
-                self._measure(line)
-        code = self._process.wait()
-        timer.cancel()
-        return code
+        try:
+            for raw in self._process.stdout:
+                if line := raw.decode("utf-8", "replace").rstrip():
+                    self._write(line)
+                    self._measure(line)
+        except Exception:
+            self.stop()
+            raise
+        finally:
+            timer.cancel()
+        return self._process.wait()
 
     def _write(self, line: str) -> None:
         event = {"timestamp": int(time.time() * 1000), "message": line}

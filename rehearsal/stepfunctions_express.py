@@ -62,7 +62,7 @@ def _check(document: Any, path: str = "") -> None:
         problem = ""
         if resource.endswith(".waitForTaskToken"):
             problem = f"'.waitForTaskToken' service integration  at {where}/Resource"
-        elif ".sync" in resource.rsplit(":", 2)[-1] or resource.endswith(".sync:2"):
+        elif resource.endswith((".sync", ".sync:2")):
             problem = f"'.sync' service integration at {where}/Resource"
         elif ":activity:" in resource:
             problem = f"Activity ARN at {where}/Resource"

@@ -400,6 +400,8 @@ class MapRun:
         if self.express:
             limit = TimeoutSeconds(EXPRESS_SECONDS)
             program = Program(program.query_language, program.start_at, program.states, limit, program.comment)
+        if self.stopped:  # while this child was prepared
+            env.set_stop(stop_date=datetime.datetime.now(datetime.UTC), cause=None, error=None)
         program.eval(env)
         ended: Any = env.program_state()
         with self.lock:

@@ -316,7 +316,7 @@ def _replace_extract_json() -> None:
 @configure(
     Difference(
         "tasks_share_clients",
-        "each task makes a client of its own, which takes longer than its call and can fail when two are made at once",
+        "each task makes its own client, which takes longer than its call and can fail when two are made at once",
     )
 )
 def _share_clients() -> None:

@@ -44,8 +44,8 @@ botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-#: The files whose tests share one deployed stack, in this order: one test needs an endpoint that has had no traffic, and
-#: the last test of the last file deletes the stack.
+#: The files whose tests share one deployed stack, in this order: one test needs an endpoint that has had no traffic,
+#: and the last test of the last file deletes the stack.
 STACK_FILES = [f"tests/rehearsal/test_{name}.py" for name in ("drift", "batch", "review", "snippets", "stack")]
 #: Slow folders go first: a worker that began one of their files last would keep the others waiting.
 SLOW_FOLDERS = ["rehearsal", "conformance", "workflow", "browser"]

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("simpy", reason="needs benchmarks/requirements.txt")
-
 from benchmarks.scaling import ENDPOINT_SECONDS, ENDPOINT_WORKERS, SECONDS, Setting, Simulation
 
 REPOSITORY = Path(__file__).parents[2]
@@ -24,7 +22,7 @@ def test_the_page_is_what_its_command_prints() -> None:
 def test_without_contention_the_time_is_the_sum_of_the_steps() -> None:
     # Twice as many images as the endpoint takes at once: the second half waits for the first one.
     images = 2 * ENDPOINT_WORKERS
-    result = Simulation(Setting(images, batch_size=images, parallel=images)).run()
+    result = Simulation(Setting(images, batch_size=images)).run()
     assert result.ends == {"done": images, "failed": 0} and result.attempts == len(SECONDS) * images
     assert result.seconds == pytest.approx(sum(SECONDS.values()) + 2 * ENDPOINT_SECONDS)
 
