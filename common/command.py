@@ -153,8 +153,8 @@ def explain_aws(error: Exception) -> str:
     own = os.environ.get("AWS_ENDPOINT_URL", "")
     if name in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError") and own and own in text:
         return (
-            f"nothing answers at {own}, where AWS_ENDPOINT_URL sends all requests: start what was there, or open a new "
-            "shell to reach AWS"
+            f"nothing answers at {own}, where AWS_ENDPOINT_URL sends all requests. If that was a rehearsal, it is "
+            "down: start it and set its environment again, or open a new shell to reach AWS"
         )
     return text
 

@@ -31,7 +31,13 @@ def test_how_the_last_update_ended(more: dict[str, Any], outcome: str) -> None:
     assert module._last_update(endpoint(**more), "c-2")["outcome"] == outcome
 
 
-def test_alarms_that_roll_back_are_shown_even_if_they_do_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("now", "missing"),
+    [({"PendingDeploymentSummary": {"EndpointConfigName": "c"}}, {"gone": "does not exist"}), ({}, {})],
+)
+def test_missing_alarms_are_shown_while_an_update_needs_them(
+    now: dict[str, Any], missing: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     cloudwatch = boto3.client("cloudwatch")
     metric = {"Namespace": "AWS/SageMaker", "MetricName": "m", "Dimensions": [{"Name": "EndpointName", "Value": "e"}]}
     query = {"Id": "a", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Sum"}}
@@ -40,8 +46,8 @@ def test_alarms_that_roll_back_are_shown_even_if_they_do_not_exist(monkeypatch: 
     with Stubber(cloudwatch) as stub:
         stub.add_response("describe_alarms", {"MetricAlarms": [alarm]}, {"AlarmTypes": ["MetricAlarm"]})
         monkeypatch.setattr(boto3, "client", lambda name: cloudwatch)
-        found = module._alarms("e", endpoint(LastDeploymentConfig=config))
-    assert found == {"gone": "does not exist", "by-query": "ALARM"}
+        found = module._alarms("e", endpoint(LastDeploymentConfig=config, **now))
+    assert found == {**missing, "by-query": "ALARM"}
 
 
 def test_a_missing_right_hides_only_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
