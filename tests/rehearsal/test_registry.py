@@ -124,7 +124,7 @@ def test_preflight_finds_what_is_missing_and_then_nothing(rehearsal: Rehearsal) 
 
     said = training(rehearsal, "preflight", *wanted, "--role-arn", arns["EndpointRoleArn"], code=1)
     assert re.search(r"ok +role \S+: SageMaker may assume it", said)
-    assert re.search(r"ok +rights of roles-EndpointRole\S*: 9 actions allowed", said)
+    assert re.search(r"ok +rights of roles-EndpointRole\S*: 11 actions allowed", said)
     assert f"missing bucket {bucket}: events to EventBridge are off" in said and "1 missing" in said
     # The training role may not read models, nor write captures.
     said = training(rehearsal, "preflight", *wanted, "--role-arn", arns["TrainingRoleArn"], code=1)
