@@ -54,7 +54,7 @@ def test_page_fits_and_is_complete(new_page: Callable[..., Page], report: Path, 
     page.goto(report.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate("[...document.images].filter(image => !image.naturalWidth).length") == 0
-    # Nine numeric features, the shares over time, and the confidence for each of two labels.
+    # Ten numeric features, the shares over time, and the confidence for each of two labels.
     assert page.evaluate("[...document.querySelectorAll('svg')].filter(svg => svg.clientHeight > 100).length") == 13
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
         "rgb(21, 23, 27)" if scheme == "dark" else "rgb(255, 255, 255)"

@@ -20,7 +20,7 @@ def batch(stack: Stack, *arguments: str, code: int = 0) -> str:
     command = (sys.executable, "-m", "operations", "batch", *arguments, "--stack-name", STACK)
     done = stack.rehearsal.run(*command, check=False)
     assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def fill(stack: Stack, count: int) -> str:
@@ -56,8 +56,10 @@ def test_a_prefix_then_its_failures_then_a_csv(stack: Stack) -> None:
     functions, classify = stack.rehearsal.client("lambda"), stack.outputs["ClassifyFunctionName"]
     # Twenty images at once, and eight sandboxes: Lambda throttles, and the chain tries again.
     functions.put_function_concurrency(FunctionName=classify, ReservedConcurrentExecutions=8)
-    said = batch(stack, "start", "--prefix", prefix, "--name", name, "--wait")
-    functions.delete_function_concurrency(FunctionName=classify)
+    try:
+        said = batch(stack, "start", "--prefix", prefix, "--name", name, "--wait")
+    finally:
+        functions.delete_function_concurrency(FunctionName=classify)
     assert counts(said) == (30, 1, 1) and "1 UnsupportedImage" in said
     assert "32 keys given, 32 results, 0 differences" in batch(stack, "reconcile", name)
     batch(stack, "summarize", name, "--max-failed", "0.01", code=1)
@@ -119,8 +121,8 @@ def test_a_stopped_run_is_redriven_and_every_key_has_one_result(stack: Stack) ->
 
 
 def test_wrong_arguments_are_explained(stack: Stack) -> None:
-    batch(stack, "start", "--manifest", "elsewhere/list.csv", code=1)
-    batch(stack, "follow", "none", code=1)
+    assert "below batches/" in batch(stack, "start", "--manifest", "elsewhere/list.csv", code=1)
+    assert "has no execution 'none'" in batch(stack, "follow", "none", code=1)
 
 
 def test_the_documented_synchronous_call(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

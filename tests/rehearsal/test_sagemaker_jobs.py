@@ -165,7 +165,7 @@ def test_the_sdk_starts_a_job_with_the_same_entry_point(rehearsal: Rehearsal, bu
     described = client.describe_training_job(TrainingJobName=name)
     assert described["AlgorithmSpecification"]["TrainingImage"] == IMAGE
     parameters = described["HyperParameters"]
-    assert (parameters["epochs"], parameters["folds"], parameters["network"]) == ("1", "2", "residual")
+    assert (parameters["epochs"], parameters["folds"], parameters["network"]) == ("1", "2", "efficientnet-lite0")
     assert described["EnableManagedSpotTraining"] is True
     assert described["StoppingCondition"] == {"MaxRuntimeInSeconds": 21600, "MaxWaitTimeInSeconds": 43200}
     assert described["CheckpointConfig"]["S3Uri"].startswith(f"s3://{bucket}/training/checkpoints/")

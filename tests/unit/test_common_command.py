@@ -134,7 +134,7 @@ def test_errors_of_s3_name_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=" ".join,
 )
-def test_output_that_nothing_reads_ends_a_command_without_a_word(arguments: list[str]) -> None:
+def test_output_that_nothing_reads_ends_a_command_silently(arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

@@ -19,7 +19,19 @@ ROLE = "arn:aws:iam::123456789012:role/serving"
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/classifier:1"
 
 
-COMMANDS = ["stage", "train", "evaluate", "register", "approve", "reject", "deploy", "status", "preflight", "remove"]
+COMMANDS = [
+    "stage",
+    "train",
+    "evaluate",
+    "register",
+    "approve",
+    "reject",
+    "deploy",
+    "rollback",
+    "status",
+    "preflight",
+    "remove",
+]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])

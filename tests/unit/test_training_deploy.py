@@ -697,7 +697,7 @@ def test_a_rollback_names_its_alarm_and_has_an_exit_code(
     assert names() == ([], [], []) and alarms_of(NAME) == []
 
 
-def test_a_rollback_that_nobody_saw_is_reported_by_the_next_run(
+def test_an_earlier_rollback_is_reported_by_the_next_run(
     wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = expected_config(wanted)
