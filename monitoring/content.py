@@ -21,7 +21,7 @@ from serving.preprocess import preprocess
 #: Most images of a baseline or window that are compared.
 MOST_IMAGES = 1000
 #: Nearest neighbours of each image.
-NEIGHBOURS = 10
+NEIGHBOURS = 20
 
 _DIMENSIONS = 32
 _PERMUTATIONS = 20_000

@@ -100,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="keep each finished network there; the same command continues after an interruption",
     )
+    train.add_argument(
+        "--calibrate-on",
+        type=Path,
+        metavar="DIR",
+        help="class folders with images like those that the endpoint will get, some without a label. How strict the "
+        "model is about 'neither' is fitted on them (default: the recipe's value)",
+    )
     _add_job(train)
     train.set_defaults(run=_train)
 
@@ -368,6 +375,8 @@ def _train_on_sagemaker(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     if options.on == "sagemaker":
+        if options.calibrate_on:
+            raise CommandError("--calibrate-on can only be used without --on sagemaker")
         _train_on_sagemaker(options)
         return
     remote = ("job", "bucket", "role_arn", "spot", "training_image")
@@ -391,6 +400,7 @@ def _train(options: argparse.Namespace) -> None:
         options.target_accuracy,
         options.confidence_level,
         options.checkpoints,
+        options.calibrate_on,
     )
     for name in ("validation", "test"):
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="training needs torch; run in the environment of training/requirements.txt")
 onnx = pytest.importorskip("onnx", reason="training needs onnx; run in the environment of training/requirements.txt")
+onnxruntime = pytest.importorskip("onnxruntime", reason="run in the environment of training/requirements.txt")
 
 from common.errors import CommandError  # noqa: E402
 from common.manifest import Entry, read_manifest  # noqa: E402
@@ -28,7 +30,7 @@ from training.fit import augment as augmentation  # noqa: E402
 from training.fit import folds  # noqa: E402
 from training.fit.augment import augment, compress, synthetic_negatives  # noqa: E402
 from training.fit.calibration import Calibration, cross_fit, fit_calibration, probabilities  # noqa: E402
-from training.fit.data import Images, assign_folds, enlarge, find_background_classes, load_images  # noqa: E402
+from training.fit.data import Images, assign_folds, enlarge, find_background_classes, load_folder, load_images  # noqa: E402
 from training.fit.loop import fit, lr_factor  # noqa: E402
 from training.fit.muon import orthogonalise  # noqa: E402
 from training.fit.network import create_network, load_recipe, merge_background  # noqa: E402
@@ -106,7 +108,6 @@ def test_three_labels_end_to_end_and_twice_the_same(staged: Path, tmp_path: Path
     assert again["model_sha256"] == report["model_sha256"]
     assert again["validation"] == report["validation"]
 
-    onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(tmp_path / "a/model.onnx")
     for batch in (1, 5):
         pixels = np.random.default_rng(2).integers(0, 256, (batch, 32, 32, 3), np.uint8)
@@ -115,6 +116,40 @@ def test_three_labels_end_to_end_and_twice_the_same(staged: Path, tmp_path: Path
         assert answer.shape == (batch, 3)
         assert (answer >= 0).all()
         assert (answer.sum(axis=1) <= 1 + 1e-6).all()
+
+
+def test_the_gate_is_fitted_on_other_images(staged: Path, tmp_path: Path) -> None:
+    """What is called neither among the images of the endpoint decides, not what training called so."""
+    random = np.random.default_rng(1)
+    for name, colour, level in [
+        ("red", COLOURS["red"], 1.0),
+        ("blue", COLOURS["blue"], 1.0),
+        ("dim", COLOURS["red"], 0.3),
+    ]:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = (np.array(colour) * level + random.normal(0, 25, (40, 50, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    pixels, targets = load_folder(tmp_path / "photos", list(COLOURS), SMALL)
+    assert (len(pixels), pixels[0].shape) == (120, (32, 32, 3))
+    assert torch.equal(pixels[1], pixels[0].flip(1))
+    assert torch.bincount(targets).tolist() == [40, 0, 40, 40]  # blue, green, red in the order of COLOURS, then others
+
+    usual = train(staged, tmp_path / "a/model.onnx", SMALL, 1, 0.9, 0.95)
+    fitted = train(staged, tmp_path / "b/model.onnx", SMALL, 1, 0.9, 0.95, calibrate_on=tmp_path / "photos")
+    assert fitted["calibration"]["temperature"] == usual["calibration"]["temperature"]
+    passing = {}
+    for run in ("a", "b"):
+        session = onnxruntime.InferenceSession(tmp_path / run / "model.onnx")
+        answers = session.run(["probabilities"], {"images": np.stack(pixels)})[0].sum(axis=1)
+        passing[run] = [(answers[(targets == kind).numpy()] >= 0.7).mean() for kind in (0, 3)]
+    assert passing["a"][1] > 0.5, "the usual gate takes dim red for red"
+    assert passing["b"][0] > 0.9
+    assert passing["b"][1] < 0.1
+
+    shutil.rmtree(tmp_path / "photos/dim")
+    with pytest.raises(CommandError, match="needs images without a label"):
+        train(staged, tmp_path / "c/model.onnx", SMALL, 1, 0.9, 0.95, calibrate_on=tmp_path / "photos")
 
 
 def test_without_test_images_nothing_is_trained(tmp_path: Path) -> None:
@@ -147,7 +182,6 @@ def test_an_interrupted_training_continues_with_its_finished_networks(
 def test_without_other_images_the_probabilities_sum_to_one(staged: Path, tmp_path: Path) -> None:
     stage([Source(staged.parent / "in")], list(COLOURS), tmp_path / "only", neither_limit=0)
     train(tmp_path / "only", tmp_path / "model.onnx", dataclasses.replace(SMALL, epochs=1), 0, 0.95, 0.95)
-    onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (answer,) = session.run(["probabilities"], {"images": np.zeros((2, 32, 32, 3), np.uint8)})
     assert answer.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
@@ -491,7 +525,6 @@ def test_the_maps_are_what_each_position_adds_to_the_logits() -> None:
 
 def test_only_the_file_of_a_network_with_maps_has_them(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    onnxruntime = pytest.importorskip("onnxruntime")
     network = create_network(3, 2, PRETRAINED)
     assert isinstance(network, efficientnet_lite0.EfficientNetLite0)
     network._group(torch.arange(1000) % 3)
@@ -517,7 +550,6 @@ def test_only_the_file_of_a_network_with_maps_has_them(tmp_path: Path) -> None:
 
 
 def test_8_bit_weights_are_restored_when_the_file_is_loaded(tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
     served = ServedModel(create_network(3, 2, PRETRAINED), 2, Calibration(), mirrored=False).eval()
     export(served, tmp_path / "model.onnx", ["a", "b"], PRETRAINED, 0)
     quantise_weights(tmp_path / "model.onnx")

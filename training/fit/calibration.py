@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+#: Scale and shift of the margin over background, see `Calibration`.
+Gate = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -37,42 +40,26 @@ def probabilities(logits: torch.Tensor, labels: int, calibration: Calibration) -
     return which * gate
 
 
-def fit_calibration(
-    logits: torch.Tensor,
-    targets: torch.Tensor,
-    labels: int,
-    background_prior: float,
-    gate_shift: float | None = None,
-) -> Calibration:
-    """Fit the calibration with the least negative log-likelihood.
+def fit_gate(logits: torch.Tensor, targets: torch.Tensor, labels: int, background_prior: float) -> Gate:
+    """Fit the gate with the least negative log-likelihood.
 
     Parameters
     ----------
     logits : torch.Tensor
-        Shape (n, labels + 1), or (n, labels) without background.
+        Shape (n, labels + 1).
     targets : torch.Tensor
-        Shape (n,), at least one of them a label.
+        Shape (n,), some of them a label and some background.
     labels : int
         How many outputs are labels.
     background_prior : float
         Total weight of the background images, relative to 1 for all images with a label.
-    gate_shift : float, optional
-        Only the temperature is fitted; the margin over background is shifted by this.
 
     Returns
     -------
-    Calibration
-        For `probabilities`.
+    tuple of float
+        `Calibration.gate_scale` and `Calibration.gate_shift`.
     """
     known = targets < labels
-    label_logits, label_targets = logits[known][:, :labels], targets[known]
-    candidates = torch.logspace(-1.5, 1, 500)
-    losses = torch.stack([functional.cross_entropy(label_logits / t, label_targets) for t in candidates])
-    temperature = float(candidates[losses.argmin()])
-    if gate_shift is not None:
-        return Calibration(temperature, gate_shift=gate_shift)
-    if known.all() or logits.shape[1] == labels:
-        return Calibration(temperature)
     near, far = (margin(logits[which], labels).double() for which in (known, ~known))
     # Platt's targets, slightly below 1 and above 0, keep the fit finite where the two groups do not overlap.
     yes, no = (len(near) + 1) / (len(near) + 2), 1 / (len(far) + 2)
@@ -89,7 +76,41 @@ def fit_calibration(
         return value
 
     optimiser.step(loss)
-    return Calibration(temperature, *fitted.tolist())
+    scale, shift = fitted.tolist()
+    return scale, shift
+
+
+def fit_calibration(
+    logits: torch.Tensor, targets: torch.Tensor, labels: int, background_prior: float, gate: Gate | None = None
+) -> Calibration:
+    """Fit the calibration with the least negative log-likelihood.
+
+    Parameters
+    ----------
+    logits : torch.Tensor
+        Shape (n, labels + 1), or (n, labels) without background.
+    targets : torch.Tensor
+        Shape (n,), at least one of them a label.
+    labels : int
+        How many outputs are labels.
+    background_prior : float
+        As for `fit_gate`.
+    gate : tuple of float, optional
+        Taken as it is; only the temperature is fitted.
+
+    Returns
+    -------
+    Calibration
+        For `probabilities`.
+    """
+    known = targets < labels
+    label_logits, label_targets = logits[known][:, :labels], targets[known]
+    candidates = torch.logspace(-1.5, 1, 500)
+    losses = torch.stack([functional.cross_entropy(label_logits / t, label_targets) for t in candidates])
+    temperature = float(candidates[losses.argmin()])
+    if gate is None and logits.shape[1] > labels and not known.all():
+        gate = fit_gate(logits, targets, labels, background_prior)
+    return Calibration(temperature, *(gate or ()))
 
 
 def cross_fit(
@@ -98,12 +119,12 @@ def cross_fit(
     fold: torch.Tensor,
     labels: int,
     background_prior: float,
-    gate_shift: float | None = None,
+    gate: Gate | None = None,
 ) -> torch.Tensor:
     """Return probabilities (n, labels) from calibrations fitted without the fold (n,) of the image."""
     result = torch.empty(len(targets), labels)
     for held_out in fold.unique():
         inside = fold != held_out
-        calibration = fit_calibration(logits[inside], targets[inside], labels, background_prior, gate_shift)
+        calibration = fit_calibration(logits[inside], targets[inside], labels, background_prior, gate)
         result[~inside] = probabilities(logits[~inside], labels, calibration)
     return result

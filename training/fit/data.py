@@ -12,10 +12,12 @@ from PIL import Image
 
 from common.errors import CommandError
 from common.folders import JPEG_SUFFIXES
+from common.image_sets import find_sets
 from common.labels import NEITHER
 from common.manifest import Entry, Manifest
 from common.progress import progress
 from serving.preprocess import preprocess
+from src.serialize.decoder import ImageError
 from training.fit.recipe import Recipe
 
 
@@ -76,6 +78,37 @@ def load_images(data: Path, manifest: Manifest, split: str, recipe: Recipe) -> I
             advance(1)
     targets = torch.tensor([index[entry.label] for entry in entries], dtype=torch.long)
     return Images(pixels, targets, background_classes, compressed)
+
+
+def load_folder(folder: Path, labels: list[str], recipe: Recipe) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Read a folder of class folders as the endpoint does.
+
+    Returns
+    -------
+    tuple
+        The pixels of each image and of its mirror image, of shape (edge, edge, 3) and dtype uint8; and their targets as
+        in `Images`.
+
+    Raises
+    ------
+    CommandError
+        As for `common.image_sets.find_sets`, an image cannot be read, or no image is background.
+    """
+    (found,) = find_sets([str(folder)], labels).values()
+    index = {label: i for i, label in enumerate(labels)}
+    pixels: list[torch.Tensor] = []
+    with progress("read images for calibration", len(found.images), "images") as advance:
+        for image in found.images:
+            try:
+                view = torch.from_numpy(preprocess(image.path.read_bytes(), recipe.input_size))
+            except ImageError as error:
+                raise CommandError(f"{image.path}: {error}") from error
+            pixels += [view, view.flip(1)]
+            advance(1)
+    targets = torch.tensor([index.get(image.class_name, len(labels)) for image in found.images])
+    if (targets < len(labels)).all():
+        raise CommandError(f"{folder} needs images without a label too, in a folder of another name, such as other")
+    return pixels, targets.repeat_interleave(2)
 
 
 def enlarge(pixels: list[torch.Tensor], edge: int) -> torch.Tensor:

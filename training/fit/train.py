@@ -14,11 +14,12 @@ import numpy.typing as npt
 import torch
 
 from common.errors import CommandError
+from common.labels import NEITHER
 from common.manifest import read_manifest
 from training.evaluation.metrics import THRESHOLD, calibration_error_by_chance, compute_metrics, risk_coverage
 from training.evaluation.threshold import recommend_threshold
-from training.fit.calibration import cross_fit, fit_calibration
-from training.fit.data import Images, assign_folds, enlarge, load_images
+from training.fit.calibration import Calibration, cross_fit, fit_calibration, fit_gate
+from training.fit.data import Images, assign_folds, enlarge, load_folder, load_images
 from training.fit.folds import fit_all
 from training.fit.quantise import quantise, quantise_weights
 from training.fit.recipe import Recipe
@@ -41,6 +42,7 @@ def train(
     target_accuracy: float,
     confidence_level: float,
     checkpoints: Path | None = None,
+    calibrate_on: Path | None = None,
 ) -> dict[str, Any]:
     """Train, calibrate, export and report.
 
@@ -65,6 +67,9 @@ def train(
         As for `training.evaluation.threshold.recommend_threshold`.
     checkpoints : pathlib.Path or None
         As for `training.fit.folds.fit_all`.
+    calibrate_on : pathlib.Path or None
+        A folder of class folders with images like those that the endpoint will get. The gate (`Calibration`) is fitted
+        on them instead of taken from the recipe.
 
     Returns
     -------
@@ -75,7 +80,8 @@ def train(
     ------
     CommandError
         The folder is not staged or has no test images, an image is missing or has changed, a label has fewer than two
-        images, or a training process was ended from outside.
+        images, a training process was ended from outside, or ``calibrate_on`` lacks images with or without a label,
+        holds one that cannot be read, or is given for images without background.
     """
     started = time.monotonic()
     processes = torch.get_num_threads()
@@ -89,9 +95,18 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     kinds = images.background_classes if recipe.folds_by_class else None
     fold = assign_folds(images.targets, len(labels), recipe.folds, generator, kinds)
+    if calibrate_on and (images.targets < len(labels)).all():
+        raise CommandError(f"{data} has no '{NEITHER}' images: a model without '{NEITHER}' has nothing to calibrate")
+    photographs = load_folder(calibrate_on, labels, recipe) if calibrate_on else None
     network, logits = fit_all(images, fold, len(labels), recipe, seed, processes, checkpoints)
-    calibration = fit_calibration(logits, images.targets, len(labels), recipe.background_prior, recipe.gate_shift)
-    served = ServedModel(network, len(labels), calibration, recipe.mirrored).eval()
+    served = ServedModel(network, len(labels), Calibration(), recipe.mirrored).eval()
+    gate = None if recipe.gate_shift is None else (1.0, recipe.gate_shift)
+    prior = recipe.background_prior
+    if photographs:
+        pixels, targets = photographs
+        gate = fit_gate(predict(served.logits, pixels, recipe), targets, len(labels), 1.0)
+    calibration = fit_calibration(logits, images.targets, len(labels), prior, gate)
+    served.calibration = calibration
 
     export(served, out, labels, recipe, seed)
     if recipe.quantised_activations:
@@ -103,8 +118,7 @@ def train(
     test = load_images(data, manifest, "test", recipe)
     before = predict(lambda batch: served(batch)[0], test.pixels, recipe).numpy()
     after = predict_exported(out, test.pixels, recipe)
-    prior, shift = recipe.background_prior, recipe.gate_shift
-    unseen = cross_fit(logits, images.targets, fold, len(labels), prior, shift).numpy()
+    unseen = cross_fit(logits, images.targets, fold, len(labels), prior, gate).numpy()
     known = images.targets.numpy() < len(labels)
     confidence, prediction = unseen[known].max(axis=1), unseen[known].argmax(axis=1)
     correct = prediction == images.targets.numpy()[known]
