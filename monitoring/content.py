@@ -137,10 +137,10 @@ def _in_window(near: sparse.csr_array, in_window: npt.NDArray[np.float32]) -> np
     return counts
 
 
-def _statistic(near: sparse.csr_array, in_window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _statistic(near: sparse.csr_array, in_window: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Sum the fourth power of the counts over the images of each window; the sums are exact integers."""
     squares = np.square(_in_window(near, in_window) * in_window)
-    total: npt.NDArray[np.float32] = np.einsum("ij,ij->j", squares, squares)
+    total: npt.NDArray[np.float64] = np.einsum("ij,ij->j", squares, squares, dtype=np.float64)
     return total
 
 
