@@ -28,6 +28,7 @@ class _NoManagedPolicies:
         return {}
 
 
+@functools.cache
 def parsed() -> dict[str, Any]:
     template: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text())
     return template
