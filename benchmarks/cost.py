@@ -147,7 +147,8 @@ def chains(arguments: argparse.Namespace) -> dict[str, Cost]:
 
 def monitoring() -> tuple[float, int, int]:
     """Return the dollars per month for metrics, alarms and dashboards, and how many of the last two there are."""
-    resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"].values()
+    template = yaml_parse((ROOT / "template.yaml").read_text())
+    resources = [body for body in template["Resources"].values() if body.get("Condition") != "HasCanary"]
     alarms = [each["Properties"] for each in resources if each["Type"] == "AWS::CloudWatch::Alarm"]
     alarm_metrics = sum(sum("MetricStat" in query for query in alarm.get("Metrics", [])) or 1 for alarm in alarms)
     dashboards = sum(each["Type"] == "AWS::CloudWatch::Dashboard" for each in resources)

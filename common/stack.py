@@ -73,6 +73,17 @@ class Stack:
         return f"s3://{self.output('ModelBucketName')}/monitoring/baseline/{endpoint}"
 
 
+def state_machine(arn: str) -> str:
+    """Return the ARN of a state machine, without the name of an alias at its end."""
+    return ":".join(arn.split(":")[:7])
+
+
+def execution_arn(workflow: str, name: str) -> str:
+    """Return the ARN of an execution of a state machine, by whichever alias it was started."""
+    # https://docs.aws.amazon.com/step-functions/latest/dg/execution-alias-version-associate.html
+    return f"{state_machine(workflow).replace(':stateMachine:', ':execution:')}:{name}"
+
+
 def find_stack(name: str) -> Stack:
     """Describe a stack.
 
@@ -127,13 +138,10 @@ def find_execution(stack: Stack, execution: str) -> "DescribeExecutionOutputType
     CommandError
         The workflow has no such execution; Step Functions deletes them after 90 days.
     """
-    workflow = stack.output("WorkflowArn")
+    workflow = state_machine(stack.output("WorkflowArn"))
     if ":express:" in execution:
         raise CommandError(f"{execution} is an Express execution, which has no history; search the logs for it")
-    arn = execution
-    if not execution.startswith("arn:"):
-        # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-amazon-resource-names.html
-        arn = f"{workflow.replace(':stateMachine:', ':execution:')}:{execution}"
+    arn = execution if execution.startswith("arn:") else execution_arn(workflow, execution)
     states = boto3.client("stepfunctions")
     try:
         described = states.describe_execution(executionArn=arn)
@@ -204,7 +212,8 @@ def find_latest(stack: Stack) -> str:
     CommandError
         There is none.
     """
-    listed = boto3.client("stepfunctions").list_executions(stateMachineArn=stack.output("WorkflowArn"), maxResults=1)
+    workflow = state_machine(stack.output("WorkflowArn"))
+    listed = boto3.client("stepfunctions").list_executions(stateMachineArn=workflow, maxResults=1)
     if not listed["executions"]:
         raise CommandError(f"the workflow of stack {stack.name} has no executions")
     return listed["executions"][0]["executionArn"]

@@ -27,7 +27,7 @@ from common.command import console as make_console
 from common.command import name_cell, quietly
 from common.errors import CommandError
 from common.outcomes import STYLES, outcome_of_execution
-from common.stack import Stack, find_stack
+from common.stack import Stack, find_stack, state_machine
 from demo import drawing
 from demo.contact_sheet import draw_contact_sheet
 from demo.images import Sample, Samples, collect, draw
@@ -193,9 +193,8 @@ def show_kept() -> None:
     with contextlib.suppress(CommandError):  # it failed before
         stack = find_stack(STACK)
         states = boto3.client("stepfunctions")
-        listed = states.list_executions(
-            stateMachineArn=stack.output("WorkflowArn"), statusFilter="SUCCEEDED", maxResults=1
-        )
+        workflow = state_machine(stack.output("WorkflowArn"))
+        listed = states.list_executions(stateMachineArn=workflow, statusFilter="SUCCEEDED", maxResults=1)
         commands = [
             f"{python} -m demo try PHOTO",
             f'eval "$({own} env)"',
@@ -270,17 +269,23 @@ def classify(samples: list[Sample], outputs: dict[str, str]) -> list[dict[str, A
     For a sample without data it starts the execution itself.
     """
     s3, states = boto3.client("s3"), boto3.client("stepfunctions")
-    workflow, bucket = outputs["WorkflowArn"], outputs["ImageBucketName"]
+    alias, bucket = outputs["WorkflowArn"], outputs["ImageBucketName"]
+    workflow = state_machine(alias)
     rows = []
     with step(f"{len(samples)} images, one after the other; the first includes cold starts"):
         for sample in samples:
             if sample.data is None:
                 event = {"s3_bucket": bucket, "s3_key": sample.key}
-                states.start_execution(stateMachineArn=workflow, input=json.dumps(event))
+                states.start_execution(stateMachineArn=alias, input=json.dumps(event))
             else:
                 s3.put_object(Bucket=bucket, Key=sample.key, Body=sample.data)
             missing = f"No execution for {sample.key} ended in {LIMIT_SECONDS} s"
-            rows.append({"sample": sample, **result(wait_for(partial(find_ended, workflow, sample.key), missing))})
+            rows.append(
+                {
+                    "sample": sample,
+                    **result(wait_for(partial(find_ended, workflow, sample.key), missing)),
+                }
+            )
     return rows
 
 

@@ -18,7 +18,7 @@ from common import storage
 from common.command import printable
 from common.errors import CommandError
 from common.progress import progress
-from common.stack import Stack, parse_object
+from common.stack import Stack, execution_arn, parse_object
 
 #: Below this prefix of the image bucket are manifests and results; the batch workflow's role may use no other.
 FOLDER = "batches"
@@ -84,9 +84,7 @@ def start(stack: Stack, source: dict[str, str], rate: float, seconds: float, nam
 def _run(stack: Stack, execution: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the description of a run's execution, and of its Map Run if that has begun."""
     states, workflow = boto3.client("stepfunctions"), stack.output("BatchWorkflowArn")
-    arn = execution
-    if not arn.startswith("arn:"):
-        arn = f"{workflow.replace(':stateMachine:', ':execution:')}:{execution}"
+    arn = execution if execution.startswith("arn:") else execution_arn(workflow, execution)
     try:
         described = dict(states.describe_execution(executionArn=arn))
     except ClientError as error:

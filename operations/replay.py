@@ -19,7 +19,7 @@ from rich.text import Text
 from common.command import printable
 from common.errors import CommandError
 from common.progress import progress
-from common.stack import Stack, find_execution, parse_object, reason
+from common.stack import Stack, execution_arn, find_execution, parse_object, reason
 from common.storage import naming
 from operations.queue import count, work_off
 
@@ -164,7 +164,7 @@ def _start(workflow: str, failed: str, text: str) -> tuple[str, str]:
     except ClientError as error:
         if error.response["Error"]["Code"] != "ExecutionAlreadyExists":
             raise
-        return f"{workflow.replace(':stateMachine:', ':execution:')}:{name}", "had started"
+        return execution_arn(workflow, name), "had started"
     return started["executionArn"], "started"
 
 

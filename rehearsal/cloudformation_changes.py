@@ -1,12 +1,12 @@
 """CloudFormation: change sets."""
 
-import re
 from typing import Any
 
 from moto.cloudformation import parsing
 from moto.cloudformation.models import ChangeSet, Stack
 from moto.logs.models import LogGroup
 
+from rehearsal.cloudformation_updates import mentions
 from rehearsal.patches import Difference, patch
 
 UNCHANGED = Difference(
@@ -44,20 +44,6 @@ def _apply(original: Any, self: ChangeSet) -> None:
     stack.output_map = stack._create_output_map()
 
 
-def _mentions(part: Any) -> set[str]:
-    """Return the parameters, conditions and resources to which a part of a template refers."""
-    if isinstance(part, list):
-        return {name for item in part for name in _mentions(item)}
-    if not isinstance(part, dict):
-        return set()
-    found = {str(part[key]) for key in ("Ref", "Condition") if isinstance(part.get(key), str)}
-    if "Fn::If" in part:
-        found.add(part["Fn::If"][0])
-    text = part.get("Fn::Sub", "")
-    found |= set(re.findall(r"\$\{(\w+)", text if isinstance(text, str) else text[0]))
-    return found.union(*map(_mentions, part.values()))
-
-
 @patch(parsing.ResourceMap, "build_resource_diff", PARAMETERS)
 def _build_resource_diff(
     original: Any,
@@ -70,10 +56,10 @@ def _build_resource_diff(
     changed = {name for name, value in (parameters or {}).items() if str(known.get(name)) != str(value)}
     conditions = other_template.get("Conditions", {})
     for _ in conditions:  # a condition may use others
-        changed |= {name for name, body in conditions.items() if _mentions(body) & changed}
+        changed |= {name for name, body in conditions.items() if mentions(body) & changed}
     modified = differences["Modify"]
     for name, body in other_template["Resources"].items():
-        if name in self._resource_json_map and name not in modified and _mentions(body) & changed:
+        if name in self._resource_json_map and name not in modified and mentions(body) & changed:
             modified.append(name)
     return differences
 

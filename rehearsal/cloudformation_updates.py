@@ -5,7 +5,9 @@ A change adds and updates resources first and removes them last, as CloudFormati
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterable
+from graphlib import TopologicalSorter
 from typing import Any, NoReturn
 
 from moto.cloudformation import parsing
@@ -73,6 +75,34 @@ def _given_name(resources: ResourceMap, body: dict[str, Any]) -> Any:
     return parsing.clean_json(given, resources) if given else None
 
 
+def mentions(part: Any) -> set[str]:
+    """Return the parameters, conditions and resources to which a part of a template refers."""
+    if isinstance(part, list):
+        return {name for item in part for name in mentions(item)}
+    if not isinstance(part, dict):
+        return set()
+    found = {str(part[key]) for key in ("Ref", "Condition", "DependsOn") if isinstance(part.get(key), str)}
+    found.update(part["DependsOn"] if isinstance(part.get("DependsOn"), list) else [])
+    if "Fn::GetAtt" in part:
+        found.add(part["Fn::GetAtt"][0])
+    if "Fn::If" in part:
+        found.add(part["Fn::If"][0])
+    text = part.get("Fn::Sub", "")
+    found |= set(re.findall(r"\$\{(\w+)", text if isinstance(text, str) else text[0]))
+    return found.union(*map(mentions, part.values()))
+
+
+def _ordered(template: dict[str, Any], names: list[str]) -> list[str]:
+    """Return the names of resources, each after those to which it refers."""
+    graph = {name: sorted(mentions(template[name]) & {*names} - {name}) for name in names}
+    return [*TopologicalSorter(graph).static_order()]
+
+
+def _values(resources: ResourceMap, body: dict[str, Any]) -> Any:
+    """Return a resource's properties with the values to which they refer."""
+    return parsing.clean_json(body.get("Properties", {}), resources)
+
+
 ROLLBACK = Difference(
     "failed_changes_roll_back",
     "a resource that fails answers HTTP 500, leaves the stack half changed, and a deployment waits forever",
@@ -100,7 +130,8 @@ def _update(
     before = _existing(resources)
     changed = [name for name in resources.build_resource_diff(template, parameters)["Modify"] if name in before]
     names = {name: _given_name(resources, old[name]) for name in changed}
-    attributes = {name: dict(vars(before[name])) for name in changed}
+    attributes = {name: dict(vars(before[name])) for name in before}
+    values = {name: _values(resources, old[name]) for name in before}
     touched: list[str] = []
 
     def change(name: str) -> None:
@@ -112,8 +143,9 @@ def _update(
         _use(resources, old_template, old_parameters)
         for name in made:
             resources._parsed_resources.pop(name)
-        resources._parsed_resources.update({name: before[name] for name in before if name not in touched})
-        for name in dict.fromkeys(reversed(touched)):
+        kept = [name for name in before if name not in touched or hasattr(before[name], "replaced_by_change")]
+        resources._parsed_resources.update({name: before[name] for name in kept})
+        for name in [name for name in dict.fromkeys(reversed(touched)) if name not in kept]:
             _change_back(resources, name)
             if resources._parsed_resources[name] is before[name]:  # moto changes it in part, and not back
                 vars(before[name]).update(attributes[name])
@@ -129,9 +161,11 @@ def _update(
         replaced = [name for name in changed if name in wanted and _given_name(resources, new[name]) != names[name]]
         for name in replaced:
             del resources._parsed_resources[name]
-        for name in wanted:
-            resources[name]
-        _retrying(change, [name for name in changed if name in wanted and name not in replaced])
+        for name in _ordered(new, wanted):
+            if name not in before or name in replaced:
+                resources[name]
+            elif name in changed or _values(resources, new[name]) != values[name]:
+                change(name)
         [*OutputMap(resources, template, resources.stack_id).values()]
     except Exception as error:
         _roll_back(resources, error, undo, creating=not old_template)
@@ -146,12 +180,12 @@ def _update(
         else:
             _delete(resources, name, before[name], old[name])
 
-    for name, failure in _retrying(clean_up, [*reversed(superfluous), *replaced], fail=False).items():
+    for name, failure in _retrying(clean_up, [*reversed(superfluous), *replaced]).items():
         _report(resources, name, old[name], "DELETE_FAILED", _reason(failure))
 
 
-def _retrying(work: Callable[[str], None], names: Iterable[str], fail: bool = True) -> dict[str, Exception]:
-    """Do the work for each name, again while that helps, as one may wait for another; return what failed, or raise."""
+def _retrying(work: Callable[[str], None], names: Iterable[str]) -> dict[str, Exception]:
+    """Do the work for each name, again while that helps, as one may wait for another; return what failed."""
     waiting: list[str] = [*names]
     while True:
         failed: dict[str, Exception] = {}
@@ -161,11 +195,8 @@ def _retrying(work: Callable[[str], None], names: Iterable[str], fail: bool = Tr
             except Exception as error:
                 failed[name] = error
         if len(failed) == len(waiting):
-            break
+            return failed
         waiting = [*failed]
-    if failed and fail:
-        raise next(iter(failed.values()))
-    return failed
 
 
 def _change(resources: ResourceMap, name: str) -> None:

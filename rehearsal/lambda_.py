@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from moto.awslambda.models import LambdaBackend, LambdaFunction
+from moto.awslambda.models import LambdaBackend, LambdaFunction, lambda_backends
 from moto.awslambda.responses import LambdaResponse
 from moto.core.exceptions import JsonRESTError
 
@@ -55,10 +55,10 @@ class Functions:
         Throttled
             If the function's reserved concurrency is used up.
         """
-        pool = self._pool(function)
-        return pool.invoke(
-            payload, None if function.reserved_concurrency is None else int(function.reserved_concurrency)
-        )
+        # Concurrency is reserved for the function, not for one of its versions.
+        backend = lambda_backends[function.account_id][function.region]
+        reserved = backend.get_function(function.function_name).reserved_concurrency
+        return self._pool(function).invoke(payload, None if reserved is None else int(reserved))
 
     def _pool(self, function: LambdaFunction) -> Pool:
         logging_config = getattr(function, "logging_config", {})
@@ -83,10 +83,10 @@ class Functions:
             return pool
 
     def forget(self, function_arn: str) -> None:
-        """End the sandboxes of a deleted function."""
+        """End the sandboxes of a function and of all its versions, or of one version."""
         with self._lock:
-            pool = self._pools.pop(function_arn, None)
-        if pool:
+            pools = [self._pools.pop(arn) for arn in [*self._pools] if f"{arn}:".startswith(f"{function_arn}:")]
+        for pool in pools:
             pool.close()
 
     def _unpack(self, function: LambdaFunction) -> Path:

@@ -112,7 +112,8 @@ class Sandbox:
     def __init__(self, settings: Settings, task: Path, runtime: Path) -> None:
         self.settings = settings
         self.port = free_port()
-        self.stream = time.strftime("%Y/%m/%d/[$LATEST]") + os.urandom(16).hex()
+        self.version = (settings.arn.split(":")[7:] or ["$LATEST"])[0]
+        self.stream = f"{time.strftime('%Y/%m/%d')}/[{self.version}]{os.urandom(16).hex()}"
         self._lines: list[str] = []
         self._reported, self._failed = threading.Event(), threading.Event()
         self._exit = ""
@@ -150,6 +151,7 @@ class Sandbox:
             "PYTHONDONTWRITEBYTECODE": "1",
             "LAMBDA_TASK_ROOT": str(task),
             "AWS_LAMBDA_FUNCTION_NAME": settings.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": self.version,
             "AWS_LAMBDA_FUNCTION_TIMEOUT": str(settings.timeout),
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(settings.memory),
             "AWS_LAMBDA_LOG_FORMAT": settings.log_format,

@@ -37,6 +37,7 @@ MODULES = (
     "cloudwatch_metrics",
     "cloudformation_transform",
     "cloudformation_resources",
+    "cloudformation_versions",
     "cloudformation_changes",
     "s3",
 )

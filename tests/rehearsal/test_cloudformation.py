@@ -1,6 +1,8 @@
 """CloudFormation in the rehearsal refuses what AWS refuses, and undoes what fails."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -379,3 +381,111 @@ def test_sam_deploy_shows_what_failed(rehearsal: Rehearsal, tmp_path: Path) -> N
     assert code == 1 and "UPDATE_ROLLBACK_COMPLETE" in said
     assert deploy({"Queue": QUEUE, "Other": QUEUE})[0] == 0
     rehearsal.run("sam", "delete", "--stack-name", "shown", "--no-prompts")
+
+
+FUNCTION = "import os\n\ndef lambda_handler(event, context):\n    return [%r, os.environ['WORD']]\n"
+
+
+def published(rehearsal: Rehearsal, code: str, **more: Any) -> str:
+    """Return a template as SAM makes it for a function and a state machine that are called by their aliases."""
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("app.py", FUNCTION % code)
+    s3, key = rehearsal.client("s3"), f"{code}.zip"
+    s3.create_bucket(Bucket="packages")
+    s3.put_object(Bucket="packages", Key=key, Body=package.getvalue())
+    allow = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    word, retain = {"Ref": "Word"}, {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+    task = {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "OutputPath": "$.Payload", "End": True}
+    task["Parameters"] = {"FunctionName": "${Function}", "Payload": {}}
+    machine = {"Fn::GetAtt": ["Machine", "StateMachineRevisionId"]}
+    resources: dict[str, Any] = {
+        "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": {"Statement": [allow]}}},
+        "Function": {
+            "Type": "AWS::Lambda::Function",
+            "Properties": {
+                "Code": {"S3Bucket": "packages", "S3Key": key},
+                "Handler": "app.lambda_handler",
+                "Role": {"Fn::GetAtt": ["Role", "Arn"]},
+                "Runtime": "python3.13",
+                "Timeout": 900,
+                "Environment": {"Variables": {"WORD": word}},
+            },
+        },
+        f"Version{code}": {
+            "Type": "AWS::Lambda::Version",
+            "Properties": {"FunctionName": {"Ref": "Function"}, "Description": word},
+            **retain,
+        },
+        "Alias": {
+            "Type": "AWS::Lambda::Alias",
+            "Properties": {
+                "FunctionName": {"Ref": "Function"},
+                "FunctionVersion": {"Fn::GetAtt": [f"Version{code}", "Version"]},
+                "Name": "live",
+            },
+        },
+        "Machine": {
+            "Type": "AWS::StepFunctions::StateMachine",
+            "Properties": {
+                "RoleArn": ROLE,
+                "DefinitionString": json.dumps({"Comment": "${Word}", "StartAt": "A", "States": {"A": task}}),
+                "DefinitionSubstitutions": {"Function": {"Ref": "Alias"}, "Word": word},
+            },
+        },
+        "MachineVersion": {
+            "Type": "AWS::StepFunctions::StateMachineVersion",
+            "Properties": {"StateMachineArn": {"Ref": "Machine"}, "StateMachineRevisionId": machine},
+            **retain,
+        },
+        "MachineAlias": {
+            "Type": "AWS::StepFunctions::StateMachineAlias",
+            "Properties": {
+                "Name": "live",
+                "DeploymentPreference": {"StateMachineVersionArn": {"Ref": "MachineVersion"}, "Type": "ALL_AT_ONCE"},
+            },
+        },
+        **more,
+    }
+    return template(resources, WORD)
+
+
+def test_a_change_publishes_versions_and_moves_their_aliases(rehearsal: Rehearsal) -> None:
+    cloud, functions, states = Cloud(rehearsal, "live"), rehearsal.client("lambda"), rehearsal.client("stepfunctions")
+    assert cloud.deploy(published(rehearsal, "a"), "CREATE") == "CREATE_COMPLETE"
+    function, alias, machine_alias = (cloud.resources[name] for name in ("Function", "Alias", "MachineAlias"))
+    assert alias.endswith(f":function:{function}:live") and machine_alias == f"{cloud.resources['Machine']}:live"
+
+    def seen() -> tuple[Any, str, str, str]:
+        """Return what the function and the workflow answer by their aliases, and which version each of them ran."""
+        answer = functions.invoke(FunctionName=alias)
+        ended = rehearsal.outcome(rehearsal.execute(machine_alias, {}))
+        words = json.load(answer["Payload"])
+        assert json.loads(ended["output"]) == words and ended["stateMachineAliasArn"] == machine_alias
+        ran = states.describe_state_machine(stateMachineArn=ended["stateMachineVersionArn"])
+        version = ended["stateMachineVersionArn"].rpartition(":")[2]
+        return words, answer["ExecutedVersion"], version, json.loads(ran["definition"])["Comment"]
+
+    assert seen() == (["a", "first"], "1", "1", "first")
+    # New code is another version of the function; the state machine stays as it is.
+    assert cloud.deploy(published(rehearsal, "b"), "UPDATE") == "UPDATE_COMPLETE"
+    assert seen() == (["b", "first"], "2", "1", "first")
+    # So is a changed parameter, if the version's description has it.
+    assert cloud.deploy(published(rehearsal, "b"), "UPDATE", Word="second") == "UPDATE_COMPLETE"
+    assert seen() == (["b", "second"], "3", "2", "second")
+    # A failed change leaves both aliases where they were.
+    broken = published(rehearsal, "c", Broken=BROKEN)
+    assert cloud.deploy(broken, "UPDATE", Word="third") == "UPDATE_ROLLBACK_COMPLETE"
+    assert seen() == (["b", "second"], "3", "2", "second")
+    # Earlier versions stay callable.
+    assert json.load(functions.invoke(FunctionName=function, Qualifier="1")["Payload"]) == ["a", "first"]
+    cloud.delete()
+    assert cloud.name not in str(functions.list_functions()["Functions"])
+
+
+def test_shifting_in_steps_is_refused(rehearsal: Rehearsal) -> None:
+    cloud = Cloud(rehearsal, "steps")
+    body = published(rehearsal, "steps").replace("ALL_AT_ONCE", "CANARY")
+    assert cloud.deploy(body, "CREATE") == "ROLLBACK_COMPLETE"
+    assert any("all at once" in reason for name, _, reason in cloud.events() if name == "MachineAlias")
+    cloud.delete()

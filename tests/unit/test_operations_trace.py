@@ -64,7 +64,7 @@ def run(
     }
     states = boto3.client("stepfunctions")
     workflow = states.create_state_machine(name="workflow", definition=json.dumps(definition), roleArn=ROLE)
-    stack.outputs["WorkflowArn"] = workflow["stateMachineArn"]
+    stack.outputs["WorkflowArn"] = f"{workflow['stateMachineArn']}:live"  # callers use the alias
     event = json.dumps({"s3_bucket": BUCKET, "s3_key": key})
     arn = states.start_execution(stateMachineArn=workflow["stateMachineArn"], name=name, input=event)["executionArn"]
     if not last:
