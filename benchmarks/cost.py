@@ -20,7 +20,7 @@ from common.command import fraction, positive_int, quietly
 from monitoring.features import CATEGORICAL, NUMERIC
 
 ROOT = Path(__file__).parents[1]
-DEFINITION = ROOT / "statemachine" / "classify.asl.json"
+DEFINITION, STARTER = (ROOT / "statemachine" / f"{name}.asl.json" for name in ("classify", "start"))
 READ_ON = "November 2026"
 PAGES = "https://aws.amazon.com"
 #: Price in dollars, unit, and AWS's page.
@@ -50,6 +50,8 @@ FUNCTIONS = {"serialize": (1.0, 0.10), "classify": (0.5, 0.10), "filter": (0.25,
 NAIVE_FUNCTIONS = {"serialize": (1.0, 0.30), "classify": (1.0, 0.10), "filter": (1.0, 0.01)}
 #: Seconds that Step Functions takes between two states: an assumption.
 STEP_SECONDS = 0.02
+#: Seconds of the starter of an upload: three states and a request, an assumption.
+STARTER_SECONDS = 3 * STEP_SECONDS + 0.05
 #: Express bills memory in steps of 64 MB and time in steps of 0.1 s; 50 MB are used by any execution.
 MEMORY_STEP, TIME_STEP, BASE_MB = 64, 0.1, 50
 #: MB that an image takes in a state: the largest that one carries.
@@ -127,7 +129,7 @@ def chains(arguments: argparse.Namespace) -> dict[str, Cost]:
     seconds = seconds_of_an_image(arguments)
     handed_on = (1 - arguments.unsure) * PRICE["EventBridge"] + arguments.unsure * PRICE["SQS"]
     read = PRICE["S3 GET"] + LOG_BYTES / 1e9 * PRICE["CloudWatch Logs"]
-    # An upload's own event is charged like any other.
+    # An upload's own event is charged like any other, and another state machine starts the execution.
     uploaded = PRICE["S3 PUT, LIST"] + PRICE["EventBridge"] + read
     size = arguments.batch_size
     child = express(seconds, BASE_MB + definition_mb + STATE_MB * size)
@@ -137,12 +139,17 @@ def chains(arguments: argparse.Namespace) -> dict[str, Cost]:
     nested = express(seconds, BASE_MB + definition_mb + STATE_MB)
     standard, ours = PRICE["Step Functions, Standard"], functions(FUNCTIONS)
     return {
-        "Standard": Cost(steps * standard, ours, uploaded + handed_on),
+        "Standard": Cost(steps * standard + starting(), ours, uploaded + handed_on),
         "synchronous Express": Cost(nested, ours, read + handed_on),
         "batch": Cost(batch + nested, ours, read + listed + handed_on),
         "batch, if its children had the chain's states": Cost(batch, ours, read + listed + handed_on),
         "naive chain": Cost(len(NAIVE_FUNCTIONS) * standard, functions(NAIVE_FUNCTIONS), uploaded),
     }
+
+
+def starting() -> float:
+    """Return the dollars for the Express execution that starts the workflow for an upload."""
+    return express(STARTER_SECONDS, BASE_MB + STARTER.stat().st_size / 1e6)
 
 
 def monitoring() -> tuple[float, int, int]:
@@ -194,7 +201,8 @@ def main() -> None:
 - The naive chain has three functions of 1 GB in a Standard workflow, and nothing else: no record of results, unsure
   images and failures. It has half the states of this workflow, and is cheaper than a single execution for that reason.
 - On arm64 the functions cost ${arm * 1e6:.2f} per million images.
-- Standard and the naive chain include the upload and its event.
+- Standard and the naive chain include the upload and its event. Standard also includes the Express execution that
+  starts it: ${starting() * 1e6:.2f} per million. Callers that start the workflow themselves save that.
 - Express is billed for {seconds_of_an_image(arguments):.2f} s an image: the functions' seconds below, and an assumed
   {STEP_SECONDS} s for each state.
 - X-Ray's samples (about $0.25 per million images) are not included.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import simpy
 
-DEFINITION = Path(__file__).parents[1] / "statemachine" / "classify.asl.json"
+DEFINITIONS = [Path(__file__).parents[1] / "statemachine" / f"{name}.asl.json" for name in ("start", "classify")]
 #: Seconds of each function, warm; classify also waits for the endpoint (benchmarks/cost.py rounds them up).
 SECONDS = {"Serialize": 0.10, "Classify": 0.05, "Filter": 0.01}
 STATES = 6
@@ -42,6 +42,7 @@ _LAMBDA = f"{_DOCS}/lambda/latest/dg/lambda-concurrency.html"
 _EVENTS = f"{_DOCS}/eventbridge/latest/userguide/eb-quota.html"
 IN_LAMBDA = sum(SECONDS.values()) + ENDPOINT_SECONDS
 QUOTAS = [
+    Quota("Express executions started a second", 6_000, 1, 0, _STATES),
     Quota("Standard executions started a second", 300, 1, 0, _STATES),
     Quota("Standard state transitions a second", 5_000, STATES, 1 / BATCH_SIZE, _STATES),
     Quota("children started a second", 1_000, 0, 1 / BATCH_SIZE, _STATES),
@@ -64,6 +65,8 @@ class Setting:
     images: int
     batch_size: int = BATCH_SIZE
     children: int = 1_000
+    #: All images are uploaded at the same moment, and each execution is started by the upload starter.
+    uploaded: bool = False
     #: Executions that may start at once, and more of them a second.
     starts: tuple[float, float] = (1_000, 1_000)
     concurrency: int = 1_000
@@ -76,7 +79,7 @@ class Result:
 
     ends: dict[str, int] = field(default_factory=lambda: {"done": 0, "failed": 0})
     attempts: int = 0
-    throttled: dict[str, int] = field(default_factory=lambda: {"Lambda": 0, "endpoint": 0})
+    throttled: dict[str, int] = field(default_factory=lambda: {"starts": 0, "Lambda": 0, "endpoint": 0})
     seconds: float = 0.0
 
 
@@ -104,7 +107,9 @@ class Simulation:
         self.setting, self.result = setting, Result()
         self.environment = simpy.Environment()
         self._random = random.Random(seed)
-        self._states = json.loads(DEFINITION.read_text())["States"]
+        self._states: dict[str, Any] = {}
+        for definition in DEFINITIONS:
+            self._states |= json.loads(definition.read_text())["States"]
         self._starts = Bucket(self.environment, *setting.starts)
         # A function gets 1,000 environments every ten seconds, in addition to those that it has.
         self._growth = {name: Bucket(self.environment, 1_000, 100) for name in SECONDS}
@@ -113,7 +118,11 @@ class Simulation:
 
     def run(self) -> Result:
         """Simulate until all images have ended."""
-        self.environment.process(self._parent())
+        if self.setting.uploaded:
+            for _ in range(self.setting.images):
+                self.environment.process(self._upload())
+        else:
+            self.environment.process(self._parent())
         self.environment.run()
         return self.result
 
@@ -131,6 +140,12 @@ class Simulation:
         with place:
             yield self.environment.all_of([self.environment.process(self._image()) for _ in range(size)])
 
+    def _upload(self) -> Generator[Any, Any, None]:
+        if (yield from self._task("Start workflow")):
+            yield from self._image()
+        else:
+            self.result.ends["failed"] += 1
+
     def _image(self) -> Generator[Any, Any, None]:
         end = "done"
         for state in SECONDS:
@@ -144,7 +159,7 @@ class Simulation:
         """Run a state with its retries; return whether it succeeded."""
         tried: dict[int, int] = {}
         while True:
-            self.result.attempts += 1
+            self.result.attempts += state in SECONDS
             error = yield from self._call(state)
             if not error:
                 return True
@@ -158,7 +173,12 @@ class Simulation:
             yield self.environment.timeout(self._random.uniform(0, min(delay, policy["MaxDelaySeconds"])))
 
     def _call(self, state: str) -> Generator[Any, Any, str]:
-        """Invoke a function; return the error's name, or an empty string."""
+        """Invoke a function, or start an execution; return the error's name, or an empty string."""
+        if state not in SECONDS:
+            if self._starts.take():
+                return ""
+            self.result.throttled["starts"] += 1
+            return "States.TaskFailed"
         full = sum(self._busy.values()) >= self.setting.concurrency
         cold = self._busy[state] >= self._warm[state]
         if full or (cold and not self._growth[state].take()):
@@ -187,18 +207,28 @@ SETTINGS = {
     "the same, 1,000 children": Setting(10_000),
     "the same, 1,000 children, 20 instances": Setting(10_000, instances=20),
     "the same, 1,000 children, 20 instances, 5,000 concurrent": Setting(10_000, instances=20, concurrency=5_000),
-    "burst of 10,000 uploads, one instance": Setting(10_000, batch_size=1, children=10_000, starts=(1_300, 300)),
-    "the same, 4 instances": Setting(10_000, batch_size=1, children=10_000, starts=(1_300, 300), instances=4),
+    "burst of 10,000 uploads, one instance": Setting(10_000, uploaded=True, starts=(1_300, 300)),
+    "the same, 4 instances": Setting(10_000, uploaded=True, starts=(1_300, 300), instances=4),
+    "the same, half the quota of starts, as in smaller Regions": Setting(
+        10_000, uploaded=True, starts=(800, 150), instances=4
+    ),
+    "burst of 50,000 uploads, 4 instances": Setting(50_000, uploaded=True, starts=(1_300, 300), instances=4),
 }
 
 TEXT = """
-An upload is an execution; EventBridge tries again while their starts are throttled. Not simulated: throttled state
-transitions, which only delay, and failures of a service.
+An upload is an execution, which the upload starter starts: it tries again while starts are throttled. What it could
+not start after all its attempts counts as failed, and waits in the failure queue for `python -m operations replay
+--faults`. Not simulated: starts of the starter, which EventBridge repeats for 24 hours; throttled state transitions,
+which only delay; and failures of a service.
 
 Too much concurrency does harm: what the endpoint cannot take waits inside classify, which uses up Lambda's concurrency,
 and with the retries it all takes two to three times as long. `MaxConcurrency` of a batch belongs to the endpoint's
 capacity: images a second times seconds an image, divided by the images in a child (here 200 x 0.18 / 20, about 2
 children, and some more as time passes between states). No image is lost in any case.
+
+A burst of 10,000 uploads is absorbed by the retries. The starter waits 112 seconds on average, in which about 30,000
+executions start. If more are uploaded at once, ask for a higher quota of `StartExecution`, or classify them as a
+batch.
 
 ## What to change at each step
 
@@ -232,13 +262,14 @@ def main() -> None:
             print(f"| {quota.name} | {quota.limit:,g} | {' | '.join(cells)} |")
         print("\nThe first row binds first.\n")
     print("## Simulated: retries included\n")
-    print("| case | done | failed | seconds | images a second | attempts an image | throttled by Lambda | timed out |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ("case", "done", "failed", "seconds", "images a second", "attempts an image")
+    print(f"| {' | '.join(columns)} | starts throttled | throttled by Lambda | timed out |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, setting in SETTINGS.items():
         result = Simulation(setting).run()
         row = [f"{result.ends['done']:,}", f"{result.ends['failed']:,}", f"{result.seconds:.0f}"]
         row += [f"{setting.images / result.seconds:.0f}", f"{result.attempts / setting.images:.1f}"]
-        row += [f"{result.throttled['Lambda']:,}", f"{result.throttled['endpoint']:,}"]
+        row += [f"{count:,}" for count in result.throttled.values()]
         print(f"| {name} | {' | '.join(row)} |")
     print(TEXT)
     print("Quotas as AWS documents them:\n")

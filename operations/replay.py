@@ -103,9 +103,10 @@ def replay_faults(stack: Stack, limit: int | None) -> int:
 
     def again(message: "MessageTypeDef") -> bool:
         fault = parse_object(message["Body"])
-        failed = fault.get("execution_id")
-        if not isinstance(failed, str) or (text := _input(failed, fault)) is None:
-            why = "its execution does not exist any more" if isinstance(failed, str) else "it has no execution_id"
+        # An image of a batch whose execution did not start has an address only.
+        failed = str(fault.get("execution_id") or message["MessageId"])
+        if (text := _input(failed, fault)) is None:
+            why = "its execution does not exist any more" if "execution_id" in fault else "it has no execution_id"
             print(f"kept message {message['MessageId']}: {why}", file=sys.stderr)
             unknown.add(message["MessageId"])
             return False

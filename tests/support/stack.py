@@ -44,7 +44,12 @@ class Rehearsal:
             region_name=self.running.region,
             aws_access_key_id="rehearsal",
             aws_secret_access_key="rehearsal",
-            config=Config(read_timeout=HANG_SECONDS, retries={"total_max_attempts": 1}, inject_host_prefix=False),
+            config=Config(
+                connect_timeout=HANG_SECONDS,
+                read_timeout=HANG_SECONDS,
+                retries={"total_max_attempts": 1},
+                inject_host_prefix=False,
+            ),
         )
 
     def run(self, *command: str, check: bool = True, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:

@@ -91,8 +91,8 @@ def test_all_callers_use_aliases(resources: dict[str, Any]) -> None:
     assert [each["Resource"] for each in allowed if each["Action"] == "lambda:InvokeFunction"] == [aliases]
     batch = resources["BatchWorkflow"]["Properties"]["DefinitionSubstitutions"]
     assert batch["ExpressWorkflowArn"] == ref("ExpressWorkflowAliaslive")
-    (target,) = resources["WorkflowImageUploaded"]["Properties"]["Targets"]
-    assert target["Arn"] == ref("WorkflowAliaslive")
+    starter = resources["UploadStarter"]["Properties"]["DefinitionSubstitutions"]
+    assert starter["WorkflowArn"] == {"Fn::Sub": "${Workflow}:live"}
     for name in CHAINS:
         assert parsed()["Outputs"][f"{name}Arn"]["Value"] == ref(f"{name}Aliaslive")
 
@@ -100,15 +100,14 @@ def test_all_callers_use_aliases(resources: dict[str, Any]) -> None:
 def test_permissions_to_start_are_those_that_aws_checks(resources: dict[str, Any]) -> None:
     # https://docs.aws.amazon.com/step-functions/latest/dg/auth-version-alias.html
     by_alias = {"ForAnyValue:StringEquals": {"states:StateMachineQualifier": ["live"]}}
-    (started,) = resources["ImageUploadedPolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    assert resources["ImageUploadedPolicy"]["Properties"]["Roles"] == [ref("WorkflowImageUploadedRole")]
-    policies = resources["BatchRole"]["Properties"]["Policies"]
-    allowed = [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
-    (called,) = [statement for statement in allowed if statement["Action"] == "states:StartSyncExecution"]
-    assert [(each["Resource"], each["Condition"]) for each in (started, called)] == [
-        (ref("Workflow"), by_alias),
-        (ref("ExpressWorkflow"), by_alias),
-    ]
+    for role, action, machine in [
+        ("UploadStarterRole", "states:StartExecution", "Workflow"),
+        ("BatchRole", "states:StartSyncExecution", "ExpressWorkflow"),
+    ]:
+        policies = resources[role]["Properties"]["Policies"]
+        allowed = [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
+        (start,) = [statement for statement in allowed if statement["Action"] == action]
+        assert (start["Resource"], start["Condition"]) == (ref(machine), by_alias)
 
 
 def test_without_canaries_aliases_move_at_once() -> None:

@@ -86,7 +86,7 @@ def test_the_notification_matches_the_rule_of_the_stack() -> None:
     from samtranslator.yaml_helper import yaml_parse
 
     template = yaml_parse((ROOT / "template.yaml").read_text())
-    rule = template["Resources"]["Workflow"]["Properties"]["Events"]["ImageUploaded"]["Properties"]
+    rule = template["Resources"]["UploadStarter"]["Properties"]["Events"]["ImageUploaded"]["Properties"]
     notification = event("s3-object-created")
     assert notification["source"] in rule["Pattern"]["source"]
     assert notification["detail-type"] in rule["Pattern"]["detail-type"]

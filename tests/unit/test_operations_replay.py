@@ -415,6 +415,17 @@ def test_strange_messages_stay_and_are_named(stack: Stack, capsys: pytest.Captur
     assert faults(stack) == (1, 0) and len(inputs(stack)) == 1
 
 
+def test_an_image_whose_execution_never_started_is_started_by_its_address(stack: Stack) -> None:
+    sqs, queue_url = boto3.client("sqs"), stack.output("FailureQueueUrl")
+    address = {"s3_bucket": BUCKET, "s3_key": "a.png"}
+    # Of a batch, and of the starter of an upload, whose own execution has no input that could be read again.
+    starter = "arn:aws:states:us-east-1:123456789012:express:starter:name:0a1b"
+    for body in ({"outcome": "failed"}, {"execution_id": starter, "cause": "Rate exceeded"}):
+        sqs.send_message(QueueUrl=queue_url, MessageBody=json.dumps({**body, **address, "error": "States.Timeout"}))
+    replay_faults(stack, None)
+    assert list(inputs(stack).values()) == [address, address] and faults(stack) == (0, 0)
+
+
 def test_a_kept_message_that_comes_back_is_named_once_and_does_not_hide_others(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,15 @@ def test_every_image_ends_once_with_too_little_concurrency() -> None:
     assert result.seconds >= busy / setting.concurrency
 
 
+def test_a_burst_of_uploads_is_started_by_retries_or_recorded() -> None:
+    absorbed = Simulation(Setting(1_000, uploaded=True, starts=(100, 50), instances=10)).run()
+    assert absorbed.ends == {"done": 1_000, "failed": 0} and absorbed.throttled["starts"] > 900
+    assert absorbed.seconds >= 900 / 50, "the quota is a lower limit"
+    never = Simulation(Setting(3, uploaded=True, starts=(0, 0))).run()
+    assert never.ends == {"done": 0, "failed": 3} and never.attempts == 0
+    assert never.throttled["starts"] == 3 * 18, "one attempt and the 17 retries of the starter's definition"
+
+
 def test_an_image_fails_when_its_retries_are_used_up() -> None:
     result = Simulation(Setting(3, concurrency=0)).run()
     assert result.ends == {"done": 0, "failed": 3}

@@ -17,6 +17,8 @@ CAN_SUCCEED_LATER = {"StorageUnavailable", "EndpointThrottled", "EndpointUnavail
 #: Those that say that something has more to do than it can: it may take minutes to scale out.
 THROTTLED = {"EndpointThrottled", "Lambda.TooManyRequestsException"}
 FUNCTIONS = ("Serialize", "Classify", "Filter")
+#: An Express execution lasts five minutes at most.
+EXPRESS_SECONDS = 300
 
 
 def delays(retry: dict[str, Any]) -> list[float]:
@@ -156,6 +158,22 @@ def test_a_failure_is_recorded_with_an_address_at_most() -> None:
         assert [test["Variable"] for test in first] == [test["Variable"] for test in second]
 
 
+def test_an_upload_is_started_or_recorded_within_the_time_of_an_express_execution() -> None:
+    definition = DEFINITIONS["start"]
+    start, record = (definition["States"][name] for name in ("Start workflow", "Record failure"))
+    known, others = start["Retry"]
+    assert known["MaxAttempts"] == 0 and known["ErrorEquals"] == start["Catch"][0]["ErrorEquals"]
+    assert definition["States"][start["Catch"][0]["Next"]]["Type"] == "Succeed"
+    assert start["Catch"][1]["ErrorEquals"] == ["States.ALL"] and start["Catch"][1]["Next"] == "Record failure"
+    (recorded,) = record["Retry"]
+    for retry in (others, recorded):
+        assert retry["ErrorEquals"] == ["States.TaskFailed", "States.Timeout"]
+        assert retry["JitterStrategy"] == "FULL" and retry["MaxDelaySeconds"] and retry["Comment"]
+    # Attempts that are repeated have failed at once, and one of each takes its time.
+    waiting = sum(delays(others)) + sum(delays(recorded)) + start["TimeoutSeconds"] + record["TimeoutSeconds"]
+    assert 240 <= waiting < definition["TimeoutSeconds"] == EXPRESS_SECONDS
+
+
 def test_only_an_unsure_prediction_is_no_failure() -> None:
     catchers = [catcher for state in STATES.values() for catcher in state.get("Catch", [])]
     assert {error for catcher in catchers for error in catcher["ErrorEquals"]} == {"ThresholdNotMet", "States.ALL"}
@@ -169,8 +187,6 @@ def test_names_come_from_the_template_alone(definition: dict[str, Any]) -> None:
 
 BATCH = DEFINITIONS["batch"]["States"]
 MAPS = [state for state in BATCH.values() if state["Type"] == "Map"]
-#: An Express execution lasts five minutes at most.
-EXPRESS_SECONDS = 300
 
 
 def test_all_sources_of_a_batch_are_processed_alike() -> None:
@@ -189,8 +205,14 @@ def test_an_image_cannot_fail_its_batch() -> None:
     assert not [name for name, state in states.items() if state["Type"] == "Fail"]
     work = states["Classify image"]
     assert work["Catch"][-1]["ErrorEquals"] == ["States.ALL"] and work["Catch"][-1]["ResultPath"]
+    record = states["Record failure"]
+    assert record["Catch"][-1]["ErrorEquals"] == ["States.ALL"]
     # One attempt takes up to its time-out; those that are repeated have failed at once.
-    assert work["TimeoutSeconds"] + sum(map(sum, map(delays, work["Retry"]))) < EXPRESS_SECONDS
+    tasks = (work, record)
+    waiting = sum(sum(map(sum, map(delays, task["Retry"]))) for task in tasks)
+    assert sum(task["TimeoutSeconds"] for task in tasks) + waiting < EXPRESS_SECONDS
+    # What the chain cannot record itself is recorded here.
+    assert {states[name]["Next"] for name in ("Timed out", "Not classified")} == {"Record failure"}
     ends = {state["Parameters"]["outcome"] for state in states.values() if "outcome" in state.get("Parameters", {})}
     assert ends == {"accepted", "unsure", "failed", "skipped"}
     for state in states.values():

@@ -93,6 +93,19 @@ def test_standard_and_express_run_one_chain(template: dict[str, Any]) -> None:
     assert express["Logging"]["IncludeExecutionData"] is False, "execution data hold the image"
 
 
+def test_uploads_start_the_workflow_through_a_state_machine_that_may_do_nothing_else(template: dict[str, Any]) -> None:
+    starter = template["Resources"]["UploadStarter"]["Properties"]
+    assert starter["Type"] == "EXPRESS" and "Events" not in template["Resources"]["Workflow"]["Properties"]
+    assert starter["Logging"]["Level"] == "ERROR" and starter["Logging"]["IncludeExecutionData"] is False
+    allowed = {
+        action: statement["Resource"]
+        for statement in statements(template["Resources"]["UploadStarterRole"])
+        for action in actions(statement)
+        if not action.startswith(("logs:", "xray:"))
+    }
+    assert allowed == {"states:StartExecution": {"Ref": "Workflow"}, "sqs:SendMessage": arn("FailureQueue")}
+
+
 def test_the_batch_workflow_may_start_its_children_and_touch_one_prefix(template: dict[str, Any]) -> None:
     children = template["Resources"]["BatchChildrenPolicy"]["Properties"]
     assert children["Roles"] == [{"Ref": "BatchRole"}]
@@ -108,6 +121,7 @@ def test_the_batch_workflow_may_start_its_children_and_touch_one_prefix(template
     assert allowed == {
         "states:StartSyncExecution": {"Ref": "ExpressWorkflow"},
         "states:StartExecution": {"Ref": "BatchWorkflow"},
+        "sqs:SendMessage": arn("FailureQueue"),
         "states:DescribeExecution": {"Fn::Sub": f"{execution}:*"},
         "states:StopExecution": {"Fn::Sub": f"{execution}:*"},
         "states:RedriveExecution": {"Fn::Sub": f"{execution}/*"},
@@ -226,7 +240,7 @@ def test_the_documented_rules_for_another_bucket_are_those_of_the_stacks_own(tem
 @pytest.mark.parametrize(
     ("queue", "rules"),
     [
-        ("EventDeadLetterQueue", [arn("WorkflowImageUploaded"), arn("UncaughtFailureRule")]),
+        ("EventDeadLetterQueue", [arn("UploadStarterImageUploaded"), arn("UncaughtFailureRule")]),
         ("FailureQueue", arn("UncaughtFailureRule")),
     ],
 )
@@ -242,7 +256,7 @@ def test_only_the_rules_that_need_it_may_fill_a_queue(template: dict[str, Any], 
 
 
 def test_an_upload_is_handed_over_whole_and_a_folder_is_not(template: dict[str, Any]) -> None:
-    event = template["Resources"]["Workflow"]["Properties"]["Events"]["ImageUploaded"]["Properties"]
+    event = template["Resources"]["UploadStarter"]["Properties"]["Events"]["ImageUploaded"]["Properties"]
     assert event["InputPath"] == "$.detail" and not {"Input", "InputTransformer"} & set(event)
     assert event["DeadLetterConfig"] == {"Arn": arn("EventDeadLetterQueue")}
     assert matches(event["Pattern"], "incoming/a.png", 7) and matches(event["Pattern"], "incoming/a", 7)
