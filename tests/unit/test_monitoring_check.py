@@ -175,9 +175,8 @@ def test_of_no_captures_there_is_no_baseline_but_a_report(
     captures = ("--captures", str(tmp_path / "nowhere"))
     assert main(["baseline", *captures, "--output", str(tmp_path / "baseline")]) == 1
     assert "Need at least 30 captures for a baseline, got 0" in capsys.readouterr().err
-    page = tmp_path / "report.html"
-    assert main(["report", *captures, "--baseline", str(folder / "baseline"), "--output", str(page)]) == 0
-    assert "No captures in this time range" in page.read_text()
+    assert main(["check", *captures, "--baseline", str(folder / "baseline"), "--output", str(tmp_path)]) == 4
+    assert "No captures in this time range" in (tmp_path / "report.html").read_text()
 
 
 def test_results_are_written_to_every_output(folder: Path, tmp_path: Path) -> None:
@@ -226,7 +225,6 @@ def test_a_baseline_of_images_asks_the_model_itself(tmp_path: Path) -> None:
         ),
         (["check", "--captures", "ABOVE", "--baseline", "BASELINE"], "several endpoints"),
         (["check", "--captures", "BELOW", "--baseline", "BASELINE"], "give the folder above the endpoints'"),
-        (["report", "--captures", "CLEAN", "--output", "build"], "give the page's own name, as in build/report.html"),
         (["baseline", "--images", "nowhere"], "nowhere is not a folder"),
         (["baseline", "--images", "nowhere", "--labels", "cat,dog"], "--labels can only be used with --captures"),
         (["baseline", "--captures", "CLEAN", "--model", "model.onnx"], "model model.onnx does not exist"),
