@@ -43,17 +43,18 @@ def write_heat_map(photo: Path, described: "DescribeExecutionOutputTypeDef", loc
     _, event = states_and_event(described)
     if "label" not in event:
         return "no heat map: there is no prediction"
+    made_by = event.get("model", "")
     try:
-        model, place = _find_model(event["model"], event["endpoint"], event["variant"], local)
+        model, place = _find_model(made_by, event["endpoint"], event["variant"], local)
     except (CommandError, ClientError) as error:
         return f"no heat map: {error}"
     if not model.has_map:
-        return f"no heat map: model {event['model']} has no output for it ({place})"
+        return f"no heat map: model {made_by} has no output for it ({place})"
     content = photo.read_bytes()
     PICTURES.mkdir(parents=True, exist_ok=True)
     path = PICTURES / f"{printable(photo.stem)}-{hashlib.sha256(content).hexdigest()[:8]}.png"
     explain(model, content, event["label"]).save(path, "PNG")
-    return f"heat map of {event['label']}: {path} (model {event['model']}, {place})"
+    return f"heat map of {event['label']}: {path} (model {made_by}, {place})"
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -79,6 +80,12 @@ def test_drifted_traffic_ends_with_3_and_names_the_feature(
     assert found["sharpness"]["constraint_check_type"] == "baseline_drift_check"
     assert "median" in found["sharpness"]["description"]
     assert "sharpness" in capsys.readouterr().out
+    # Four pictures of the window, and four of those that the baseline keeps.
+    page = (tmp_path / "report.html").read_text()
+    (card,) = re.findall(r'<article[^>]*"test-sharpness">.*?</article>', page, re.DOTALL)
+    usual = {picture.thumbnail.uri for picture in load_baseline(str(folder / "baseline")).pictures}
+    assert len(usual) == 24
+    assert [source in usual for source in re.findall('<img src="([^"]*)"', card)] == [False] * 4 + [True] * 4
     assert run_check(folder, "blurred", tmp_path, "--exit-zero") == 0
     assert violations(tmp_path)
 
