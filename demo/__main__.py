@@ -33,6 +33,7 @@ from demo.contact_sheet import draw_contact_sheet
 from demo.images import Sample, Samples, collect, draw
 from demo.screenshots import take_screenshots
 from demo.watch import LIMIT_SECONDS, check, out_of_focus, picture, send, wait_for
+from operations.__main__ import MODEL
 from operations.attempt import check_photos, try_photos
 from rehearsal.environment import THIS_PYTHON, own_command, redirected, undisturbed
 from rehearsal.lifecycle import down, find, up
@@ -110,9 +111,14 @@ def _main() -> int:
         help="classify your photos in the demo that was kept; without one, deploy it first, and keep it",
         description="Upload photos to the demo's stack, and print the outcome of each. If no demo was kept, deploy it "
         "first (about half a minute), and leave it running.",
-        epilog="example: python -m demo try bike.jpg",
+        epilog="example: python -m demo try bike.jpg --explain",
     )
     attempt.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    attempt.add_argument(
+        "--explain",
+        action="store_true",
+        help="write each photo to build/heat-maps/, with a heat map of where the model looked",
+    )
     arguments = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some of the characters
         sys.stdout.reconfigure(errors="replace")
@@ -120,7 +126,7 @@ def _main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if arguments.photos:
-            return _try(arguments.photos)
+            return _try(arguments.photos, arguments.explain)
         return _demonstrate(arguments.show or partial(demonstrate, arguments.screenshots), arguments.keep)
     except (CommandError, RehearsalError) as error:
         console.print(f"[red]The demo failed:[/red] {escape(str(error))}", soft_wrap=True)
@@ -145,12 +151,13 @@ def _demonstrate(show: Callable[[bool], None], keep: bool) -> int:
     return 0
 
 
-def _try(photos: list[Path]) -> int:
+def _try(photos: list[Path], explain: bool) -> int:
     check_photos(photos)
     kept = find(FOLDER)
     try:
         stack = deploy(keep=True)
-        return try_photos(stack, photos, f"{own_command(FOLDER)} exec -- python -m operations")
+        program = f"{own_command(FOLDER)} exec -- python -m operations"
+        return try_photos(stack, photos, MODEL if explain else None, program)
     finally:
         if not kept and find(FOLDER):
             show_kept()
@@ -196,7 +203,7 @@ def show_kept() -> None:
         workflow = state_machine(stack.output("WorkflowArn"))
         listed = states.list_executions(stateMachineArn=workflow, statusFilter="SUCCEEDED", maxResults=1)
         commands = [
-            f"{python} -m demo try PHOTO",
+            f"{python} -m demo try PHOTO --explain",
             f'eval "$({own} env)"',
             f"{programs}sam logs --config-env rehearsal",
             f"{python} -m operations review --stack-name {STACK}",

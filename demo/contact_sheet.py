@@ -26,7 +26,8 @@ def draw_contact_sheet(rows: list[dict[str, Any]], path: Path, columns: int = 5)
     """
     height = TILE + 52
     lines = -(-len(rows) // columns)
-    sheet = Image.new("RGB", (columns * (TILE + 16) + 16, lines * (height + 16) + 16), PAPER)
+    # Transparent between the tiles, so that it suits light and dark pages.
+    sheet = Image.new("RGBA", (columns * (TILE + 16) + 16, lines * (height + 16) + 16))
     draw = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
         x, y = 16 + number % columns * (TILE + 16), 16 + number // columns * (height + 16)

@@ -1,4 +1,4 @@
-"""Screenshots for the README: the contact sheet, the drift report and the review page of the demo."""
+"""Screenshots for the README: the contact sheet, and the drift report and the review page in light and dark."""
 
 import io
 import re
@@ -36,7 +36,7 @@ def take_screenshots(stack: str, source: Path, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     _save(Image.open(source / "contact-sheet.png"), folder / "contact-sheet.png")
-    _shoot((source / "drift.html").resolve().as_uri(), 1000, 900, folder / "drift-report.png")
+    _shoot((source / "drift.html").resolve().as_uri(), 1000, 900, folder, "drift-report")
     command = [sys.executable, "-m", "operations", "review", "--stack-name", stack, "--reviewer", "you", "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
@@ -44,13 +44,14 @@ def take_screenshots(stack: str, source: Path, folder: Path) -> None:
             address = re.search(r"http://\S+", server.stdout.readline())
             if not address:
                 raise CommandError("The review page did not start")
-            _shoot(address[0], 1000, 720, folder / "review-page.png")
+            _shoot(address[0], 1000, 720, folder, "review-page")
         finally:
             server.terminate()
             server.communicate()
 
 
-def _shoot(address: str, width: int, height: int, path: Path) -> None:
+def _shoot(address: str, width: int, height: int, folder: Path, name: str) -> None:
+    """Write a page as ``NAME.png``, and in dark colours as ``NAME-dark.png``."""
     if not CHROMIUM:
         raise CommandError("Screenshots need Chromium or Google Chrome on the PATH")
     with sync_playwright() as playwright:
@@ -58,10 +59,12 @@ def _shoot(address: str, width: int, height: int, path: Path) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=False)
         page = browser.new_page(viewport={"width": width, "height": height})
         page.goto(address, wait_until="networkidle")
-        _save(Image.open(io.BytesIO(page.screenshot())), path)
+        _save(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), folder / f"{name}.png")
+        page.emulate_media(color_scheme="dark")
+        _save(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), folder / f"{name}-dark.png")
 
 
 def _save(image: Image.Image, path: Path) -> None:
     """Shrink and write an image with 128 colours, which is enough for pages and small in git."""
-    shrunk = image.convert("RGB").resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    shrunk = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
     shrunk.quantize(128).save(path, optimize=True)

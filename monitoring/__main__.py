@@ -18,7 +18,6 @@ from common.command import (
     run,
     time,
 )
-from common.errors import CommandError
 
 if TYPE_CHECKING:
     from monitoring.check import Check
@@ -74,12 +73,15 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser(
         "check",
-        help="decide whether a time range differs from the baseline: a table, files, and an exit code",
-        description="Compare captures with the baseline, as the scheduled check does; write statistics.json, "
-        "constraint_violations.json and report.html. To look at the images without a verdict, use report. Exit "
-        "code: 0 no violations, 3 violations, 4 too few captures to compare or none at all, 1 failure.",
+        help="compare a time range with the baseline: a table, a page with the images, and an exit code",
+        description="Compare captures with the baseline, as the scheduled check does; print a table, and write "
+        "report.html (the page to look at), statistics.json and constraint_violations.json. Exit code: 0 no "
+        "violations, 3 violations, 4 too few captures to compare or none at all, 1 failure.",
     )
-    _add_window(check)
+    _add_stack(check)
+    check.add_argument("--captures", metavar="ADDRESS", help="captured data (default: the stack's)")
+    _add_range(check)
+    _add_baseline(check)
     check.add_argument(
         "--output", action="append", metavar="ADDRESS", help=f"for the results; may be repeated (default: {CHECK})"
     )
@@ -106,26 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     model_monitor.set_defaults(run=_model_monitor)
 
-    report = commands.add_parser(
-        "report",
-        help="look at a time range: only the HTML page, with images, outcomes and drift",
-        description="Write the HTML page that check writes, and nothing else: one file that needs no network.",
-    )
-    _add_window(report)
-    report.add_argument(
-        "--output",
-        default="build/monitoring.html",
-        metavar="FILE",
-        help="FILE.html, or s3://BUCKET/KEY.html (default: %(default)s)",
-    )
-    report.set_defaults(run=_report)
     add_examples(
         commands,
         {
             "baseline": "--stack-name image-classifier --hours 24",
             "check": "--stack-name image-classifier --hours 24",
             "model-monitor": "--stack-name image-classifier --role-arn arn:aws:iam::123456789012:role/NAME",
-            "report": "--stack-name image-classifier --hours 24",
         },
     )
     return parser
@@ -135,14 +123,6 @@ def _add_stack(command: argparse.ArgumentParser) -> None:
     command.add_argument("--stack-name", help="use this stack's settings, except those given here")
     command.add_argument("--endpoint-name", help="default: the stack's, or the only one that has captures")
     command.set_defaults(reject=command.error)
-
-
-def _add_window(command: argparse.ArgumentParser) -> None:
-    """Add the options that select captures and their baseline."""
-    _add_stack(command)
-    command.add_argument("--captures", metavar="ADDRESS", help="captured data (default: the stack's)")
-    _add_range(command)
-    _add_baseline(command)
 
 
 def _add_range(command: argparse.ArgumentParser) -> None:
@@ -242,24 +222,6 @@ def _model_monitor(options: argparse.Namespace) -> None:
             options.endpoint_name, options.role_arn, options.baseline, options.output, options.analyzer_image
         )
     )
-
-
-def _report(options: argparse.Namespace) -> None:
-    from common import storage
-    from monitoring.baseline import load_baseline
-    from monitoring.check import PAGE_TYPE, check
-    from monitoring.report import render
-
-    if not options.output.endswith(".html"):
-        raise CommandError(
-            f"--output {options.output}: give the page's own name, as in {options.output.rstrip('/')}/report.html"
-        )
-    _complete(options, "captures")
-    baseline = load_baseline(options.baseline)
-    window = _window(options, baseline.model, baseline.captures)
-    page = render(window, baseline, check(window, baseline))
-    storage.write(options.output, page.encode(), PAGE_TYPE)
-    print(f"wrote {options.output}")
 
 
 def _window(options: argparse.Namespace, model: "Model", in_baseline: frozenset[str] = frozenset()) -> "Window":

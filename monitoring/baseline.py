@@ -1,7 +1,8 @@
 """The drift baseline: features as ``statistics.json`` and ``constraints.json``, in Model Monitor's format, and back.
 
 If the model describes images as well as classifies them, two files beside these let their content be compared: the
-model (``content.onnx``), and its features of the baseline's images (``content.npz``).
+model (``content.onnx``), and its features of the baseline's images (``content.npz``). A report shows some of the
+baseline's pictures (``pictures.json``).
 
 Formats: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-byoc-statistics.html and
 https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-byoc-constraints.html
@@ -20,6 +21,7 @@ import numpy as np
 
 from common import storage
 from common.errors import CommandError
+from common.page import Thumbnail
 from monitoring.content import Rows
 from monitoring.drift import LEAST_PSI, SIGNIFICANCE
 from monitoring.features import CATEGORICAL, NEITHER, NUMERIC, PASSES, UNSURE, Features, Model
@@ -27,6 +29,7 @@ from serving.model import Model as Network
 
 STATISTICS, CONSTRAINTS, VIOLATIONS = "statistics.json", "constraints.json", "constraint_violations.json"
 CONTENT_MODEL, CONTENT_ROWS = "content.onnx", "content.npz"
+PICTURES = "pictures.json"
 #: Version of the files, raised when a check needs something that older baselines lack.
 FORMAT = 2
 #: Least fraction of a window's captures that must be readable.
@@ -40,11 +43,22 @@ _CREATE = "python -m monitoring baseline --stack-name STACK, or: --captures ADDR
 
 
 @dataclass(frozen=True)
+class Usual:
+    """A picture of the baseline: its thumbnail, its numeric features by name, the prediction, and the outcome."""
+
+    thumbnail: Thumbnail
+    numeric: dict[str, float]
+    answer: str
+    outcome: str
+
+
+@dataclass(frozen=True)
 class Baseline:
     """The features that a window is compared with, and the limits of the comparison.
 
     ``network`` computes features of images' content; ``content`` are those of the baseline's images. Both may be None.
-    ``captures`` are the event ids of the captures that it was created from.
+    ``captures`` are the event ids of the captures that it was created from, and ``pictures`` some of their pictures;
+    baselines of older versions have none.
     """
 
     features: Features
@@ -55,6 +69,7 @@ class Baseline:
     network: Network | None = None
     content: Rows | None = None
     captures: frozenset[str] = frozenset()
+    pictures: tuple[Usual, ...] = ()
 
 
 def baseline_statistics(features: Features, event_ids: list[str]) -> dict[str, Any]:
@@ -127,12 +142,16 @@ def pack(content: Rows) -> bytes:
 
 
 def constraints(
-    model: Model, significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI, content: int = 0
+    model: Model,
+    significance: float = SIGNIFICANCE,
+    least_psi: float = LEAST_PSI,
+    content: int = 0,
+    pictures: int = 0,
 ) -> dict[str, Any]:
     """Describe the constraints on a window, in the format of ``constraints.json``.
 
     ``comparison_threshold`` is the least population stability index that counts as drift. Significance, labels, the
-    threshold, and of how many images the content is compared are additions to the format.
+    threshold, of how many images the content is compared, and how many pictures are kept are additions to the format.
     """
     domains = {"answer": [*model.labels, NEITHER], "outcome": [PASSES, UNSURE]}
     features: list[dict[str, Any]] = [
@@ -153,6 +172,7 @@ def constraints(
         }
         for name in CATEGORICAL
     ]
+    own = {"format": FORMAT, **asdict(model), "significance": significance, "content": content, "pictures": pictures}
     return {
         "version": 0.0,
         "features": features,
@@ -167,7 +187,7 @@ def constraints(
                 "comparison_method": "Robust",
             },
         },
-        _OWN: {"format": FORMAT, **asdict(model), "significance": significance, "content": content},
+        _OWN: own,
     }
 
 
@@ -207,6 +227,7 @@ def load_baseline(address: str) -> Baseline:
             network,
             content,
             frozenset(map(str, described.get(_OWN, {}).get("captures", []))),
+            _pictures(address) if own.get("pictures") else (),
         )
     except KeyError as error:
         raise CommandError(f"the baseline in {address} lacks {error}; create it again with: {_CREATE}") from error
@@ -232,6 +253,13 @@ def _content(address: str) -> tuple[Network, Rows]:
             return Network(path), rows
         except CommandError as error:
             raise ValueError(str(error).replace(str(path), CONTENT_MODEL)) from error
+
+
+def _pictures(address: str) -> tuple[Usual, ...]:
+    return tuple(
+        Usual(Thumbnail(*each["thumbnail"]), each["numeric"], each["answer"], each["outcome"])
+        for each in json.loads(_read(address, PICTURES))
+    )
 
 
 def _fraction(part: dict[str, Any], name: str) -> float:

@@ -2,8 +2,9 @@
 
 import datetime
 import json
+import random
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from common.errors import CommandError
 from common.folders import skipped_lines
 from common.image_sets import find_sets
 from common.images import as_sent
+from common.page import thumbnail
 from common.progress import progress
 from monitoring.baseline import (
     CONSTRAINTS,
     CONTENT_MODEL,
     CONTENT_ROWS,
+    PICTURES,
     STATISTICS,
     VIOLATIONS,
     Baseline,
+    Usual,
     baseline_statistics,
     constraints,
     pack,
@@ -30,8 +34,9 @@ from monitoring.baseline import (
 from monitoring.capture import Capture
 from monitoring.content import Content, compare_content, describe
 from monitoring.drift import LEAST_CAPTURES, Finding, compare
-from monitoring.features import Model
-from monitoring.window import PICTURES, Picture, Window
+from monitoring.features import Model, decode
+from monitoring.window import PICTURES as MOST_PICTURES
+from monitoring.window import Picture, Window
 from serving.model import Model as Network
 from serving.preprocess import preprocess
 from src.serialize.decoder import ImageError
@@ -92,7 +97,7 @@ def captures_of_images(folder: Path, model_path: Path) -> tuple[list[Capture], l
 
 
 def write_baseline(window: Window, model: Model, address: str, content_model: Path | None = None) -> int:
-    """Write ``statistics.json`` and ``constraints.json``, and with a model that has features also what content needs.
+    """Write ``statistics.json``, ``constraints.json``, some pictures, and what content needs if the model has features.
 
     Parameters
     ----------
@@ -126,9 +131,14 @@ def write_baseline(window: Window, model: Model, address: str, content_model: Pa
         storage.write(storage.join(address, CONTENT_ROWS), pack(rows), "application/octet-stream")
         storage.write(storage.join(address, CONTENT_MODEL), content_model.read_bytes(), "application/octet-stream")
         images = len(rows)
+    pictures = [
+        asdict(Usual(thumbnail(decode(each.image)[0]), each.numeric, each.record.answer, each.record.outcome))
+        for each in random.Random(0).sample(window.sample, min(MOST_PICTURES, len(window.sample)))
+    ]
+    _write_json(address, PICTURES, pictures)
     _write_json(address, STATISTICS, baseline_statistics(features, window.event_ids))
     # Last: the drift workflow looks for this file.
-    _write_json(address, CONSTRAINTS, constraints(model, content=images))
+    _write_json(address, CONSTRAINTS, constraints(model, content=images, pictures=len(pictures)))
     return images
 
 
@@ -153,7 +163,7 @@ def check(window: Window, baseline: Baseline) -> Check:
             rows = describe((picture.image for picture in window.sample), baseline.network)
             content = compare_content(baseline.content, rows)
         if content:
-            unusual = [window.sample[row] for row in content.most_unusual()[:PICTURES]]
+            unusual = [window.sample[row] for row in content.most_unusual()[:MOST_PICTURES]]
         findings = compare(baseline.features, window.features, baseline.significance, baseline.least_psi, content)
         violations += [
             _violation(finding.feature, "baseline_drift_check", finding.description)
@@ -175,7 +185,7 @@ def write_check(result: Check, window: Window, page: str, address: str) -> None:
     storage.write(storage.join(address, "report.html"), page.encode(), PAGE_TYPE)
 
 
-def _write_json(address: str, name: str, content: dict[str, Any]) -> None:
+def _write_json(address: str, name: str, content: Any) -> None:
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     storage.write(storage.join(address, name), text.encode(), "application/json")
 

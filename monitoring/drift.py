@@ -147,8 +147,26 @@ def differences(baseline: Features, window: Features, content: Content | None = 
     return [Finding(*each, drifted=False, summary=summaries.get(each[0], "")) for each in tested]
 
 
-def summarize(name: str, baseline: npt.NDArray[np.floating], window: npt.NDArray[np.floating]) -> str:
-    """Say how the values of a window lie beyond those of the baseline.
+@dataclass(frozen=True)
+class Beyond:
+    """The values of a window that lie beyond a limit in the baseline, on the side where more of them are.
+
+    ``share`` is their fraction, ``word`` says in which way they differ, and ``part`` of what in the baseline.
+    """
+
+    share: float
+    word: str
+    part: str
+    limit: float
+    above: bool
+
+    def holds(self, value: float) -> bool:
+        """Return whether a value is one of them."""
+        return value > self.limit if self.above else value < self.limit
+
+
+def find_beyond(name: str, baseline: npt.NDArray[np.floating], window: npt.NDArray[np.floating]) -> Beyond:
+    """Find how the values of a window lie beyond those of the baseline.
 
     Parameters
     ----------
@@ -159,19 +177,26 @@ def summarize(name: str, baseline: npt.NDArray[np.floating], window: npt.NDArray
 
     Returns
     -------
-    str
-        Such as "44% of the images are blurrier than any in the baseline"; about the side that more of the window is on.
+    Beyond
+        Beyond all of the baseline if enough of the window is, or else beyond 95% or half of it.
     """
     low, high = _LOW_HIGH[name]
+
+    def side(part: str, level: float) -> Beyond:
+        bottom, top = (float(np.quantile(baseline, each)) for each in (1 - level, level))
+        below, above = float((window < bottom).mean()), float((window > top).mean())
+        if (below, low) > (above, high):
+            return Beyond(below, low, part, bottom, above=False)
+        return Beyond(above, high, part, top, above=True)
+
+    return next(found for part, level, least in _BEYOND if (found := side(part, level)).share >= least)
+
+
+def summarize(name: str, baseline: npt.NDArray[np.floating], window: npt.NDArray[np.floating]) -> str:
+    """Say how a window lies beyond the baseline: "44% of the images are blurrier than any in the baseline"."""
+    beyond = find_beyond(name, baseline, window)
     subject = "predictions" if name == "confidence" else "images"
-
-    def beyond(level: float) -> tuple[float, str]:
-        below, above = window < np.quantile(baseline, 1 - level), window > np.quantile(baseline, level)
-        return max((float(below.mean()), low), (float(above.mean()), high))
-
-    sides = [(*beyond(level), part, least) for part, level, least in _BEYOND]
-    share, word, part, _ = next(side for side in sides if side[0] >= side[3])
-    return f"{share:.0%} of the {subject} are {word} than {part} in the baseline"
+    return f"{beyond.share:.0%} of the {subject} are {beyond.word} than {beyond.part} in the baseline"
 
 
 def judge(tested: Sequence[Finding], significance: float = SIGNIFICANCE, least_psi: float = LEAST_PSI) -> list[Finding]:

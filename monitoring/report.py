@@ -3,19 +3,19 @@
 import datetime
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from common.page import render_template, thumbnail
+from common.page import Thumbnail, render_template, thumbnail
 from common.progress import progress
 from monitoring import plots
 from monitoring.baseline import Baseline
 from monitoring.check import Check
-from monitoring.content import NEIGHBOURS, Content
-from monitoring.drift import CONTENT, LEAST_CAPTURES, Finding, categorical_counts
-from monitoring.features import NEITHER, NUMERIC, PASSES, UNSURE, Features, decode
+from monitoring.content import NEIGHBOURS
+from monitoring.drift import CONTENT, LEAST_CAPTURES, Finding, categorical_counts, find_beyond
+from monitoring.features import NEITHER, NUMERIC, PASSES, UNSURE, decode
 from monitoring.plots import OUTCOMES
 from monitoring.window import Picture, Record, Window
 
@@ -28,6 +28,24 @@ _MEANINGS = {
     "outcome": "whether the prediction passes the threshold",
     CONTENT: f"fraction of an image's {NEIGHBOURS} most similar images that are in the window",
 }
+# Where to look first, if a feature drifted.
+_CAUSES = {
+    "brightness": "lighting, time of day, exposure",
+    "shadows": "fog, glare, a dirty lens, exposure",
+    "contrast": "fog, glare, a dirty lens, another camera",
+    "sharpness": "focus, motion, a dirty lens, enlarged images",
+    "saturation": "white balance, night mode, grey images",
+    "entropy": "plain backgrounds, detail lost in compression",
+    "blockiness": "stronger JPEG compression by the sender",
+    "pixels": "another camera, crop, or size chosen by the sender",
+    "aspect_ratio": "another camera or crop",
+    "confidence": "images unlike the training data, another model",
+    "answer": "another mix of subjects, another model",
+    "outcome": "images unlike the training data, another model or threshold",
+    CONTENT: "new subjects, scenes or senders; many images of one scene",
+}
+# How many pictures are shown of the window, and beside them of the baseline.
+_MULTIPLES = 4
 _OUTCOME_MEANINGS = {
     "accepted": "passes the threshold",
     "unsure": "a label, below the threshold",
@@ -73,7 +91,7 @@ def render(window: Window, baseline: Baseline, result: Check) -> str:
         "threshold": baseline.model.threshold,
         "least_captures": LEAST_CAPTURES,
         "least_for_median": plots.LEAST_FOR_MEDIAN,
-        "drift": _drift(result, baseline.features, window.features),
+        "drift": _drift(result, baseline, window),
     }
     if window.records:
         values |= _traffic(window, baseline)
@@ -110,29 +128,79 @@ def _title(feature: str) -> str:
     return "prediction" if feature == "answer" else feature.replace("_", " ")
 
 
-def _drift(result: Check, baseline: Features, window: Features) -> list[dict[str, Any]]:
+def _drift(result: Check, baseline: Baseline, window: Window) -> list[dict[str, Any]]:
     cards = []
     with progress("draw", len(result.findings), "features") as advance:
         for finding in _by_drift(result.findings):
-            cards.append(_card(finding, baseline, window, result.content))
+            card = _card(finding, baseline, window, result)
+            if finding.drifted:
+                card |= _multiples(finding, baseline, window, result)
+            cards.append(card)
             advance(1)
     return cards
 
 
-def _card(finding: Finding, baseline: Features, window: Features, content: Content | None) -> dict[str, Any]:
+def _card(finding: Finding, baseline: Baseline, window: Window, result: Check) -> dict[str, Any]:
     feature, key = finding.feature, f"test-{finding.feature}"
     p, exponent = _p_value(finding.p_value)
     card = {"finding": finding, "key": key, "title": _title(feature), "meaning": _MEANINGS[feature]}
     card |= {"p": p, "exponent": exponent, "plot": None}
     if feature in NUMERIC:
-        before, now = (np.array(each.numeric[feature]) for each in (baseline, window))
+        before, now = (np.array(each.features.numeric[feature]) for each in (baseline, window))
         return card | {"plot": plots.distribution(before, now, feature, key)}
-    if feature == CONTENT and content:
+    if feature == CONTENT and (content := result.content):
         return card | {"plot": plots.distribution(content.baseline, content.window, feature, key)}
-    names, counts = categorical_counts(baseline.categorical[feature], window.categorical[feature])
-    names = [_VALUES.get(name, name) for name in names]
+    shares = _category_shares(feature, baseline, window)
+    return card | {"shares": [replace(each, name=_VALUES.get(each.name, each.name)) for each in shares]}
+
+
+def _category_shares(feature: str, baseline: Baseline, window: Window) -> list[Share]:
+    names, counts = categorical_counts(*(each.features.categorical[feature] for each in (baseline, window)))
     before, now = (each / each.sum() for each in counts)
-    return card | {"shares": [Share(*each) for each in zip(names, map(int, counts[1]), now, before, strict=True)]}
+    return [Share(*each) for each in zip(names, map(int, counts[1]), now, before, strict=True)]
+
+
+def _multiples(finding: Finding, baseline: Baseline, window: Window, result: Check) -> dict[str, Any]:
+    """Return how a feature drifted, in a sentence, and typical pictures of the drift and of the baseline."""
+    feature = finding.feature
+    said, usual = finding.summary, list(baseline.pictures)
+    if feature in NUMERIC:
+        before, now = (np.array(each.features.numeric[feature]) for each in (baseline, window))
+        beyond, middle = find_beyond(feature, before, now), float(np.median(before))
+        odd = [each for each in window.sample if beyond.holds(each.numeric[feature])]
+        typical = float(np.median([each.numeric[feature] for each in odd] or [0.0]))
+        odd.sort(key=lambda each: abs(each.numeric[feature] - typical))
+        usual.sort(key=lambda each: abs(each.numeric[feature] - middle))
+    elif feature == CONTENT:
+        said, odd = "Many images resemble each other more than any in the baseline", result.unusual
+    else:
+        shares = _category_shares(feature, baseline, window)
+        grown = max(shares, key=lambda share: share.now - (share.before or 0))
+        said = f"{grown.now:.0%} of the predictions are {_VALUES.get(grown.name, grown.name)}, in the baseline "
+        said += f"{grown.before or 0:.0%}"
+        odd = [each for each in window.sample if getattr(each.record, feature) == grown.name]
+        typical = float(np.median([each.record.confidence for each in odd] or [0.0]))
+        odd.sort(key=lambda each: abs(each.record.confidence - typical))
+        usual = [each for each in usual if getattr(each, feature) != grown.name] or usual
+    number = "{:,.0f}" if feature == "pixels" else "{:.3g}"
+
+    def shown(numeric: dict[str, float], picture: Thumbnail) -> tuple[Thumbnail, str]:
+        return picture, number.format(numeric[feature]) if feature in NUMERIC else ""
+
+    return {
+        "said": said,
+        "causes": _CAUSES[feature],
+        "odd": [shown(each.numeric, thumbnail(decode(each.image)[0])) for each in _different(odd, "image")],
+        "usual": [shown(each.numeric, each.thumbnail) for each in _different(usual, "thumbnail")],
+    }
+
+
+def _different(pictures: Sequence[Any], attribute: str) -> list[Any]:
+    """Return the first few pictures, of several with the same value of an attribute only one."""
+    first: dict[Any, Any] = {}
+    for each in pictures:
+        first.setdefault(getattr(each, attribute), each)
+    return list(first.values())[:_MULTIPLES]
 
 
 def _p_value(p: float) -> tuple[str, str]:

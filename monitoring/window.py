@@ -33,11 +33,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Picture:
-    """A record with its image, and the probability of every label."""
+    """A record with its image, the probability of every label, and its numeric features by name."""
 
     record: Record
     image: bytes
     probabilities: list[float]
+    numeric: dict[str, float]
 
 
 @dataclass
@@ -89,7 +90,7 @@ def read_window(captures: Iterable[Capture], model: Model, in_baseline: frozense
             window.event_ids.append(capture.event_id)
             record = _record(capture, observed, model)
             window.records.append(record)
-            picture = Picture(record, capture.image, capture.probabilities)
+            picture = Picture(record, capture.image, capture.probabilities, observed.numeric)
             # Reservoir sampling: each capture replaces one of the sample with the probability that it belongs there.
             if len(window.sample) < MOST_IMAGES:
                 window.sample.append(picture)

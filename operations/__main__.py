@@ -33,6 +33,11 @@ def _parser() -> argparse.ArgumentParser:
         "Exit code: 0 all accepted, 3 the model is not sure of one, 1 one failed.",
     )
     attempt.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    attempt.add_argument(
+        "--explain",
+        action="store_true",
+        help="write each photo to build/heat-maps/, with a heat map of where the model looked",
+    )
     attempt.set_defaults(run=_try)
 
     trace = commands.add_parser(
@@ -168,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     add_examples(
         commands,
         {
-            "try": "bike.jpg --stack-name image-classifier",
+            "try": "bike.jpg --explain --stack-name image-classifier",
             "trace": "incoming/bike.jpg --stack-name image-classifier",
             "review": "--stack-name image-classifier",
             "replay": "--faults --stack-name image-classifier",
@@ -195,7 +200,7 @@ def _try(options: argparse.Namespace) -> int:
     from common.stack import find_stack
     from operations.attempt import try_photos
 
-    return try_photos(find_stack(options.stack_name), options.photos)
+    return try_photos(find_stack(options.stack_name), options.photos, MODEL if options.explain else None)
 
 
 def _trace(options: argparse.Namespace) -> None:

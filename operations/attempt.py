@@ -1,4 +1,4 @@
-"""Classify local photos: upload them, start the workflow, and print each outcome."""
+"""Classify local photos: upload them, start the workflow, and print each outcome; show where the model looked."""
 
 import hashlib
 import json
@@ -18,7 +18,9 @@ from operations.replay import print_line, print_outcome, wait_for_end
 TRIED = "samples/tried"
 
 
-def try_photos(stack: Stack, photos: list[Path], program: str = "python -m operations") -> int:
+def try_photos(
+    stack: Stack, photos: list[Path], explain: Path | None = None, program: str = "python -m operations"
+) -> int:
     """Upload photos, classify each, and print its outcome and the command that shows its timeline.
 
     Parameters
@@ -27,6 +29,8 @@ def try_photos(stack: Stack, photos: list[Path], program: str = "python -m opera
         The stack of the workflow.
     photos : list of pathlib.Path
         Image files.
+    explain : pathlib.Path or None
+        Write heat maps, with this model file if it made the predictions, otherwise with the endpoint's.
     program : str
         How the printed commands begin.
 
@@ -56,7 +60,13 @@ def try_photos(stack: Stack, photos: list[Path], program: str = "python -m opera
         started.append(execution["executionArn"])
     codes = set()
     for photo, arn in zip(photos, started, strict=True):
-        codes.add(print_outcome(wait_for_end(arn), f"{photo.name}: "))
+        described = wait_for_end(arn)
+        codes.add(print_outcome(described, f"{photo.name}: "))
+        if explain:
+            # Importing ONNX Runtime takes time.
+            from operations.heat_map import write_heat_map
+
+            print_line(f"    {write_heat_map(photo, described, explain)}")
         print_line(f"    {program} trace {arn.rpartition(':')[2]} --stack-name {stack.name}")
     return 1 if 1 in codes else max(codes, default=0)
 

@@ -51,7 +51,7 @@ def collect(stack: Stack, execution: str) -> dict[str, Any]:
     described = find_execution(stack, execution)
     missing: list[str] = []
     with progress("collect records", 5, "sources") as advance:
-        states, event = _states(described)
+        states, event = states_and_event(described)
         advance(1)
         stored, image_hash = _object(event, missing)
         advance(1)
@@ -81,8 +81,16 @@ def collect(stack: Stack, execution: str) -> dict[str, Any]:
     }
 
 
-def _states(described: "DescribeExecutionOutputTypeDef") -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the states that were entered, and the last value of every field of the event, except the image."""
+def states_and_event(
+    described: "DescribeExecutionOutputTypeDef",
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the states that an execution entered, and the last value of every field of its event, except the image.
+
+    Parameters
+    ----------
+    described : dict
+        Step Functions' description of the execution.
+    """
     states: list[dict[str, Any]] = []
     event: dict[str, Any] = {}
     entered: list[datetime.datetime] = []

@@ -29,11 +29,10 @@ def report(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_captures(folder / "captures", captured, seconds=90)
     write_captures(folder / "usual", captured[:100])
     usual, captures, baseline = str(folder / "usual"), str(folder / "captures"), str(folder / "baseline")
-    output = folder / "report.html"
     assert main(["baseline", "--captures", usual, "--output", baseline]) == 0
     when = ["--end", "2026-11-25T00:00:00+00:00", "--hours", "48"]
-    assert main(["report", "--captures", captures, "--baseline", baseline, "--output", str(output), *when]) == 0
-    return output
+    assert main(["check", "--captures", captures, "--baseline", baseline, "--output", str(folder), *when]) == 0
+    return folder / "report.html"
 
 
 def listen(page: Page) -> tuple[list[str], list[str]]:
@@ -52,6 +51,8 @@ def test_page_fits_and_is_complete(new_page: Callable[..., Page], report: Path, 
     page = new_page(width, color_scheme=scheme)
     requests, complaints = listen(page)
     page.goto(report.as_uri())
+    assert page.locator("article.card").first.is_hidden(), "features that did not drift are folded"
+    page.locator("summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate("[...document.images].filter(image => !image.naturalWidth).length") == 0
     # Ten numeric features, the shares over time, and the confidence for each of two labels.

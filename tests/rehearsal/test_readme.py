@@ -28,7 +28,10 @@ DOCUMENTS = [
     *sorted((REPOSITORY / "docs").glob("*.md")),
     REPOSITORY / "training" / "README.md",
 ]
-OUTSIDE = {"aws", "docker", "curl", "export", "eval", "MODEL_DIR"}
+#: How a line of a block begins, or a cell of a table, if it is a command of the project's.
+OWN = r"(make|sam|python|\.venv\S*|OMP_NUM_THREADS=1)\b"
+#: How other lines begin that people copy into their shell.
+OTHERS = r"(aws|cd|curl|docker|eval|export|git|pip|\w+=|\. )"
 
 
 def blocks(document: Path) -> list[str]:
@@ -37,17 +40,38 @@ def blocks(document: Path) -> list[str]:
     return [text for language, text in found if not language]
 
 
+def lines(document: Path) -> list[str]:
+    """Return the lines of the blocks, those that are continued as one, and the commands that begin a table's row."""
+    found = re.findall(rf"^\| `({OWN}[^`]*)` \|", document.read_text(), re.MULTILINE)
+    rows = [command for command, *_ in found]
+    return rows + [
+        line.removeprefix("$ ").strip()
+        for block in blocks(document)
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+
+
 def commands() -> list[str]:
-    """Return every command line in the documents, without comments and continuations."""
-    found = []
+    """Return every command of the project's in the documents."""
+    found = {line for document in DOCUMENTS for line in lines(document) if re.match(OWN, line)}
+    return sorted({part.strip() for line in found for part in line.split("&&")})
+
+
+def assert_zsh_runs_it_too(line: str) -> None:
+    """Fail if an interactive zsh would not do with a line what bash does, or would refuse it."""
+    bare = re.sub(r"'[^']*'", "''", line)
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"', '""', bare)
+    assert not re.search(r"(^|\s)#", bare), f"zsh takes a comment as arguments: {line}"
+    bare = re.sub(r"\$\{[^}]*\}", "", bare)
+    assert not re.search(r"[?*\[\]^~!]|(^|\s)=", bare), f"zsh expands what is not quoted, or fails: {line}"
+
+
+def test_every_command_works_in_zsh() -> None:
     for document in DOCUMENTS:
-        for block in blocks(document):
-            joined = block.replace("\\\n", " ")
-            for line in joined.splitlines():
-                line = re.sub(r"\s#.*", "", line).removeprefix("$ ").strip()
-                if re.match(r"(make|sam|python|\.venv\S*|OMP_NUM_THREADS=1)\b", line):
-                    found += [part.strip() for part in line.split("&&")]
-    return sorted(set(found))
+        for line in lines(document):
+            if re.match(OWN, line) or re.match(OTHERS, line):
+                assert_zsh_runs_it_too(line)
+        assert not re.findall(r"^(?:\S.*)?\s#\s.*$", "".join(f"{each}\n" for each in blocks(document)), re.MULTILINE)
 
 
 @functools.cache
@@ -248,6 +272,9 @@ def test_the_page_of_new_labels_runs_from_top_to_bottom(clone: Path) -> None:
 
 def test_a_photo_is_tried_in_a_demo_that_stays_until_make_clean(clone: Path) -> None:
     python, folder = ".venv/bin/python", clone / "build" / "demo" / "rehearsal"
+    # Five commands from nothing to a photo's timeline. The first two give what the fixture is.
+    _, enter, setup, attempt, story = blocks(REPOSITORY / "README.md")[0].splitlines()
+    assert enter == "cd image-classifier" and setup == "make setup"
     own = str(Path(sys.executable).parent)
     # A shell in which the virtual environment is not activated.
     path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if part != own)
@@ -269,12 +296,17 @@ def test_a_photo_is_tried_in_a_demo_that_stays_until_make_clean(clone: Path) -> 
     try:
         assert "file not found: bike.jpg" in shell(f"{python} -m demo try bike.jpg", check=False)
         assert not folder.exists(), "nothing was deployed for a photo that does not exist"
-        said = shell(f"{python} -m demo try events/images/bicycle.png")
+        said = shell(f"{setup} --assume-old=.venv/.installed --assume-old=requirements.txt")
+        said = shell(attempt.replace("PHOTO", "events/images/bicycle.png"))
         assert re.search(r"^bicycle.png: accepted: bicycle, confidence 0\.\d{3}$", said, re.MULTILINE), said
         assert "It is still running." in said
-        printed = [line.strip() for line in said.splitlines() if line.startswith("    ")]
+        picture = re.search(r"^    heat map of bicycle: (\S+\.png) \(model ", said, re.MULTILINE)
+        assert picture and Image.open(clone / picture[1]).size[0] > 0
+        printed = [line.strip() for line in said.splitlines() if line.startswith("    ") and "heat map" not in line]
+        for command in printed:
+            assert_zsh_runs_it_too(command)
         timeline, *kept, stop = [command for command in printed if "review" not in command and "PHOTO" not in command]
-        assert "accepted: bicycle" in shell(timeline)
+        assert all("accepted: bicycle" in shell(command) for command in (timeline, story))
         environment = next(command for command in kept if command.startswith("eval "))
         rest = [command for command in kept if command != environment]
         assert len(rest) == 3

@@ -1,4 +1,4 @@
-"""The README's examples of calling the classifier, run as they stand against a deployed stack."""
+"""The documented examples of calling the classifier, run as they stand against a deployed stack."""
 
 import base64
 import contextlib
@@ -15,8 +15,8 @@ from tests.support.stack import REPOSITORY, STACK, Stack, wait_for
 
 
 def snippet(language: str) -> str:
-    """Return the README's only block in a language, with the name of the deployed stack."""
-    text = (REPOSITORY / "README.md").read_text()
+    """Return the page's only block in a language, with the name of the deployed stack."""
+    text = (REPOSITORY / "docs" / "calling.md").read_text()
     (found,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return str(found)
 

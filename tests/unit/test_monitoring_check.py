@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -79,6 +80,12 @@ def test_drifted_traffic_ends_with_3_and_names_the_feature(
     assert found["sharpness"]["constraint_check_type"] == "baseline_drift_check"
     assert "median" in found["sharpness"]["description"]
     assert "sharpness" in capsys.readouterr().out
+    # Four pictures of the window, and four of those that the baseline keeps.
+    page = (tmp_path / "report.html").read_text()
+    (card,) = re.findall(r'<article[^>]*"test-sharpness">.*?</article>', page, re.DOTALL)
+    usual = {picture.thumbnail.uri for picture in load_baseline(str(folder / "baseline")).pictures}
+    assert len(usual) == 24
+    assert [source in usual for source in re.findall('<img src="([^"]*)"', card)] == [False] * 4 + [True] * 4
     assert run_check(folder, "blurred", tmp_path, "--exit-zero") == 0
     assert violations(tmp_path)
 
@@ -175,9 +182,8 @@ def test_of_no_captures_there_is_no_baseline_but_a_report(
     captures = ("--captures", str(tmp_path / "nowhere"))
     assert main(["baseline", *captures, "--output", str(tmp_path / "baseline")]) == 1
     assert "Need at least 30 captures for a baseline, got 0" in capsys.readouterr().err
-    page = tmp_path / "report.html"
-    assert main(["report", *captures, "--baseline", str(folder / "baseline"), "--output", str(page)]) == 0
-    assert "No captures in this time range" in page.read_text()
+    assert main(["check", *captures, "--baseline", str(folder / "baseline"), "--output", str(tmp_path)]) == 4
+    assert "No captures in this time range" in (tmp_path / "report.html").read_text()
 
 
 def test_results_are_written_to_every_output(folder: Path, tmp_path: Path) -> None:
@@ -226,7 +232,6 @@ def test_a_baseline_of_images_asks_the_model_itself(tmp_path: Path) -> None:
         ),
         (["check", "--captures", "ABOVE", "--baseline", "BASELINE"], "several endpoints"),
         (["check", "--captures", "BELOW", "--baseline", "BASELINE"], "give the folder above the endpoints'"),
-        (["report", "--captures", "CLEAN", "--output", "build"], "give the page's own name, as in build/report.html"),
         (["baseline", "--images", "nowhere"], "nowhere is not a folder"),
         (["baseline", "--images", "nowhere", "--labels", "cat,dog"], "--labels can only be used with --captures"),
         (["baseline", "--captures", "CLEAN", "--model", "model.onnx"], "model model.onnx does not exist"),

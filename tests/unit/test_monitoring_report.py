@@ -1,16 +1,19 @@
 """What the report page says of known windows."""
 
 import datetime
+import io
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from common.page import thumbnail
 from demo.drawing import encoded
-from monitoring.baseline import Baseline
+from monitoring.baseline import Baseline, Usual
 from monitoring.check import check
 from monitoring.drift import medians
 from monitoring.features import CATEGORICAL, NEITHER, NUMERIC, PASSES, UNSURE, Features, Model, Observation
@@ -45,7 +48,10 @@ def window(measured: Features, label: str = "bicycle", name: str | None = "execu
                label, label, outcome, confidence)
         for i, (confidence, outcome) in enumerate(columns)
     ]  # fmt: skip
-    pictures = [Picture(record, content, [record.confidence, 0.0]) for record in records[:24]]
+    pictures = [
+        Picture(record, content, [record.confidence, 0.0], {name: measured.numeric[name][i] for name in NUMERIC})
+        for i, record in enumerate(records[:24])
+    ]
     return Window(measured, Counter(measured.unreadable), records, pictures, pictures[:3])
 
 
@@ -71,6 +77,40 @@ def test_what_drifted_most_comes_first() -> None:
     assert f"3 of {len(NUMERIC) + len(CATEGORICAL)} features drifted: sharpness, outcome, confidence" in page.text
     assert page.text.index("3 violations") < page.text.index("Drift tests")
     assert "sharper than any in the baseline; median 101 in the window, median 100 in the baseline" in page.text
+
+
+def test_a_drifted_feature_is_shown_by_the_most_typical_pictures_beside_usual_ones() -> None:
+    def picture(level: int) -> bytes:
+        return encoded(Image.new("RGB", (32, 32), (level, level, level)))
+
+    def thumbnails(levels: Iterable[int]) -> list[str]:
+        return [thumbnail(Image.open(io.BytesIO(picture(level)))).uri for level in levels]
+
+    shown, beside = window(features(200, shift=0.4)), baseline()
+    values = shown.features.numeric["sharpness"]
+    # Each twice: a picture is shown once.
+    shown.sample = [
+        Picture(shown.records[i], picture(i), [0.9, 0.0], dict.fromkeys(NUMERIC, values[i]))
+        for i in [*range(200), *range(200)]
+    ]
+    usual = [
+        Usual(thumbnail(Image.open(io.BytesIO(picture(i)))), dict.fromkeys(NUMERIC, 100 + i / 24), "bicycle", PASSES)
+        for i in range(24)
+    ]
+    beside = replace(beside, pictures=tuple(usual))
+    html = render(shown, beside, check(shown, beside))
+    (card,) = re.findall(r'<article[^>]*"test-sharpness">.*?</article>', html, re.DOTALL)
+    (folded,) = re.findall("<details>.*?</details>", html, re.DOTALL)
+    share = sum(value > max(beside.features.numeric["sharpness"]) for value in values) / 200
+    assert f"{share:.0%} of the images are sharper than any in the baseline." in Page(card).text
+    odd = sorted((i for i in range(200) if values[i] > 100.998), key=lambda i: values[i])
+    quarter = len(odd) // 4
+    sources = [str(each["src"]) for each in Page(card).of("img")]
+    assert len(sources) == 8 and set(sources[:4]) <= set(thumbnails(odd[quarter:-quarter]))
+    assert set(sources[4:]) == set(thumbnails([11, 12, 13, 10])), "those nearest to the baseline's median"
+    assert Page(card).of("a", href="#what-to-do") and Page(html).of("h3", id="what-to-do")
+    steady = len(NUMERIC) + len(CATEGORICAL) - 1
+    assert f"{steady} features did not drift" in Page(folded).text and len(Page(folded).of("article")) == steady
 
 
 def test_shares_of_outcomes_stand_beside_the_baseline() -> None:

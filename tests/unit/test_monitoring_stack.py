@@ -88,8 +88,7 @@ def test_the_stack_alone_is_enough_for_baseline_check_and_report(
     assert said.err.startswith("left out 40 captures that the baseline was created from\n")
     metrics = boto3.client("cloudwatch").list_metrics(Namespace="N")["Metrics"]
     assert {metric["Dimensions"][0]["Value"] for metric in metrics} == {ENDPOINT}
-    assert main(["report", *STACK]) == 0
-    assert Path("build/monitoring.html").read_text().startswith("<!doctype html>")
+    assert Path("build/check/report.html").read_text().startswith("<!doctype html>")
 
 
 def test_options_override_the_stack(stack: None, tmp_path: Path) -> None:
@@ -115,7 +114,7 @@ def test_model_monitor_takes_endpoint_baseline_and_bucket_from_the_stack(
     assert asked == [(ENDPOINT, ROLE, *places, None)]
 
 
-@pytest.mark.parametrize("command", ["baseline", "check", "report"])
+@pytest.mark.parametrize("command", ["baseline", "check"])
 def test_what_a_stack_lacks_is_one_line(
     command: str, stack: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +138,6 @@ def test_what_a_stack_lacks_is_one_line(
     [
         (["baseline"], "--captures"),
         (["check"], "--captures"),
-        (["report"], "--captures"),
         (["model-monitor", "--role-arn", ROLE], "--endpoint-name, --output"),
     ],
 )

@@ -1,8 +1,6 @@
 """Model packages: find them, approve or reject them, and find the one in service."""
 
-import io
 import re
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from common.errors import CommandError
-from common.storage import read
+from common.model_data import model_data_url, unpack
 from training.deployment.endpoint import describe_endpoint
 
 _NAME = re.compile(r"(?:arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:model-package/)?([a-z0-9][a-z0-9-]*)/([1-9]\d*)")
@@ -151,26 +149,6 @@ def unpack_approved(name: str, folder: Path) -> tuple[Path, str]:
         raise CommandError(f"model package {shown} is {status}; approve it with: python -m training approve {shown}")
     (container,) = package["InferenceSpecification"]["Containers"]
     return unpack(container["ModelDataUrl"], folder), str(container["Image"])
-
-
-def unpack(url: str, folder: Path) -> Path:
-    """Unpack a ``model.tar.gz`` into a folder; return the path of its ONNX file."""
-    with tarfile.open(fileobj=io.BytesIO(read(url))) as archive:
-        archive.extractall(folder, filter="data")
-    if not (folder / "model.onnx").is_file():
-        raise CommandError(f"{url} has no model.onnx; it was not made by deploy or register")
-    return folder / "model.onnx"
-
-
-def model_data_url(sagemaker: Any, model_name: str) -> str:
-    """Return the address of a model's ``model.tar.gz``, which may be named by its model package."""
-    model = sagemaker.describe_model(ModelName=model_name)
-    container = model.get("PrimaryContainer") or model["Containers"][0]
-    if arn := container.get("ModelPackageName"):
-        (container,) = sagemaker.describe_model_package(ModelPackageName=arn)["InferenceSpecification"]["Containers"]
-    if "ModelDataUrl" not in container:
-        raise CommandError(f"model {model_name} has no model.tar.gz to compare with; it was not made by deploy")
-    return str(container["ModelDataUrl"])
 
 
 def is_unknown(error: ClientError) -> bool:

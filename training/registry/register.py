@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from common.errors import CommandError
 from common.image_sets import find_sets
+from common.model_data import unpack
 from common.storage import join, parse_s3, write
 from serving.model import Model
 from training.deployment.deploy import upload_model
@@ -24,7 +25,7 @@ from training.evaluation.metrics import METRICS
 from training.evaluation.predictions import predict
 from training.provenance import commit
 from training.registry.gate import Paired, compare, judge, read_gate
-from training.registry.packages import MAX_DESCRIPTION, Served, find_served, set_status, short_name, shorten, unpack
+from training.registry.packages import MAX_DESCRIPTION, Served, find_served, set_status, short_name, shorten
 
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackage.html
 _MAX_VALUE = 256

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from common.command import console
 from common.errors import CommandError
+from common.model_data import model_data_url
 from training.deployment.endpoint import describe_endpoint
-from training.registry.packages import list_packages, model_data_url, short_name
+from training.registry.packages import list_packages, short_name
 
 # List prices of real-time inference in us-east-1, in US dollars an hour: https://aws.amazon.com/sagemaker/ai/pricing/
 HOURLY = {
