@@ -153,6 +153,13 @@ def _parser() -> argparse.ArgumentParser:
     deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
     deploy.add_argument("--instance-count", type=positive_int, help="default: as now; --min, or 1, for a new endpoint")
     deploy.add_argument(
+        "--shadow",
+        action="store_true",
+        help="keep the model in service, and send a copy of its requests to this one, without alarms, on as many "
+        "instances (or --instance-count). Without --shadow the same command puts the model in service; "
+        "rollback ends the shadow",
+    )
+    deploy.add_argument(
         "--capture-percentage",
         type=non_negative_int,
         default=100,
@@ -164,8 +171,8 @@ def _parser() -> argparse.ArgumentParser:
     rollback = commands.add_parser(
         "rollback",
         help="return the endpoint to its previous configuration",
-        description="Return the endpoint to the configuration that its present one replaced, and wait. After an "
-        "interruption, run it again.",
+        description="Return the endpoint to the configuration that its present one replaced, and wait. If a shadow is "
+        "running, this ends it; the model in service stays. After an interruption, run it again.",
     )
     rollback.add_argument("--endpoint-name", required=True)
     rollback.set_defaults(run=_rollback)

@@ -33,7 +33,7 @@ Status = dict[str, Any]
 
 
 def get_status(endpoint_name: str | None = None) -> list[Status]:
-    """Describe each production variant of one endpoint, or of all in this region. Only reads.
+    """Describe each variant, shadows too, of one endpoint, or of all in this region. Only reads.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def _describe(sagemaker: Any, endpoint: dict[str, Any]) -> list[Status]:
                 "instance_type": instance_type,
                 "instances": {"now": now, "wanted": variant.get("DesiredInstanceCount")},
                 "scaling": _permitted(partial(_limits, name, configured["VariantName"])),
-                "package": _permitted(partial(_package, sagemaker, name, configured["ModelName"])),
+                "package": _permitted(partial(package_of, sagemaker, name, configured["ModelName"])),
                 **shared,
                 "dollars_per_hour": round(price * now, 3) if price and now is not None else None,
             }
@@ -114,7 +114,7 @@ def _limits(endpoint: str, variant: str) -> dict[str, int] | None:
     return {"least": targets[0]["MinCapacity"], "most": targets[0]["MaxCapacity"]} if targets else None
 
 
-def _package(sagemaker: Any, endpoint: str, model: str) -> dict[str, Any] | None:
+def package_of(sagemaker: Any, endpoint: str, model: str) -> dict[str, Any] | None:
     """Find the model package with the same ``model.tar.gz`` as a model: the newest approved one, or else the newest."""
     try:
         address = model_data_url(sagemaker, model)
@@ -195,8 +195,7 @@ def print_table(found: list[Status]) -> None:
     if not found:
         print("There is no endpoint in this region.")
         return
-    shadow = {True: " (shadow)", False: ""}
-    table = Table("", *(f"{each['endpoint']} / {each['variant']}{shadow[each['shadow']]}" for each in found))
+    table = Table("", *(f"{each['endpoint']} / {each['variant']}" for each in found))
     rows = [_shown(each) for each in found]
     for name in rows[0]:
         table.add_row(name, *(Text(row[name]) for row in rows))
@@ -212,6 +211,9 @@ def _shown(status: Status) -> dict[str, str]:
     changed = datetime.datetime.fromisoformat(update["time"]).astimezone()
     return {
         "status": status["status"],
+        "role": "shadow: gets a copy of the requests, and its answers are only captured"
+        if status["shadow"]
+        else "answers the requests",
         "instances": f"{'?' if now is None else now} now"
         + (f", {wanted} wanted" if wanted not in (None, now) else "")
         + f" ({limits}), {status['instance_type']}",
