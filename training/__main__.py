@@ -21,6 +21,7 @@ STAGED = Path("build/staged")
 NETWORK = "efficientnet-lite0"
 LABELS = "bicycle,motorcycle"
 EVALUATION = Path("build/evaluation")
+COMPARISON = Path("build/comparison")
 GATE = Path("training/gate.toml")
 
 _folds = checked(int, lambda value: value >= 2, "a whole number of at least 2")
@@ -156,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         "--shadow",
         action="store_true",
         help="keep the model in service, and send a copy of its requests to this one, without alarms, on as many "
-        "instances (or --instance-count). Without --shadow the same command puts the model in service; "
+        "instances (or --instance-count). See: compare. Without --shadow the same command puts the model in service; "
         "rollback ends the shadow",
     )
     deploy.add_argument(
@@ -201,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
             "approve": "image-classifier/3",
             "reject": "image-classifier/3 --reason 'wrong on night photos'",
             "status": "--endpoint-name image-classifier",
+            "compare": "--endpoint-name image-classifier --labels s3://MODELS/labels",
             "preflight": "--bucket MODELS --role-arn arn:aws:iam::123456789012:role/NAME "
             "--image-uri 123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:1",
         },
@@ -250,6 +252,23 @@ def _add_registry_commands(commands: "argparse._SubParsersAction[argparse.Argume
     status.add_argument("--endpoint-name", help="only this endpoint")
     status.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     status.set_defaults(run=_status)
+
+    compare = commands.add_parser(
+        "compare",
+        help="compare the answers of a shadow and of the model in service",
+        description="Read what both variants captured since the shadow began, pair the answers by image, and print how "
+        "often they agree, how sure they are, how many pass, which answers change, and who is right on images that "
+        "people reviewed. Write OUT/comparison.json and OUT/comparison.html, with the pictures that changed.",
+    )
+    compare.add_argument("--endpoint-name", required=True)
+    compare.add_argument("--hours", type=positive_float, help="only captures of the last hours")
+    compare.add_argument("--labels", metavar="LABELS", help="folder or s3://BUCKET/PREFIX of reviewed images")
+    compare.add_argument(
+        "--threshold", type=fraction, default=THRESHOLD, help="lowest confidence that passes (default: %(default)s)"
+    )
+    compare.add_argument("--out", type=Path, default=COMPARISON, help="folder to write (default: %(default)s)")
+    compare.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    compare.set_defaults(run=_compare)
 
     preflight = commands.add_parser(
         "preflight",
@@ -542,6 +561,17 @@ def _status(options: argparse.Namespace) -> None:
         print(json.dumps(found, allow_nan=False))
     else:
         print_table(found)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from training.registry.captured import compare_captured, print_captured
+
+    comparison = compare_captured(options.endpoint_name, options.hours, options.labels, options.threshold, options.out)
+    if options.json:
+        print(json.dumps(comparison, allow_nan=False))
+    else:
+        print_captured(comparison)
+        print(f"wrote {options.out / 'comparison.json'} and {options.out / 'comparison.html'}")
 
 
 def _preflight(options: argparse.Namespace) -> int:

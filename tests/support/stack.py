@@ -36,7 +36,7 @@ class Rehearsal:
         self.running = running
         self.environment = redirected(os.environ, running.port, running.region)
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, read_timeout: float = HANG_SECONDS) -> Any:
         """Return a client of an AWS service."""
         return boto3.client(  # type: ignore[call-overload]
             service,
@@ -44,7 +44,7 @@ class Rehearsal:
             region_name=self.running.region,
             aws_access_key_id="rehearsal",
             aws_secret_access_key="rehearsal",
-            config=Config(read_timeout=HANG_SECONDS, retries={"total_max_attempts": 1}, inject_host_prefix=False),
+            config=Config(read_timeout=read_timeout, retries={"total_max_attempts": 1}, inject_host_prefix=False),
         )
 
     def run(self, *command: str, check: bool = True, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:

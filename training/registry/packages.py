@@ -3,6 +3,7 @@
 import io
 import re
 import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from common.errors import CommandError
 from common.storage import read
+from serving.model import Model
 from training.deployment.endpoint import describe_endpoint
 
 _NAME = re.compile(r"(?:arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:model-package/)?([a-z0-9][a-z0-9-]*)/([1-9]\d*)")
@@ -160,6 +162,12 @@ def unpack(url: str, folder: Path) -> Path:
     if not (folder / "model.onnx").is_file():
         raise CommandError(f"{url} has no model.onnx; it was not made by deploy or register")
     return folder / "model.onnx"
+
+
+def load_model(url: str) -> Model:
+    """Load the model of a ``model.tar.gz``."""
+    with tempfile.TemporaryDirectory() as folder:
+        return Model(unpack(url, Path(folder)))
 
 
 def model_data_url(sagemaker: Any, model_name: str) -> str:
