@@ -70,7 +70,7 @@ def _describe(sagemaker: Any, endpoint: dict[str, Any]) -> list[Status]:
     shared = {
         "capture": _capture(endpoint),
         "alarms": _permitted(partial(_alarms, name, endpoint)),
-        "last_update": _last_update(endpoint, _newest_config(sagemaker, name)),
+        "last_update": _last_update(endpoint, _newest_config(sagemaker, name, endpoint["EndpointConfigName"])),
     }
     variants = []
     shadows = config.get("ShadowProductionVariants", [])
@@ -163,13 +163,19 @@ def _alarms(name: str, endpoint: dict[str, Any]) -> dict[str, str]:
     return {**dict.fromkeys(missing, "does not exist"), **found}
 
 
-def _newest_config(sagemaker: Any, endpoint: str) -> str | None:
-    """Return the newest configuration that `deploy` made for an endpoint."""
+def _newest_config(sagemaker: Any, endpoint: str, current: str) -> str | None:
+    """Return the newest configuration that `deploy` made for an endpoint; shadows that have ended do not count."""
     pages = sagemaker.get_paginator("list_endpoint_configs").paginate(
         NameContains=endpoint, SortBy="CreationTime", SortOrder="Descending"
     )
     names = (item["EndpointConfigName"] for page in pages for item in page["EndpointConfigs"])
-    return next((name for name in names if re.fullmatch(re.escape(endpoint) + "-[0-9a-f]{12}", name)), None)
+    own = (name for name in names if re.fullmatch(re.escape(endpoint) + "-[0-9a-f]{12}", name))
+
+    def counts(name: str) -> bool:
+        described = sagemaker.describe_endpoint_config
+        return name == current or not described(EndpointConfigName=name).get("ShadowProductionVariants")
+
+    return next(filter(counts, own), None)
 
 
 def _last_update(endpoint: dict[str, Any], newest: str | None) -> dict[str, Any]:
