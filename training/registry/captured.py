@@ -222,7 +222,7 @@ def _answer(probabilities: list[float], threshold: float) -> tuple[str, int]:
 def print_captured(comparison: dict[str, Any]) -> None:
     """Print a comparison of captured answers."""
     models = comparison["models"]
-    table = Table("", *(Text(model["file"]) for model in models), title_justify="left")
+    table = Table("", *(model["file"] for model in models))
     table.add_row("model package", *(Text(model["package"] or "not registered") for model in models))
     table.add_row("captured requests", *(f"{model['requests']:,}" for model in models))
     table.add_row("mean confidence", *(f"{model['mean_confidence']:.3f}" for model in models))
