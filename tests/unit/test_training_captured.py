@@ -46,7 +46,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dateti
         )
         sagemaker.create_endpoint_config(
             EndpointConfigName="with-a-shadow",
-            ProductionVariants=[served],  # type: ignore[list-item]
+            ProductionVariants=[served],
             DataCaptureConfig={
                 "EnableCapture": True,
                 "InitialSamplingPercentage": 100,

@@ -876,7 +876,7 @@ def test_a_shadow_needs_a_model_in_service_and_captures(wanted: Deployment, said
         ({"max_instances": 2}, "--max and --target cannot be used"),
     ):
         with pytest.raises(CommandError, match=reason):
-            dataclasses.replace(wanted, shadow=True, **changed)  # type: ignore[arg-type]
+            dataclasses.replace(wanted, shadow=True, **changed)
 
 
 def test_a_change_of_the_number_of_instances_is_waited_for(

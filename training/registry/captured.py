@@ -169,7 +169,7 @@ def compare_captured(
 
 def _classes(reviews: dict[str, str], *answers: _Answers) -> dict[str, str]:
     """Return the label of each image whose request belongs to a reviewed execution."""
-    classes = {}
+    classes: dict[str, str] = {}
     for execution, label in reviews.items():
         request = inference_id(execution.rpartition(":")[2])
         classes |= {each.images[request]: label for each in answers if request in each.images}
