@@ -27,13 +27,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from common.capture import Capture
 from common.command import positive_int, quietly
 from common.errors import CommandError
 from common.image_sets import ImageFile, find_sets
 from common.images import SENT_EDGE
 from common.progress import progress
 from demo.drawing import encoded
-from monitoring.capture import Capture
 from monitoring.content import Rows, compare_content
 from monitoring.drift import SIGNIFICANCE, Finding, differences, judge
 from monitoring.features import Features, Model, Observation, observe

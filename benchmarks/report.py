@@ -19,9 +19,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from common.capture import CaptureReader
 from common.command import positive_int, quietly
 from demo.drawing import bicycle, encoded, motorcycle
-from monitoring.capture import CaptureReader
 from monitoring.check import write_baseline
 from monitoring.features import Model, decode
 from monitoring.window import read_window

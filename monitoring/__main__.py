@@ -226,7 +226,7 @@ def _model_monitor(options: argparse.Namespace) -> None:
 
 def _window(options: argparse.Namespace, model: "Model", in_baseline: frozenset[str] = frozenset()) -> "Window":
     # Not at the top: importing boto3 takes so long that Ctrl-C may come during it.
-    from monitoring.capture import CaptureReader
+    from common.capture import CaptureReader
     from monitoring.window import read_window
 
     start, end = None, options.end

@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 
 from common import storage
+from common.capture import Capture
 from common.errors import CommandError
 from common.folders import skipped_lines
 from common.image_sets import find_sets
@@ -31,7 +32,6 @@ from monitoring.baseline import (
     pack,
     statistics,
 )
-from monitoring.capture import Capture
 from monitoring.content import Content, compare_content, describe
 from monitoring.drift import LEAST_CAPTURES, Finding, compare
 from monitoring.features import Model, decode

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
+from common.capture import Capture
 from common.labels import NEITHER as NEITHER
-from monitoring.capture import Capture
 from src.serialize import decoder
 
 #: Numeric features, each with the label of its axis.

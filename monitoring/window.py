@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.capture import Capture, CaptureReader
 from common.progress import progress
-from monitoring.capture import Capture, CaptureReader
 from monitoring.content import MOST_IMAGES
 from monitoring.features import NEITHER, Features, Model, Observation, observe_all
 

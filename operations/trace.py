@@ -9,11 +9,11 @@ import boto3
 from botocore.exceptions import ClientError
 
 from common import storage
+from common.capture import CaptureReader
 from common.command import console, printable
 from common.errors import CommandError
 from common.progress import progress
 from common.stack import Stack, data_capture, explain, find_execution, inference_id, parse_object, reason
-from monitoring.capture import CaptureReader
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import HeadObjectRequestTypeDef

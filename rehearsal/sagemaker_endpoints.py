@@ -129,10 +129,12 @@ class Endpoints:
             raise
         if retained and "capture" in retained:
             fleets[0].capture = retained["capture"]
-        pending = {**_summary(fleets[0]), "VariantStatus": [{"Status": "Creating", "StartTime": utcnow()}]}
+        creating = {"VariantStatus": [{"Status": "Creating", "StartTime": utcnow()}]}
+        pending, *shadows = [{**_summary(fleet), **creating} for fleet in fleets]
         endpoint.pending = {  # type: ignore[attr-defined]
             "EndpointConfigName": config["EndpointConfigName"],
             "ProductionVariants": [pending],
+            **({"ShadowProductionVariants": shadows} if shadows else {}),
             "StartTime": utcnow(),
         }
         endpoint.last_modified_time = utcnow()
@@ -454,15 +456,11 @@ def _invoke_endpoint(original: Any, self: SageMakerRuntimeResponse) -> tuple[int
         if header in sent:
             forward[header] = sent[header]
     invocation = (self.current_account, self.region, name, body, forward)
-    shadow = None
     try:
-        shadow = traffic.take_shadow()
         fleet, server = traffic.take()
     except ConnectionError as error:
-        if shadow:
-            shadow[0].put_back(shadow[1])
         raise InvokeError(503, "ServiceUnavailable", "The request has failed.") from error
-    if shadow:
+    if shadow := traffic.take_shadow():
         endpoints().shadowing.submit(_ask_shadow, *shadow, *invocation)
     status, headers, answer = _ask(fleet, server, *invocation)
     if status >= 400:

@@ -25,6 +25,8 @@ RESPONSE_SECONDS = 60
 START_SECONDS = 600
 #: More instances than this share these processes, as they would share this machine's cores.
 MAX_SERVERS = max(2, os.cpu_count() or 1)
+#: Copies of requests that may wait for an instance of a shadow.
+MAX_COPIES = 64
 
 
 class ModelServer:
@@ -198,14 +200,23 @@ class Traffic:
             return fleet, fleet.take()
 
     def take_shadow(self) -> tuple[Fleet, ModelServer] | None:
-        """Choose a server of the shadow variant for a copy of a request, or None without one."""
+        """Choose a server of the shadow for a copy of a request; None without one, or if it does not keep up."""
         with self._lock:
             if self.shadow is None:
                 return None
             weight = self.shadow.variant.get("InitialVariantWeight", 1.0) / self.fleet.variant.get(
                 "InitialVariantWeight", 1.0
             )
-            return (self.shadow, self.shadow.take()) if random.random() < weight else None
+            if random.random() >= weight:
+                return None
+            try:
+                server = self.shadow.take()
+            except ConnectionError:
+                return None
+            if server.outstanding > MAX_COPIES:
+                self.shadow.put_back(server)
+                return None
+            return self.shadow, server
 
     def shift(self, incoming: Fleet | None, share: float) -> None:
         """Send a fraction of the requests to a new fleet."""

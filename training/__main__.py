@@ -21,6 +21,7 @@ STAGED = Path("build/staged")
 NETWORK = "efficientnet-lite0"
 LABELS = "bicycle,motorcycle"
 EVALUATION = Path("build/evaluation")
+COMPARISON = Path("build/comparison")
 GATE = Path("training/gate.toml")
 
 _folds = checked(int, lambda value: value >= 2, "a whole number of at least 2")
@@ -160,6 +161,13 @@ def _parser() -> argparse.ArgumentParser:
     deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
     deploy.add_argument("--instance-count", type=positive_int, help="default: as now; --min, or 1, for a new endpoint")
     deploy.add_argument(
+        "--shadow",
+        action="store_true",
+        help="keep the model in service, and send a copy of its requests to this one, without alarms, on as many "
+        "instances (or --instance-count). See: compare. Without --shadow the same command puts the model in service; "
+        "rollback ends the shadow",
+    )
+    deploy.add_argument(
         "--capture-percentage",
         type=non_negative_int,
         default=100,
@@ -171,8 +179,8 @@ def _parser() -> argparse.ArgumentParser:
     rollback = commands.add_parser(
         "rollback",
         help="return the endpoint to its previous configuration",
-        description="Return the endpoint to the configuration that its present one replaced, and wait. After an "
-        "interruption, run it again.",
+        description="Return the endpoint to the configuration that its present one replaced, and wait. If a shadow is "
+        "running, this ends it; the model in service stays. After an interruption, run it again.",
     )
     rollback.add_argument("--endpoint-name", required=True)
     rollback.set_defaults(run=_rollback)
@@ -201,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
             "approve": "image-classifier/3",
             "reject": "image-classifier/3 --reason 'wrong on night photos'",
             "status": "--endpoint-name image-classifier",
+            "compare": "--endpoint-name image-classifier --labels s3://MODELS/labels",
             "preflight": "--bucket MODELS --role-arn arn:aws:iam::123456789012:role/NAME "
             "--image-uri 123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:1",
         },
@@ -250,6 +259,23 @@ def _add_registry_commands(commands: "argparse._SubParsersAction[argparse.Argume
     status.add_argument("--endpoint-name", help="only this endpoint")
     status.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     status.set_defaults(run=_status)
+
+    compare = commands.add_parser(
+        "compare",
+        help="compare the answers of a shadow and of the model in service",
+        description="Read what both variants captured since the shadow began, pair the answers by image, and print how "
+        "often they agree, how sure they are, how many pass, which answers change, and who is right on images that "
+        "people reviewed. Write OUT/comparison.json and OUT/comparison.html, with the pictures that changed.",
+    )
+    compare.add_argument("--endpoint-name", required=True)
+    compare.add_argument("--hours", type=positive_float, help="only captures of the last hours")
+    compare.add_argument("--labels", metavar="LABELS", help="folder or s3://BUCKET/PREFIX of reviewed images")
+    compare.add_argument(
+        "--threshold", type=fraction, default=THRESHOLD, help="lowest confidence that passes (default: %(default)s)"
+    )
+    compare.add_argument("--out", type=Path, default=COMPARISON, help="folder to write (default: %(default)s)")
+    compare.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    compare.set_defaults(run=_compare)
 
     preflight = commands.add_parser(
         "preflight",
@@ -545,6 +571,17 @@ def _status(options: argparse.Namespace) -> None:
         print(json.dumps(found, allow_nan=False))
     else:
         print_table(found)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from training.registry.captured import compare_captured, print_captured
+
+    comparison = compare_captured(options.endpoint_name, options.hours, options.labels, options.threshold, options.out)
+    if options.json:
+        print(json.dumps(comparison, allow_nan=False))
+    else:
+        print_captured(comparison)
+        print(f"wrote {options.out / 'comparison.json'} and {options.out / 'comparison.html'}")
 
 
 def _preflight(options: argparse.Namespace) -> int:

@@ -1,6 +1,10 @@
 """Deployments under load: updates, automatic rollbacks and scaling, as AWS documents them, lose no call."""
 
+import contextlib
 import datetime
+import json
+import os
+import signal
 import sys
 import threading
 from collections import Counter
@@ -13,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from demo.drawing import bicycle, encoded
 from tests.support.onnx_model import write_model
-from tests.support.stack import ROLE, Rehearsal, deploy_endpoint, wait_for
+from tests.support.stack import Rehearsal, deploy_endpoint, wait_for
 from training.deployment.guard import create_alarms
 
 BUCKET = "bucket-of-deployments"
@@ -231,32 +235,68 @@ def test_an_update_with_a_missing_alarm_is_refused(rehearsal: Rehearsal, files: 
     assert describe(rehearsal)["EndpointStatus"] == "InService"
 
 
-def test_a_shadow_gets_a_copy_of_the_traffic_and_returns_nothing(rehearsal: Rehearsal, files: Path) -> None:
+def processes(model: Path) -> list[int]:
+    """Return the processes of the servers that have a model."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended, belongs to another user, or has no model
+            if (folder / "cwd" / "model.onnx").read_bytes() == model.read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_shadow_is_compared_harms_no_caller_and_is_promoted(
+    rehearsal: Rehearsal, files: Path, tmp_path: Path
+) -> None:
     deploy(rehearsal, files, "first", "--instance-count", "1", "--baking-seconds", "0")
-    sagemaker = rehearsal.client("sagemaker")
-    config = sagemaker.describe_endpoint_config(EndpointConfigName=describe(rehearsal)["EndpointConfigName"])
-    model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
-    sagemaker.create_model(
-        ModelName="shadow-of-deployments", ExecutionRoleArn=ROLE, PrimaryContainer=model["PrimaryContainer"]
-    )
-    shadow = {**config["ProductionVariants"][0], "ModelName": "shadow-of-deployments", "VariantName": "Shadow"}
-    capture = {**config["DataCaptureConfig"], "DestinationS3Uri": f"s3://{BUCKET}/shadowed"}
-    sagemaker.create_endpoint_config(
-        EndpointConfigName="shadowed",
-        ProductionVariants=config["ProductionVariants"],
-        ShadowProductionVariants=[shadow],
-        DataCaptureConfig=capture,
-    )
-    sagemaker.update_endpoint(EndpointName=ENDPOINT, EndpointConfigName="shadowed")
-    wait_for(lambda: describe(rehearsal)["EndpointStatus"] == "InService")
-    assert [variant["VariantName"] for variant in describe(rehearsal)["ShadowProductionVariants"]] == ["Shadow"]
-    answer = rehearsal.client("sagemaker-runtime").invoke_endpoint(
-        EndpointName=ENDPOINT, ContentType="image/png", Body=PICTURE, InferenceId="one"
-    )
-    assert answer["InvokedProductionVariant"] == "AllTraffic"
+    first = describe(rehearsal)["EndpointConfigName"]
+    new = ("--model", str(files / "wrong.onnx"))
 
-    def captured() -> set[str]:
-        listed = rehearsal.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"shadowed/{ENDPOINT}/")
-        return {item["Key"].split("/")[2] for item in listed.get("Contents", [])}
+    with Load(rehearsal, ENDPOINT) as load:
+        deploy_endpoint(rehearsal, BUCKET, *NAME, *new, "--shadow")
+    assert load.errors == [] and len(load.answers) == 1
+    (shadow,) = describe(rehearsal)["ShadowProductionVariants"]
+    shown = json.loads(rehearsal.run(sys.executable, "-m", "training", "status", "--json", *NAME).stdout)
+    assert [(each["variant"], each["shadow"], each["instances"]["now"]) for each in shown] == [
+        ("AllTraffic", False, 1),
+        (shadow["VariantName"], True, 1),
+    ]
+    assert all(each["dollars_per_hour"] == 0.23 for each in shown)
+    again = deploy_endpoint(rehearsal, BUCKET, *NAME, *new, "--shadow")
+    assert "nothing to do" in again.stdout
 
-    wait_for(lambda: captured() == {"AllTraffic", "Shadow"})
+    runtime = rehearsal.client("sagemaker-runtime", read_timeout=50)  # less than what hangs takes
+
+    def ask(count: int) -> None:
+        for _ in range(count):
+            answer = runtime.invoke_endpoint(EndpointName=ENDPOINT, ContentType="image/png", Body=PICTURE)
+            assert answer["InvokedProductionVariant"] == "AllTraffic"
+            assert json.loads(answer["Body"].read())[0] > 0.9
+
+    def captured() -> bool:
+        prefix = f"capture/{ENDPOINT}/{shadow['VariantName']}/"
+        return bool(rehearsal.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents"))
+
+    ask(1)
+    wait_for(captured)
+    out = ("--out", str(tmp_path))
+    said = rehearsal.run(sys.executable, "-m", "training", "compare", "--json", *NAME, *out).stdout
+    compared = json.loads(said)
+    assert compared["same_label"] == 0
+    assert compared["changes"] == [{"from": "bicycle", "to": "motorcycle", "images": 1}]
+
+    # One that hangs, and one that has died: no request waits for it or fails with it.
+    servers = processes(files / "wrong.onnx")
+    assert servers
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in servers:
+            os.kill(process, number)
+        ask(10)
+
+    deploy_endpoint(rehearsal, BUCKET, *NAME, *new)
+    promoted = describe(rehearsal)
+    assert "ShadowProductionVariants" not in promoted and promoted["EndpointStatus"] == "InService"
+    answer = runtime.invoke_endpoint(EndpointName=ENDPOINT, ContentType="image/png", Body=PICTURE)
+    assert json.loads(answer["Body"].read())[1] > 0.9
+    rehearsal.run(sys.executable, "-m", "training", "rollback", *NAME)
+    assert describe(rehearsal)["EndpointConfigName"] == first

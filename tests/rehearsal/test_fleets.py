@@ -4,7 +4,7 @@ import itertools
 import threading
 from pathlib import Path
 
-from rehearsal.sagemaker_fleets import Fleet, ModelServer, Traffic
+from rehearsal.sagemaker_fleets import MAX_COPIES, Fleet, ModelServer, Traffic
 from rehearsal.settings import Image
 from tests.support.stack import REPOSITORY, wait_for
 
@@ -96,4 +96,20 @@ def test_an_incoming_fleet_gets_its_share(tmp_path: Path) -> None:
         got = sum(each is new for each, _ in taken)
         assert share * 500 - 60 < got <= most
     for each in (old, new):
+        each.close()
+
+
+def test_a_shadow_that_does_not_keep_up_gets_no_more_copies(tmp_path: Path) -> None:
+    served, shadow = fleet(tmp_path, "served"), fleet(tmp_path, "shadow")
+    traffic = Traffic(served, shadow)
+    taken = [traffic.take_shadow() for _ in range(MAX_COPIES)]
+    assert all(taken) and traffic.take_shadow() is None
+    shadow.put_back(shadow._servers[0])
+    assert traffic.take_shadow()
+    for each in shadow._servers:
+        each.close()
+    shadow._servers.clear()
+    assert traffic.take_shadow() is None
+    assert traffic.take()[0] is served, "requests are answered without it"
+    for each in served._servers:
         each.close()

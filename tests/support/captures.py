@@ -31,6 +31,7 @@ def write_captures(
     endpoint: str = "image-classifier",
     begin: datetime.datetime = BEGIN,
     seconds: float = 1,
+    variant: str = "AllTraffic",
 ) -> None:
     """Write images and their probabilities into a folder, in a file an hour, named after their number."""
     hours: dict[str, list[str]] = {}
@@ -38,6 +39,6 @@ def write_captures(
         time = begin + datetime.timedelta(seconds=seconds * number)
         hours.setdefault(f"{time:%Y/%m/%d/%H}", []).append(record(image, probabilities, time, f"execution-{number}"))
     for hour, lines in hours.items():
-        path = folder / endpoint / "AllTraffic" / hour / "00-00-000-captured.jsonl"
+        path = folder / endpoint / variant / hour / "00-00-000-captured.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{line}\n" for line in lines))

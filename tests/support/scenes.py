@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
+from common.capture import Capture
 from demo.drawing import encoded
-from monitoring.capture import Capture
 from monitoring.features import Features, Model, observe
 from tests.support.captures import BEGIN
 

@@ -36,7 +36,7 @@ class Rehearsal:
         self.running = running
         self.environment = redirected(os.environ, running.port, running.region)
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, read_timeout: float = HANG_SECONDS) -> Any:
         """Return a client of an AWS service."""
         return boto3.client(  # type: ignore[call-overload]
             service,
@@ -46,7 +46,7 @@ class Rehearsal:
             aws_secret_access_key="rehearsal",
             config=Config(
                 connect_timeout=HANG_SECONDS,
-                read_timeout=HANG_SECONDS,
+                read_timeout=read_timeout,
                 retries={"total_max_attempts": 1},
                 inject_host_prefix=False,
             ),

@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "serving": {"common", "src.serialize.decoder"},
     "training": {"common", "serving", "src.serialize.decoder"},
     "monitoring": {"common", "serving", "src.serialize.decoder"},
-    "operations": {"common", "serving", "monitoring.capture", "src.serialize.decoder"},
+    "operations": {"common", "serving", "src.serialize.decoder"},
     "rehearsal": set(),
 }
 OURS = {"src", "common", "serving", "training", "monitoring", "operations", "rehearsal", "demo", "benchmarks", "tests"}

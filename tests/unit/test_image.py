@@ -147,6 +147,8 @@ def test_the_release_role_allows_every_call_of_the_commands() -> None:
     operations = {xform_name(name): name for name in boto3.client("sagemaker").meta.service_model.operation_names}
     calls = {operations[name] for name in named & operations.keys()}
     assert {"UpdateEndpoint", "CreateModelPackage", "ListModelPackages"} <= calls
+    for key in ("capture/image-classifier/AllTraffic/2026/11/25/10/a.jsonl", "labels/0.json"):
+        assert allows(found, "s3:GetObject", f"arn:aws:s3:::models/{key}"), "compare reads it"
     assert not calls - {action.partition(":")[2] for action in actions}
     assert "*" not in json.dumps(sorted(actions))
 

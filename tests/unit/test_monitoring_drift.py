@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
+from common.capture import Capture
 from demo.drawing import encoded
-from monitoring.capture import Capture
 from monitoring.drift import compare, holm, numeric_bins, population_stability_index
 from monitoring.features import (
     CATEGORICAL,

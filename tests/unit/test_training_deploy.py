@@ -19,9 +19,11 @@ from botocore.validate import ParamValidator
 from moto import mock_aws
 from moto.cloudwatch.models import Alarm
 from moto.cloudwatch.responses import CloudWatchResponse
+from moto.sagemaker.responses import SageMakerResponse
 
 from common.errors import CommandError
 from rehearsal.cloudwatch_alarms import _describe_alarm_history, _update_state
+from rehearsal.sagemaker_endpoints import _create_endpoint_config
 from tests.support.onnx_model import write_model
 from training.__main__ import main
 from training.deployment import endpoint as module
@@ -808,6 +810,73 @@ def test_rollback_returns_one_step_and_continues_after_an_interruption(
     with pytest.raises(CommandError, match="no earlier configuration is recorded"):
         rollback(NAME, said.append)
     assert len(real.list_endpoint_configs()["EndpointConfigs"]) == 2
+
+
+def test_a_shadow_is_added_promoted_and_ended(
+    wanted: Deployment, said: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    original = SageMakerResponse.create_endpoint_config
+    monkeypatch.setattr(
+        SageMakerResponse, "create_endpoint_config", lambda self: _create_endpoint_config(original, self)
+    )
+    real = boto3.client("sagemaker")
+    first = deploy(dataclasses.replace(wanted, kms_key="a-key"), said.append)
+    before = real.describe_endpoint_config(EndpointConfigName=first)
+    real.add_tags(ResourceArn=before["EndpointConfigArn"], Tags=[{"Key": "replaces", "Value": "older"}])
+
+    def change(shadow: str, make: Callable[[], str]) -> tuple[str, dict[str, Any]]:
+        """Change the endpoint, which may have a configuration with a shadow; return the new one, and the request."""
+        shadows = {"ShadowProductionVariants": [{"VariantName": "Shadow-0"}]} if shadow else {}
+        now = {"ProductionVariants": [{"VariantName": "AllTraffic", "DesiredInstanceCount": 3}], **shadows}
+        fake = Fake({**state("InService", shadow or first), **now})
+        fake.answers.append(lambda: fake.answers.append(state("InService", fake.requests[-1]["EndpointConfigName"])))
+        with monkeypatch.context() as patched:
+            install(patched, fake)
+            make()
+        (request,) = fake.requests
+        return request["EndpointConfigName"], request
+
+    def replaced(config: str) -> str | None:
+        arn = real.describe_endpoint_config(EndpointConfigName=config)["EndpointConfigArn"]
+        return {tag["Key"]: tag["Value"] for tag in real.list_tags(ResourceArn=arn)["Tags"]}.get("replaces")
+
+    new = dataclasses.replace(wanted, model=write_model(tmp_path / "new.onnx", bias=(1.0, 0.0)))
+    added, request = change("", lambda: deploy(dataclasses.replace(new, shadow=True), said.append))
+    described: Any = real.describe_endpoint_config(EndpointConfigName=added)
+    assert described["ProductionVariants"] == before["ProductionVariants"]
+    (shadow,) = described["ShadowProductionVariants"]
+    assert (shadow["ModelName"], shadow["InitialInstanceCount"]) == (added, 3)
+    assert shadow["VariantName"].startswith("Shadow-") and described["KmsKeyId"] == "a-key"
+    assert "DeploymentConfig" not in request and request["RetainAllVariantProperties"] is True
+    assert alarms_of(NAME) == [] and replaced(added) == first
+    assert said[-1] == f"end the shadow with: python -m training rollback --endpoint-name {NAME}"
+
+    other = dataclasses.replace(wanted, model=write_model(tmp_path / "other.onnx", bias=(2.0, 0.0)), shadow=True)
+    another, _ = change(added, lambda: deploy(other, said.append))
+    described = real.describe_endpoint_config(EndpointConfigName=another)
+    assert described["ProductionVariants"] == before["ProductionVariants"]
+    promoted, request = change(added, lambda: deploy(new, said.append))
+    assert "ShadowProductionVariants" not in real.describe_endpoint_config(EndpointConfigName=promoted)
+    assert request["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+    assert replaced(another) == replaced(promoted) == first, "a rollback does not bring the shadow back"
+
+    ended, _ = change(added, lambda: rollback(NAME, said.append))
+    assert ended == first and replaced(first) == "older", "another rollback is still possible"
+    ended, _ = change(added, lambda: deploy(dataclasses.replace(wanted, kms_key="a-key"), said.append))
+    assert ended == first and replaced(first) == "older", "the model in service, deployed again, ends the shadow too"
+
+
+def test_a_shadow_needs_a_model_in_service_and_captures(wanted: Deployment, said: list[str], tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="is not there; --shadow needs a model in service"):
+        deploy(dataclasses.replace(wanted, shadow=True), said.append)
+    assert names() == ([], [], [])
+    for changed, reason in (
+        ({"capture_percentage": 0}, "in captured data only"),
+        ({"known_images": tmp_path}, "--known-images cannot be used with --shadow"),
+        ({"max_instances": 2}, "--max and --target cannot be used"),
+    ):
+        with pytest.raises(CommandError, match=reason):
+            dataclasses.replace(wanted, shadow=True, **changed)
 
 
 def test_a_change_of_the_number_of_instances_is_waited_for(

@@ -32,6 +32,26 @@ def test_how_the_last_update_ended(more: dict[str, Any], outcome: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("current", "shadows", "newest"), [("2", [], "2"), ("1", [], "2"), ("1", [{"VariantName": "Shadow-0"}], "1")]
+)
+def test_the_end_of_a_shadow_is_no_rollback(current: str, shadows: list[dict[str, str]], newest: str) -> None:
+    sagemaker = boto3.client("sagemaker")
+    arn = "arn:aws:sagemaker:eu-west-1:123456789012:endpoint-config/c"
+
+    def config(digit: str) -> dict[str, Any]:
+        return {"EndpointConfigName": f"e-{digit * 12}", "EndpointConfigArn": arn, "CreationTime": MOMENT}
+
+    with Stubber(sagemaker) as stub:
+        other = {**config("2"), "EndpointConfigName": "e-of-another"}
+        stub.add_response("list_endpoint_configs", {"EndpointConfigs": [other, config("2"), config("1")]})
+        described = {**config("2"), "ProductionVariants": [{"VariantName": "v"}]}
+        if shadows:
+            described["ShadowProductionVariants"] = shadows
+        stub.add_response("describe_endpoint_config", described, {"EndpointConfigName": "e-222222222222"})
+        assert module._newest_config(sagemaker, "e", f"e-{current * 12}") == f"e-{newest * 12}"
+
+
+@pytest.mark.parametrize(
     ("now", "missing"),
     [({"PendingDeploymentSummary": {"EndpointConfigName": "c"}}, {"gone": "does not exist"}), ({}, {})],
 )

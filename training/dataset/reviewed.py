@@ -96,6 +96,12 @@ class ReviewedSource:
         """Return every label that a reviewer has given."""
         return {record["label"] for record in self._records}
 
+    def labels_by_execution(self) -> dict[str, str]:
+        """Return the label of each review by the ARN of the execution whose answer it corrects; the newest counts."""
+        # In order of time, so that the newest stays.
+        known = [record for record in reversed(self._records) if isinstance(record.get("execution_id"), str)]
+        return {record["execution_id"]: record["label"] for record in known}
+
     def images(self) -> Iterator[SourceImage]:
         """Read every image whose content has not changed since the review, newest review first."""
         records = {record["image"]: record for record in self._records}

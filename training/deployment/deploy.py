@@ -41,8 +41,9 @@ from training.deployment.rollout import (
     settle_scaling,
     start_update,
     wanted_scaling,
+    without_shadow,
 )
-from training.deployment.settings import Deployment, check_name, sagemaker_settings
+from training.deployment.settings import Deployment, as_shadow, check_name, sagemaker_settings
 from training.deployment.smoke import Smoke, read_known_images
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
     """Create the endpoint, or update it under guard, and wait until it serves this model.
 
     An update starts a new fleet. Alarms watch it, and known images are sent to it; if an alarm goes off, SageMaker
-    returns to the old fleet.
+    returns to the old fleet. A shadow is added to the model in service instead, which goes on to answer all requests;
+    a later deployment of any model ends the shadow.
 
     If an earlier call with the same settings was interrupted, continue to wait for its endpoint.
 
@@ -109,10 +111,6 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
         report(f"{deployment.image_uri} is {image.partition('@')[2]}")
 
     known = read_known_images(deployment.known_images, deployment.model) if deployment.known_images else []
-    url = upload_model(deployment.bucket, deployment.endpoint_name, deployment.model, report)
-    settings = sagemaker_settings(deployment, image, url)
-    config = f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
-
     current = describe_endpoint(sagemaker, name)
     if current.get("EndpointStatus") == "Updating" and "PendingDeploymentSummary" not in current:
         report(f"waiting while the number of instances of {name} changes")
@@ -120,6 +118,16 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
             sagemaker, name, lambda seen: seen.get("EndpointStatus") != "Updating" or "PendingDeploymentSummary" in seen
         )
     status = current.get("EndpointStatus")
+    if deployment.shadow and status not in ("InService", "Updating"):
+        raise CommandError(f"endpoint {name} is {status or 'not there'}; --shadow needs a model in service")
+    url = upload_model(deployment.bucket, deployment.endpoint_name, deployment.model, report)
+    settings = sagemaker_settings(deployment, image, url)
+    if deployment.shadow:
+        (variant,) = current["ProductionVariants"]
+        present = sagemaker.describe_endpoint_config(EndpointConfigName=without_shadow(sagemaker, current))
+        settings = as_shadow(settings, present, deployment.instance_count or variant["DesiredInstanceCount"])
+    config = f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
+
     if status == "InService" and current.get("EndpointConfigName") == config:
         settle_scaling(sagemaker, current, wanted_scaling(deployment), report)
         delete_alarms(alarm_names(config))
@@ -187,6 +195,11 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
             _clean_up(undo, report)
             raise RolledBackError(f"endpoint {name} was rolled back to {old}: {reason}")
         report(f"endpoint {name} is in service with {config}")
+        if deployment.shadow:
+            shadow = settings["variant"]["VariantName"]
+            report(f"the model in service is the same, and {shadow} gets a copy of its requests")
+            report(f"compare their answers with: python -m training compare --endpoint-name {name}")
+            report(f"end the shadow with: python -m training rollback --endpoint-name {name}")
         return config
     # A configuration must stay while an endpoint has it, or is changing to it:
     # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteEndpointConfig.html
@@ -269,10 +282,13 @@ def _create_model(
         undo.append(lambda: sagemaker.delete_model(ModelName=name))
         report(f"created model {name}")
     if not exists(sagemaker.describe_endpoint_config, EndpointConfigName=name):
+        own = [{**settings["variant"], "ModelName": name}]
+        present = settings.get("present")
         sagemaker.create_endpoint_config(
             EndpointConfigName=name,
-            ProductionVariants=[{**settings["variant"], "ModelName": name}],
+            ProductionVariants=present or own,
             DataCaptureConfig=settings["capture"],
+            **({"ShadowProductionVariants": own} if present else {}),
             **settings.get("volume", {}),
         )
         undo.append(lambda: sagemaker.delete_endpoint_config(EndpointConfigName=name))

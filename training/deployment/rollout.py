@@ -75,13 +75,31 @@ def retaining(endpoint: str, config: str, retains_count: bool = True) -> dict[st
     }
 
 
+def without_shadow(sagemaker: Any, current: dict[str, Any]) -> str:
+    """Return the name of a described endpoint's configuration, or of the one that its shadow was added to."""
+    name = str(current["EndpointConfigName"])
+    if current.get("ShadowProductionVariants"):
+        described = sagemaker.describe_endpoint_config(EndpointConfigName=name)
+        old = tags_of(sagemaker, described["EndpointConfigArn"]).get(REPLACES)
+        if old and exists(sagemaker.describe_endpoint_config, EndpointConfigName=old):
+            return old
+    return name
+
+
 def start_update(
     sagemaker: Any, deployment: Deployment, current: dict[str, Any], config: str, report: Callable[[str], None]
 ) -> None:
-    """Ask SageMaker to update the described endpoint, guarded by alarms."""
-    name, old = deployment.endpoint_name, current["EndpointConfigName"]
-    arn = sagemaker.describe_endpoint_config(EndpointConfigName=config)["EndpointConfigArn"]
-    sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": REPLACES, "Value": old}])
+    """Ask SageMaker to update the described endpoint, guarded by alarms; a shadow needs none."""
+    name = deployment.endpoint_name
+    # A rollback must not start a shadow again.
+    old = without_shadow(sagemaker, current)
+    if old != config:
+        arn = sagemaker.describe_endpoint_config(EndpointConfigName=config)["EndpointConfigArn"]
+        sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": REPLACES, "Value": old}])
+    if deployment.shadow:
+        # AWS does not document a canary for a new shadow, and callers keep the model that they have.
+        sagemaker.update_endpoint(**retaining(name, config))
+        return
     scaling = _suspend_for(sagemaker, current, config, report)
     (variant,) = current.get("ProductionVariants", [{}])
     retains = deployment.instance_count is None or scaling is not None
@@ -142,6 +160,8 @@ def wanted_scaling(deployment: Deployment) -> Scaling | None:
 def rollback(name: str, report: Callable[[str], None] = print) -> str:
     """Return an endpoint to the configuration that its present one replaced, and wait until it serves it.
 
+    If the endpoint has a shadow, this ends the shadow, and the model in service stays.
+
     The traffic moves at once and without alarms: that configuration has served before.
 
     Parameters
@@ -174,8 +194,9 @@ def rollback(name: str, report: Callable[[str], None] = print) -> str:
         raise CommandError(f"endpoint {name} serves {now}, and no earlier configuration is recorded; deploy the model")
     if status == "InService":
         earlier = sagemaker.describe_endpoint_config(EndpointConfigName=old)
-        # Otherwise a second rollback would go on to what was replaced before.
-        sagemaker.delete_tags(ResourceArn=earlier["EndpointConfigArn"], TagKeys=[REPLACES])
+        # Otherwise a second rollback would go on to what was replaced before. To end a shadow is no rollback.
+        if not described.get("ShadowProductionVariants"):
+            sagemaker.delete_tags(ResourceArn=earlier["EndpointConfigArn"], TagKeys=[REPLACES])
     elif pending != old:
         raise CommandError(f"endpoint {name} is {status}; wait until it is InService, then roll back")
     return_to(sagemaker, current, old, report)

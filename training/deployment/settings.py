@@ -1,10 +1,13 @@
 """The settings of a deployment, and what SageMaker is sent for them."""
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.capture import SHADOW_PREFIX
 from common.errors import CommandError
 from training.deployment.image import IMAGE_URI
 
@@ -48,6 +51,7 @@ class Deployment:
     max_latency_ms: int = 1000
     network_isolation: bool = False
     kms_key: str | None = None
+    shadow: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.endpoint_name)
@@ -69,6 +73,15 @@ class Deployment:
             raise CommandError(f"--baking-seconds {self.baking_seconds} is not between 0 and {MAX_BAKING_SECONDS}")
         if not 0 <= self.capture_percentage <= 100:
             raise CommandError(f"--capture-percentage {self.capture_percentage} is not between 0 and 100")
+        if self.shadow:
+            self._check_shadow()
+
+    def _check_shadow(self) -> None:
+        if not self.capture_percentage:
+            raise CommandError("--capture-percentage 0: a shadow's answers are in captured data only")
+        given = {"--known-images": self.known_images, "--min, --max and --target": self.max_instances}
+        for options in (name for name, value in given.items() if value):
+            raise CommandError(f"{options} cannot be used with --shadow, whose answers reach no caller")
 
 
 def check_role(role_arn: str) -> None:
@@ -126,3 +139,23 @@ def sagemaker_settings(deployment: Deployment, image: str, url: str) -> dict[str
         # Encrypts the instances' volumes.
         **({"volume": {"KmsKeyId": deployment.kms_key}} if deployment.kms_key else {}),
     }
+
+
+def as_shadow(settings: dict[str, Any], present: dict[str, Any], instances: int) -> dict[str, Any]:
+    """Turn the settings of a model into those of a configuration in which it is the shadow of the present one.
+
+    Parameters
+    ----------
+    settings : dict
+        As `sagemaker_settings` returns them.
+    present : dict
+        The described endpoint configuration whose model stays in service.
+    instances : int
+        The shadow's number of instances. AWS documents autoscaling for production variants only.
+    """
+    variant = {**settings["variant"], "InitialInstanceCount": instances}
+    # A name for each model and fleet, so that their captures lie apart.
+    own = json.dumps([settings["model"], variant], sort_keys=True)
+    variant["VariantName"] = SHADOW_PREFIX + hashlib.sha256(own.encode()).hexdigest()[:8]
+    volume = {"KmsKeyId": present["KmsKeyId"]} if "KmsKeyId" in present else {}
+    return {"volume": volume, **settings, "variant": variant, "present": present["ProductionVariants"]}

@@ -1,7 +1,8 @@
 """Compare two models on the same images: paired differences, and every answer that changed."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ FIGURES = {
     "accepted": ("images with a label, those that pass the threshold", True),
     "accepted_wrong": ("images with a label, those that pass under another one", False),
     "background_accepted": ("background images, those that pass", False),
+}
+#: What else a set may have: of captured images few have a label.
+MORE_FIGURES = {"passing": ("captured images, those that pass the threshold", True)}
+#: The class of an image that no person has labelled.
+UNLABELLED = "not reviewed"
+#: What a changed answer is worth.
+CHANGES = {
+    "worse": "for the worse",
+    "equal": "as good as before",
+    "better": "for the better",
+    "unknown": "on images without a label",
 }
 #: Changed answers that are shown with their picture; the others by name only.
 _PICTURES = 200
@@ -73,12 +85,17 @@ def compare(first: Path, second: Path, data: Sequence[str], out: Path, threshold
         images, before, after = _common(
             labels, *((model, predict(name, found.images, model, corrupted=False)) for model in models)
         )
-        comparison["sets"][name] = _compare_set(images, before, after, labels, threshold)
+        comparison["sets"][name] = compare_set(images, before, after, labels, threshold)
         pictures |= {f"{name}:{place}": image for place, image in enumerate(images)}
+    write_comparison(comparison, out, lambda name: pictures[name].path.read_bytes())
+    return comparison
+
+
+def write_comparison(comparison: dict[str, Any], out: Path, read: Callable[[str], bytes | None]) -> None:
+    """Write ``comparison.json`` and ``comparison.html``; ``read`` returns the file of image ``SET:PLACE``, or None."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "comparison.json").write_text(json.dumps(comparison, indent=1, allow_nan=False) + "\n")
-    (out / "comparison.html").write_text(_page(comparison, pictures))
-    return comparison
+    (out / "comparison.html").write_text(_page(comparison, read))
 
 
 def _common(
@@ -94,13 +111,14 @@ def _common(
     return images, before, after
 
 
-def _compare_set(
+def compare_set(
     images: list[ImageFile],
     before: npt.NDArray[np.floating],
     after: npt.NDArray[np.floating],
     labels: list[str],
     threshold: float,
 ) -> dict[str, Any]:
+    """Return the figures and the changed answers of two models' probabilities for the same images."""
     truth = np.array([labels.index(image.class_name) if image.class_name in labels else -1 for image in images])
     known = truth >= 0
     hits = []
@@ -122,12 +140,24 @@ def _compare_set(
         )
         values = [round(float(each.mean()), 4) if len(each) else None for each in (one, two)]
         figures[name] = {"n": len(one), "values": values, "difference": difference}
+    return {"n": len(images), "figures": figures, "changed": changed_answers(images, before, after, labels, threshold)}
+
+
+def changed_answers(
+    images: list[ImageFile],
+    before: npt.NDArray[np.floating],
+    after: npt.NDArray[np.floating],
+    labels: list[str],
+    threshold: float,
+) -> list[dict[str, Any]]:
+    """Return every answer that differs, the worse ones first; without a label it is neither worse nor better."""
     answers = [[_answer(row, labels, threshold) for row in probabilities] for probabilities in (before, after)]
     changed = []
     for place, (image, one, two) in enumerate(zip(images, *answers, strict=True)):
         if one["answer"] != two["answer"]:
             change = _worth(two["answer"], image, labels) - _worth(one["answer"], image, labels)
             verdict = "better" if change > 0 else "worse" if change < 0 else "equal"
+            verdict = "unknown" if image.class_name == UNLABELLED else verdict
             changed.append(
                 {
                     "place": place,
@@ -137,8 +167,8 @@ def _compare_set(
                     "answers": [one, two],
                 }
             )
-    changed.sort(key=lambda each: ("worse", "equal", "better").index(each["change"]))
-    return {"n": len(images), "figures": figures, "changed": changed}
+    changed.sort(key=lambda each: list(CHANGES).index(each["change"]))
+    return changed
 
 
 def _answer(row: npt.NDArray[np.floating], labels: list[str], threshold: float) -> dict[str, Any]:
@@ -161,14 +191,19 @@ def _worth(answer: str, image: ImageFile, labels: list[str]) -> int:
     return 2 if answer == image.class_name else 0
 
 
-def _page(comparison: dict[str, Any], pictures: dict[str, ImageFile]) -> str:
+def _page(comparison: dict[str, Any], read: Callable[[str], bytes | None]) -> str:
     shown = {}
     for name, each in comparison["sets"].items():
         for change in each["changed"][:_PICTURES]:
-            content = pictures[f"{name}:{change['place']}"].path.read_bytes()
-            shown[f"{name}:{change['place']}"] = thumbnail(decode(content, at_least=2 * THUMBNAIL).image)
+            picture = f"{name}:{change['place']}"
+            if content := read(picture):
+                shown[picture] = thumbnail(decode(content, at_least=2 * THUMBNAIL).image)
     return render_template(
-        "training/evaluation/comparison.html", comparison=comparison, figures=FIGURES, pictures=shown
+        "training/evaluation/comparison.html",
+        comparison=comparison,
+        figures=FIGURES | MORE_FIGURES,
+        changes=CHANGES,
+        pictures=shown,
     )
 
 
@@ -188,10 +223,6 @@ def print_comparison(comparison: dict[str, Any]) -> None:
             values = [f"{value:.3f}" for value in got["values"]]
             table.add_row(figure, *values, f"{difference:+.3f}", f"{low:+.3f} to {high:+.3f}")
         output.print(table)
-        counts = {
-            kind: sum(change["change"] == kind for change in each["changed"]) for kind in ("better", "worse", "equal")
-        }
-        print(
-            f"{len(each['changed'])} of {each['n']} answers changed: {counts['better']} for the better, "
-            f"{counts['worse']} for the worse, {counts['equal']} as good as before\n"
-        )
+        counts = Counter(change["change"] for change in each["changed"])
+        parts = ", ".join(f"{counts[kind]} {text}" for kind, text in CHANGES.items() if counts[kind])
+        print(f"{len(each['changed'])} of {each['n']} answers changed: {parts or 'none'}\n")

@@ -45,6 +45,10 @@ class Paired:
     better: int
     p: float
 
+    def __str__(self) -> str:
+        changes = f"{self.worse} images became worse, {self.better} better of {self.images}"
+        return f"{self.harm}: {changes} (p {self.p:.2g})"
+
 
 def read_gate(path: Path) -> Gate:
     """Read the limits.

@@ -1,6 +1,7 @@
 """Model packages: find them, approve or reject them, and find the one in service."""
 
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from common.errors import CommandError
 from common.model_data import model_data_url, unpack
+from serving.model import Model
 from training.deployment.endpoint import describe_endpoint
 
 _NAME = re.compile(r"(?:arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:model-package/)?([a-z0-9][a-z0-9-]*)/([1-9]\d*)")
@@ -149,6 +151,12 @@ def unpack_approved(name: str, folder: Path) -> tuple[Path, str]:
         raise CommandError(f"model package {shown} is {status}; approve it with: python -m training approve {shown}")
     (container,) = package["InferenceSpecification"]["Containers"]
     return unpack(container["ModelDataUrl"], folder), str(container["Image"])
+
+
+def load_model(url: str) -> Model:
+    """Load the model of a ``model.tar.gz``."""
+    with tempfile.TemporaryDirectory() as folder:
+        return Model(unpack(url, Path(folder)))
 
 
 def is_unknown(error: ClientError) -> bool:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from botocore.exceptions import ClientError
 
 from common.errors import CommandError
 from common.image_sets import find_sets
-from common.model_data import unpack
 from common.storage import join, parse_s3, write
 from serving.model import Model
 from training.deployment.deploy import upload_model
@@ -25,7 +23,7 @@ from training.evaluation.metrics import METRICS
 from training.evaluation.predictions import predict
 from training.provenance import commit
 from training.registry.gate import Paired, compare, judge, read_gate
-from training.registry.packages import MAX_DESCRIPTION, Served, find_served, set_status, short_name, shorten
+from training.registry.packages import MAX_DESCRIPTION, Served, find_served, load_model, set_status, short_name, shorten
 
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackage.html
 _MAX_VALUE = 256
@@ -122,9 +120,7 @@ def register(wanted: Registration, report: Callable[[str], None] = print) -> Reg
     report(", ".join(f"{metric} {'–' if value is None else value}" for metric, value in metrics.items()))
     report(f"compared with {served.name}" if served else "nothing to compare with: no model in service, none approved")
     for each in comparison:
-        report(
-            f"  {each.harm}: {each.worse} images became worse, {each.better} better of {each.images} (p {each.p:.2g})"
-        )
+        report(f"  {each}")
 
     url = upload_model(wanted.bucket, wanted.endpoint_name, wanted.model, report)
     folder = url.rpartition("/")[0]
@@ -177,8 +173,7 @@ def register(wanted: Registration, report: Callable[[str], None] = print) -> Reg
 
 def _load(served: Served, labels: list[str]) -> Model:
     """Load the model in service, which must have the same labels."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = Model(unpack(served.data_url, Path(folder)))
+    model = load_model(served.data_url)
     if model.labels != labels:
         raise CommandError(
             f"the model has the labels {','.join(labels)}, and {served.name} has {','.join(model.labels)}; "

@@ -34,7 +34,7 @@ Status = dict[str, Any]
 
 
 def get_status(endpoint_name: str | None = None) -> list[Status]:
-    """Describe each production variant of one endpoint, or of all in this region. Only reads.
+    """Describe each variant, shadows too, of one endpoint, or of all in this region. Only reads.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def _describe(sagemaker: Any, endpoint: dict[str, Any]) -> list[Status]:
     shared = {
         "capture": _capture(endpoint),
         "alarms": _permitted(partial(_alarms, name, endpoint)),
-        "last_update": _last_update(endpoint, _newest_config(sagemaker, name)),
+        "last_update": _last_update(endpoint, _newest_config(sagemaker, name, endpoint["EndpointConfigName"])),
     }
     variants = []
     shadows = config.get("ShadowProductionVariants", [])
@@ -90,7 +90,7 @@ def _describe(sagemaker: Any, endpoint: dict[str, Any]) -> list[Status]:
                 "instance_type": instance_type,
                 "instances": {"now": now, "wanted": variant.get("DesiredInstanceCount")},
                 "scaling": _permitted(partial(_limits, name, configured["VariantName"])),
-                "package": _permitted(partial(_package, sagemaker, name, configured["ModelName"])),
+                "package": _permitted(partial(package_of, sagemaker, name, configured["ModelName"])),
                 **shared,
                 "dollars_per_hour": round(price * now, 3) if price and now is not None else None,
             }
@@ -115,7 +115,7 @@ def _limits(endpoint: str, variant: str) -> dict[str, int] | None:
     return {"least": targets[0]["MinCapacity"], "most": targets[0]["MaxCapacity"]} if targets else None
 
 
-def _package(sagemaker: Any, endpoint: str, model: str) -> dict[str, Any] | None:
+def package_of(sagemaker: Any, endpoint: str, model: str) -> dict[str, Any] | None:
     """Find the model package with the same ``model.tar.gz`` as a model: the newest approved one, or else the newest."""
     try:
         address = model_data_url(sagemaker, model)
@@ -164,13 +164,19 @@ def _alarms(name: str, endpoint: dict[str, Any]) -> dict[str, str]:
     return {**dict.fromkeys(missing, "does not exist"), **found}
 
 
-def _newest_config(sagemaker: Any, endpoint: str) -> str | None:
-    """Return the newest configuration that `deploy` made for an endpoint."""
+def _newest_config(sagemaker: Any, endpoint: str, current: str) -> str | None:
+    """Return the newest configuration that `deploy` made for an endpoint; shadows that have ended do not count."""
     pages = sagemaker.get_paginator("list_endpoint_configs").paginate(
         NameContains=endpoint, SortBy="CreationTime", SortOrder="Descending"
     )
     names = (item["EndpointConfigName"] for page in pages for item in page["EndpointConfigs"])
-    return next((name for name in names if re.fullmatch(re.escape(endpoint) + "-[0-9a-f]{12}", name)), None)
+    own = (name for name in names if re.fullmatch(re.escape(endpoint) + "-[0-9a-f]{12}", name))
+
+    def counts(name: str) -> bool:
+        described = sagemaker.describe_endpoint_config
+        return name == current or not described(EndpointConfigName=name).get("ShadowProductionVariants")
+
+    return next(filter(counts, own), None)
 
 
 def _last_update(endpoint: dict[str, Any], newest: str | None) -> dict[str, Any]:
@@ -196,8 +202,7 @@ def print_table(found: list[Status]) -> None:
     if not found:
         print("There is no endpoint in this region.")
         return
-    shadow = {True: " (shadow)", False: ""}
-    table = Table("", *(f"{each['endpoint']} / {each['variant']}{shadow[each['shadow']]}" for each in found))
+    table = Table("", *(f"{each['endpoint']} / {each['variant']}" for each in found))
     rows = [_shown(each) for each in found]
     for name in rows[0]:
         table.add_row(name, *(Text(row[name]) for row in rows))
@@ -213,6 +218,9 @@ def _shown(status: Status) -> dict[str, str]:
     changed = datetime.datetime.fromisoformat(update["time"]).astimezone()
     return {
         "status": status["status"],
+        "role": "shadow: gets a copy of the requests, and its answers are only captured"
+        if status["shadow"]
+        else "answers the requests",
         "instances": f"{'?' if now is None else now} now"
         + (f", {wanted} wanted" if wanted not in (None, now) else "")
         + f" ({limits}), {status['instance_type']}",

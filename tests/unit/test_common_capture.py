@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from common.capture import Capture, CaptureReader, UnreadableRecord, parse_record
 from common.errors import CommandError
 from common.stack import TEST_REQUEST
-from monitoring.capture import Capture, CaptureReader, UnreadableRecord, parse_record
 from monitoring.features import Model
 from monitoring.window import read_window
 from tests.support.captures import BEGIN, record, write_captures
@@ -49,6 +49,15 @@ def test_the_test_requests_of_a_deployment_are_left_out(tmp_path: Path) -> None:
         lines.write(record(b"known", [0.9], name=TEST_REQUEST) + "\n")
     assert [capture.image for capture in read(tmp_path)] == [b"image"]
     assert [capture.image for capture in CaptureReader(str(tmp_path), newest=5)] == [b"image"]
+
+
+def test_a_shadows_answers_are_read_only_when_asked_for(tmp_path: Path) -> None:
+    write_captures(tmp_path, [(b"answered", [0.9])])
+    write_captures(tmp_path, [(b"copied", [0.1])], variant="Shadow-0123abcd")
+    assert [capture.image for capture in read(tmp_path)] == [b"answered"]
+    assert [capture.image for capture in CaptureReader(str(tmp_path), newest=5)] == [b"answered"]
+    for variant, image in (("AllTraffic", b"answered"), ("Shadow-0123abcd", b"copied")):
+        assert [capture.image for capture in CaptureReader(str(tmp_path), variant=variant)] == [image]
 
 
 def changed(path: str, value: Any) -> bytes:

@@ -15,6 +15,8 @@ from common import storage
 from common.errors import CommandError
 from common.stack import TEST_REQUEST
 
+#: Names of shadow variants begin with it. Their answers reach no caller, so that nothing reads them unless asked to.
+SHADOW_PREFIX = "Shadow-"
 _HOUR = datetime.timedelta(hours=1)
 _DATE = re.compile(r"\d\d(\d\d)?")
 _FOLDER = (
@@ -58,6 +60,8 @@ class CaptureReader:
         None reads the only one that there is.
     newest : int or None
         Read only so many newest captures of the time range; they come in order of time.
+    variant : str or None
+        None reads every variant except shadows.
 
     Attributes
     ----------
@@ -81,8 +85,10 @@ class CaptureReader:
         end: datetime.datetime | None = None,
         endpoint: str | None = None,
         newest: int | None = None,
+        variant: str | None = None,
     ) -> None:
         self._source, self._start, self._end, self._endpoint, self._newest = source, start, end, endpoint, newest
+        self._variant = variant
         self.read = 0
         self.unreadable: Counter[str] = Counter()
         self.nothing = ""
@@ -135,6 +141,8 @@ class CaptureReader:
         until = f"{self._end.astimezone(datetime.UTC) + 2 * _HOUR:%Y/%m/%d/%H}" if self._end else "\uffff"
         (endpoint,) = chosen
         for variant in storage.folders(storage.join(self._source, endpoint)):
+            if variant != self._variant if self._variant else variant.startswith(SHADOW_PREFIX):
+                continue
             base = storage.join(self._source, f"{endpoint}/{variant}")
             below = storage.folders(base)
             if below and not any(re.fullmatch(r"\d{4}", name) for name in below):
