@@ -17,11 +17,11 @@ from typing import Any
 from samtranslator.yaml_helper import yaml_parse
 
 from common.command import fraction, positive_int, quietly
+from common.prices import INSTANCE_HOURS, READ_ON
 from monitoring.features import CATEGORICAL, NUMERIC
 
 ROOT = Path(__file__).parents[1]
 DEFINITION, STARTER = (ROOT / "statemachine" / f"{name}.asl.json" for name in ("classify", "start"))
-READ_ON = "November 2026"
 PAGES = "https://aws.amazon.com"
 #: Price in dollars, unit, and AWS's page.
 PRICES = {
@@ -39,8 +39,8 @@ PRICES = {
     "CloudWatch metric": (0.30, "month", "/cloudwatch/pricing/"),
     "CloudWatch metric in an alarm": (0.10, "month", "/cloudwatch/pricing/"),
     "CloudWatch dashboard": (3.00, "month", "/cloudwatch/pricing/"),
-    "Endpoint, ml.m5.xlarge": (0.23, "hour", "/sagemaker/ai/pricing/"),
-    "Drift check, ml.t3.medium": (0.05, "hour", "/sagemaker/ai/pricing/"),
+    "Endpoint, ml.m5.xlarge": (INSTANCE_HOURS["ml.m5.xlarge"], "hour", "/sagemaker/ai/pricing/"),
+    "Drift check, ml.t3.medium": (INSTANCE_HOURS["ml.t3.medium"], "hour", "/sagemaker/ai/pricing/"),
 }
 PRICE = {name: price for name, (price, _, _) in PRICES.items()}
 HOURS = 24 * 30

@@ -10,6 +10,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from common.errors import CommandError
+from common.labels import NEITHER
 from common.progress import progress
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ class Stack:
 
     @property
     def labels(self) -> list[str]:
-        """The labels in the order of the model's probabilities."""
-        return self.parameter("Labels").split(",")
+        """The labels in the order of the model's probabilities; "neither", which may follow them, is not one."""
+        return self.parameter("Labels").removesuffix(f",{NEITHER}").split(",")
 
     @property
     def labels_uri(self) -> str:

@@ -35,7 +35,7 @@ from rehearsal.patches import Difference, add, patch
 from rehearsal.sagemaker_capture import Capture
 from rehearsal.sagemaker_deployments import Plan, read_plan
 from rehearsal.sagemaker_fleets import Fleet, ModelServer, Traffic
-from rehearsal.settings import Image, Settings, of_this_process
+from rehearsal.settings import ALGORITHM, Image, Settings, is_algorithm, of_this_process
 
 log = logging.getLogger("rehearsal")
 
@@ -143,8 +143,12 @@ class Endpoints:
     def _fleet(self, backend: SageMakerModelBackend, config: dict[str, Any], variant: dict[str, Any]) -> Fleet:
         model = backend.describe_model(variant["ModelName"]).response_object
         container = model.get("PrimaryContainer") or model["Containers"][0]
-        resolved = resolve_image(container["Image"], self._settings.images)
-        image = self._settings.images[resolved.partition("@")[0].split("/", 1)[1]]
+        if is_algorithm(container["Image"]):
+            digest = hashlib.sha256(container["Image"].encode()).hexdigest()
+            image, resolved = ALGORITHM, f"{container['Image'].removesuffix(':1')}@sha256:{digest}"
+        else:
+            resolved = resolve_image(container["Image"], self._settings.images)
+            image = self._settings.images[resolved.partition("@")[0].split("/", 1)[1]]
 
         def start() -> ModelServer:
             return ModelServer(

@@ -28,12 +28,17 @@ from moto.sagemaker.responses import SageMakerResponse
 from rehearsal.lifecycle import MARK
 from rehearsal.patches import Difference, add, patch
 from rehearsal.sagemaker_jobs import DEFAULT_RUNTIME_SECONDS
-from rehearsal.settings import of_this_process
+from rehearsal.settings import ALGORITHM_PROGRAM, is_algorithm, of_this_process
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 CONTAINER = "/opt/ml"
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeTrainingJob.html
 MAX_REASON = 1024
+#: Of the lines that the stand-in for the built-in algorithm prints, as the algorithm does.
+METRICS = [
+    {"Name": "train:accuracy", "Regex": r"Train-accuracy=([0-9.]+)"},
+    {"Name": "validation:accuracy", "Regex": r"Validation-accuracy=([0-9.]+)"},
+]
 TRAINED = Difference("training_jobs_run", "training jobs are completed at once, and nothing runs")
 
 
@@ -41,9 +46,14 @@ class TrainingJob:
     """One training job's process."""
 
     def __init__(
-        self, backend: SageMakerModelBackend, described: Any, programs: Path, environment: dict[str, str]
+        self,
+        backend: SageMakerModelBackend,
+        described: Any,
+        command: list[str],
+        programs: Path,
+        environment: dict[str, str],
     ) -> None:
-        self._described = described
+        self._described, self._command = described, command
         self._root = Path(os.environ[MARK]) / "training" / uuid.uuid4().hex
         self._programs, self._environment = programs, environment
         self._stopped = ""
@@ -111,11 +121,21 @@ class TrainingJob:
             _download(described.checkpoint_config["S3Uri"], self._root / "checkpoints")
         instance = described.resource_config["InstanceType"]
         host = {"current_host": "algo-1", "current_instance_type": instance, "hosts": ["algo-1"]}
-        modes = {each["ChannelName"]: {"TrainingInputMode": "File"} for each in channels}
+        inputs = {
+            each["ChannelName"]: {
+                "TrainingInputMode": "File",
+                "S3DistributionType": each["DataSource"]["S3DataSource"].get(
+                    "S3DataDistributionType", "FullyReplicated"
+                ),
+                "RecordWrapperType": each.get("RecordWrapperType", "None"),
+                **({"ContentType": each["ContentType"]} if each.get("ContentType") else {}),
+            }
+            for each in channels
+        }
         for name, content in (
             ("hyperparameters", described.hyper_parameters or {}),
             ("resourceconfig", {**host, "network_interface_name": "lo"}),
-            ("inputdataconfig", modes),
+            ("inputdataconfig", inputs),
         ):
             (config / f"{name}.json").write_text(json.dumps(content))
 
@@ -124,8 +144,8 @@ class TrainingJob:
 
     def _train(self) -> int:
         """Run the container's command, with its output in the log; return its exit code."""
-        described, algorithm = self._described, self._described.algorithm_specification
-        argv = [self._here(part) for part in (*algorithm["ContainerEntrypoint"], *algorithm["ContainerArguments"])]
+        described = self._described
+        argv = [self._here(part) for part in self._command]
         self._logs.ensure_log_group(LOG_GROUP)
         self._logs.create_log_stream(LOG_GROUP, self._stream)
         self._change("Training", "Training image download completed. Training in progress.")
@@ -245,24 +265,31 @@ def _create_training_job(original: Any, self: SageMakerResponse) -> ActionResult
         raise ResourceInUseException(f"Job name must be unique within an AWS account and region: {arn}")
     known = of_this_process().training
     repository = algorithm.get("TrainingImage", "").partition("/")[2].partition(":")[0].partition("@")[0]
-    if repository not in known:
+    built_in = is_algorithm(algorithm.get("TrainingImage", ""))
+    if not built_in and repository not in known:
         raise ValidationError(
             f"The rehearsal trains only with the images in [tool.rehearsal.training] ({', '.join(known)}), "
             f"not {repository or 'an algorithm'}"
         )
-    if not algorithm.get("ContainerEntrypoint"):
+    if built_in and algorithm.get("MetricDefinitions"):
+        raise ValidationError("You can't override the metric definitions for Amazon SageMaker algorithms.")
+    if not built_in and not algorithm.get("ContainerEntrypoint"):
         raise ValidationError("The rehearsal needs a ContainerEntrypoint, as the SageMaker Python SDK sets it")
     stopping = self._get_param("StoppingCondition")
     if self._get_param("EnableManagedSpotTraining") and not stopping.get("MaxWaitTimeInSeconds"):
         raise ValidationError("MaxWaitTimeInSeconds must be provided for managed spot training")
     if stopping.get("MaxWaitTimeInSeconds", 10**9) < stopping.get("MaxRuntimeInSeconds", 0):
         raise ValidationError("MaxWaitTimeInSeconds must be equal to or greater than MaxRuntimeInSeconds")
-    definitions = algorithm.get("MetricDefinitions", [])
+    definitions = METRICS if built_in else algorithm.get("MetricDefinitions", [])
     answer: ActionResult = original(self)
     job: Any = backend.training_jobs[name]
     job.algorithm_specification = {"ContainerArguments": [], **algorithm, "MetricDefinitions": definitions}
     job.environment = self._get_param("Environment") or {}
-    _jobs(backend)[name] = TrainingJob(backend, job, known[repository], job.environment)
+    command = [*algorithm.get("ContainerEntrypoint", []), *algorithm.get("ContainerArguments", [])]
+    programs = known.get(repository, Path(sys.executable).parent)
+    if built_in:
+        command, programs = [*ALGORITHM_PROGRAM, "train", CONTAINER], Path(sys.executable).parent
+    _jobs(backend)[name] = TrainingJob(backend, job, command, programs, job.environment)
     return answer
 
 

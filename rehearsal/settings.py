@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,17 @@ class Image:
             return text.replace("{port}", str(port)).replace("{model}", str(model))
 
         return [fill(part) for part in self.command], {name: fill(value) for name, value in self.environment.items()}
+
+
+#: The stand-in for SageMaker's built-in image classification. By its path: a project may have no such package.
+ALGORITHM_PROGRAM = (sys.executable, "-P", str(Path(__file__).with_name("image_classification.py")))
+ALGORITHM = Image((*ALGORITHM_PROGRAM, "serve", "{model}", "{port}"), {})
+
+
+def is_algorithm(image: str) -> bool:
+    """Return whether an image is that of the algorithm, which is in an account of AWS: never in the project's own."""
+    found = re.fullmatch(r"(\d{12})\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/image-classification(:1)?", image)
+    return found is not None and found[1] != of_this_process().account
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     content = deploy.add_mutually_exclusive_group(required=True)
     content.add_argument("--image-uri", help="the container's image in ECR, pushed by make image")
     content.add_argument("--package", metavar="GROUP/VERSION", help="an approved model package: its model and image")
+    content.add_argument(
+        "--training-job",
+        metavar="NAME",
+        help="a job of train --algorithm built-in: its model and the algorithm's image",
+    )
     deploy.add_argument("--model", type=Path, default=MODEL, help="with --image-uri (default: %(default)s)")
     deploy.add_argument("--instance-type", default="ml.m5.xlarge", help="default: %(default)s")
     deploy.add_argument("--instance-count", type=positive_int, help="default: as now; --min, or 1, for a new endpoint")
@@ -301,10 +306,17 @@ def _add_job(train: argparse.ArgumentParser) -> None:
     job.add_argument("--bucket", help="for data, code, checkpoints and the model, below training/; required")
     job.add_argument("--role-arn", help="role of the job (training/roles.yaml: TrainingRoleArn); required")
     job.add_argument("--job-prefix", default="image-classifier", help="beginning of its name (default: %(default)s)")
-    job.add_argument("--instance-type", default="ml.m5.2xlarge", help="default: %(default)s")
+    job.add_argument(
+        "--algorithm",
+        choices=("ours", "built-in"),
+        default="ours",
+        help="built-in: SageMaker's own image classification on the same data, for comparison; of the options above it "
+        "takes --data and --epochs, and its model is for deploy --training-job (default: %(default)s)",
+    )
+    job.add_argument("--instance-type", help="default: ml.m5.2xlarge; for --algorithm built-in ml.g4dn.xlarge")
     job.add_argument("--spot", action="store_true", help="use spare capacity; continues after interruptions")
     job.add_argument("--max-hours", type=positive_float, default=6.0, help="longest training (default: %(default)g)")
-    job.add_argument("--training-image", help="default: AWS's image of PyTorch for this Region")
+    job.add_argument("--training-image", help="default: AWS's image for this Region, of PyTorch or of the algorithm")
     job.add_argument("--job", metavar="NAME", help="follow this job, instead of starting one, and fetch its model")
 
 
@@ -372,30 +384,35 @@ def _stage(options: argparse.Namespace) -> None:
 
 
 def _train_on_sagemaker(options: argparse.Namespace) -> None:
+    from training.jobs import built_in
     from training.jobs.follow import fetch, follow
     from training.jobs.start import Job, start
 
     _interrupt_on_sigterm()
+    ours = options.algorithm == "ours"
     name = options.job
     if not name:
         if not (options.bucket and options.role_arn):
             raise CommandError("train --on sagemaker needs --bucket and --role-arn, or --job to follow one")
         names = ("network", "epochs", "folds", "seed", "target_accuracy", "confidence_level")
         given = {key.replace("_", "-"): str(value) for key in names if (value := getattr(options, key)) is not None}
-        name = start(
-            Job(
-                options.job_prefix,
-                options.bucket,
-                options.role_arn,
-                options.data,
-                given,
-                options.instance_type,
-                options.spot,
-                options.max_hours,
-                options.training_image,
-            )
+        job = Job(
+            options.job_prefix,
+            options.bucket,
+            options.role_arn,
+            options.data,
+            given,
+            options.instance_type or ("ml.m5.2xlarge" if ours else "ml.g4dn.xlarge"),
+            options.spot,
+            options.max_hours,
+            options.training_image,
         )
-    fetch(follow(name), options.out)
+        name = start(job) if ours else built_in.start(job, options.epochs)
+    described = follow(name)
+    if built_in.is_built_in(described):
+        print(built_in.describe_result(described))
+        return
+    fetch(described, options.out)
     print(f"wrote {options.out} ({options.out.stat().st_size:,} bytes) and {options.out.parent / 'metrics.json'}")
 
 
@@ -405,7 +422,9 @@ def _train(options: argparse.Namespace) -> None:
             raise CommandError("--calibrate-on can only be used without --on sagemaker")
         _train_on_sagemaker(options)
         return
-    remote = ("job", "bucket", "role_arn", "spot", "training_image")
+    remote = ("job", "bucket", "role_arn", "instance_type", "spot", "training_image")
+    if options.algorithm != "ours":
+        raise CommandError("--algorithm built-in can only be used with --on sagemaker")
     if given := [f"--{name.replace('_', '-')}" for name in remote if getattr(options, name)]:
         raise CommandError(f"{', '.join(given)} can only be used with --on sagemaker")
     try:
@@ -514,14 +533,19 @@ def _deploy(options: argparse.Namespace) -> int:
     from training.deployment.settings import Deployment
 
     _interrupt_on_sigterm()
-    fields = {name: value for name, value in vars(options).items() if name not in ("run", "package")}
+    fields = {name: value for name, value in vars(options).items() if name not in ("run", "package", "training_job")}
     with tempfile.TemporaryDirectory() as folder:
         if options.package:
             from training.registry.packages import unpack_approved
 
             fields["model"], fields["image_uri"] = unpack_approved(options.package, Path(folder))
+        if options.training_job:
+            from training.jobs import built_in
+
+            fields["model"], fields["image_uri"] = built_in.fetch(options.training_job, Path(folder))
         deployment = Deployment(**fields)
-        Model(deployment.model)  # raises an error for a file that the endpoint could not serve
+        if not deployment.is_built_in:
+            Model(deployment.model)  # raises an error for a file that the endpoint could not serve
         try:
             deploy(deployment)
         except RolledBackError as error:

@@ -39,6 +39,8 @@ MAX_INFERENCE_ID = 64
 IDENTITY = ("execution_id", "image_id", "s3_bucket", "s3_key", "endpoint", "variant", "model")
 #: Errors of the SDK after which the same request may succeed; all others are caused by the request.
 TRANSIENT = (ConnectionError, HTTPClientError, CredentialRetrievalError, NoCredentialsError)
+#: As the last of the labels: an endpoint that does not announce its labels has one more class, for everything else.
+NEITHER = "neither"
 ENDPOINT_NAME = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}", re.ASCII)
 #: A media type without parameters that is valid in a header.
 CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
@@ -111,14 +113,14 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     """
     identify(event)
     try:
-        endpoint, labels = read_settings()
+        endpoint, labels, has_neither = read_settings()
         identify({"endpoint": endpoint})
         carried, image = parse_event(event)
         answer, variant, attributes = invoke(endpoint, image, event["content_type"], inference_id(carried))
         model = announced_model(attributes)
         identify({"variant": variant, "model": model})
-        check_labels(endpoint, attributes, labels)
-        inferences = parse_inferences(answer, labels)
+        announced = check_labels(endpoint, attributes, labels)
+        inferences = parse_inferences(answer, labels, has_neither and not announced)
     except Exception as error:
         report(error)
         raise
@@ -156,8 +158,8 @@ def report(error: Exception) -> None:
     metrics.add_metric(type(error).__name__ if named else "UnexpectedError", MetricUnit.Count, 1)
 
 
-def read_settings() -> tuple[str, list[str]]:
-    """Return the endpoint's name, and the model's labels.
+def read_settings() -> tuple[str, list[str], bool]:
+    """Return the endpoint's name, the model's labels, and whether "neither" follows them.
 
     Raises
     ------
@@ -169,7 +171,12 @@ def read_settings() -> tuple[str, list[str]]:
         raise InvalidConfiguration(f"ENDPOINT_NAME must be the name of an endpoint, got {endpoint!r:.80}")
     if not all(labels):
         raise InvalidConfiguration(f"LABELS must be a comma-separated list of labels, got {','.join(labels)!r:.80}")
-    return endpoint, labels
+    has_neither = labels[-1] == NEITHER
+    if NEITHER in labels[:-1] or labels == [NEITHER]:
+        raise InvalidConfiguration(
+            f"{NEITHER} can only be the last of LABELS, after a label, got {','.join(labels)!r:.80}"
+        )
+    return endpoint, labels[:-1] if has_neither else labels, has_neither
 
 
 def shown(value: Any) -> str:
@@ -269,38 +276,57 @@ def announced_model(attributes: str) -> str:
     return found[1] if found else ""
 
 
-def check_labels(endpoint: str, attributes: str, labels: list[str]) -> None:
+def check_labels(endpoint: str, attributes: str, labels: list[str]) -> bool:
     """Compare the labels that an endpoint announces in its custom attributes, if any, with the configured ones.
+
+    Returns
+    -------
+    bool
+        Whether it announces any.
 
     Raises
     ------
     InvalidInference
         If they are different, or in another order.
     """
-    if attributes.startswith(LABELS_ATTRIBUTE):
-        announced = attributes.removeprefix(LABELS_ATTRIBUTE).split(";")[0]
-        if announced != json.dumps(labels, separators=(",", ":")):
-            raise InvalidInference(f"Endpoint {endpoint} has the labels {announced:.200}, expected {labels}")
+    if not attributes.startswith(LABELS_ATTRIBUTE):
+        return False
+    announced = attributes.removeprefix(LABELS_ATTRIBUTE).split(";")[0]
+    if announced != json.dumps(labels, separators=(",", ":")):
+        raise InvalidInference(f"Endpoint {endpoint} has the labels {announced:.200}, expected {labels}")
+    return True
 
 
-def parse_inferences(answer: bytes, labels: list[str]) -> list[float]:
+def parse_inferences(answer: bytes, labels: list[str], has_neither: bool) -> list[float]:
     """Return the probabilities, one per label, in label order.
+
+    Parameters
+    ----------
+    answer : bytes
+        The response's body.
+    labels : list of str
+        The model's labels.
+    has_neither : bool
+        Whether a probability of none of the labels follows.
 
     Raises
     ------
     InvalidInference
-        If the response is not a JSON list of one finite probability per label, which sum to at most 1.
+        If the response is not a JSON list of so many finite probabilities, which sum to at most 1.
     """
+    classes = [*labels, NEITHER] if has_neither else labels
     try:
         inferences = json.loads(answer)
     except (ValueError, RecursionError) as error:
         raise InvalidInference(f"The endpoint's response is not JSON: {answer[:80]!r}") from error
-    if not isinstance(inferences, list) or len(inferences) != len(labels):
-        raise InvalidInference(f"Expected a list of {len(labels)} probabilities for {labels}, got {shown(inferences)}")
+    if not isinstance(inferences, list) or len(inferences) != len(classes):
+        raise InvalidInference(
+            f"Expected a list of {len(classes)} probabilities for {classes}, got {shown(inferences)}"
+        )
     for value in inferences:
         # Every comparison with NaN is false, so test for "not within" instead of "outside".
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise InvalidInference(f"Probabilities must be numbers from 0 to 1, got {shown(inferences)}")
     if sum(inferences) > 1 + SUM_TOLERANCE:
         raise InvalidInference(f"Probabilities must sum to at most 1, got {inferences!r:.200}")
-    return [float(value) for value in inferences]
+    return [float(value) for value in inferences[: len(labels)]]

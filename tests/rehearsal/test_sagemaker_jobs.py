@@ -1,7 +1,9 @@
 """Training jobs run in the rehearsal, and ``train --on sagemaker`` follows them."""
 
+import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +13,14 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from PIL import Image
+from monitoring.capture import Capture, parse_record
 
+from demo.drawing import encoded
+from src.classify import app as classify
+from tests.support.functions import SETTINGS, FakeLambdaContext
 from tests.support.onnx_model import write_model
-from tests.support.stack import REPOSITORY, ROLE, Rehearsal, wait_for
-from training.dataset.sources import open_source
-from training.dataset.staging import stage
+from tests.support.stack import ALGORITHM_URI, REPOSITORY, ROLE, Rehearsal, wait_for
+from tests.support.staged import coloured, stage_coloured
 
 BUCKET = "bucket-of-training"
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.10-cpu-py313"
@@ -145,18 +149,85 @@ def test_requests_that_aws_refuses_are_refused(rehearsal: Rehearsal, bucket: str
         create_job(rehearsal, bucket, "twice", "")
 
 
+def test_the_built_in_algorithm_trains_and_its_endpoint_answers_classify(
+    rehearsal: Rehearsal, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = (sys.executable, "-m", "training", "train", "--on", "sagemaker")
+    said = rehearsal.run(
+        *(
+            *train,
+            "--algorithm",
+            "built-in",
+            "--data",
+            str(stage_coloured(tmp_path)),
+            "--training-image",
+            ALGORITHM_URI,
+        ),
+        *("--bucket", bucket, "--role-arn", ROLE),
+    ).stdout
+    assert "Validation-accuracy=1.0" in said and "Completed" in said
+    (name,) = re.findall(r"deploy --training-job (\S+)", said)
+    described = rehearsal.client("sagemaker").describe_training_job(TrainingJobName=name)
+    assert {each["MetricName"]: each["Value"] for each in described["FinalMetricDataList"]}["validation:accuracy"] == 1
+    again = rehearsal.run(*train, "--job", name).stdout
+    assert "Validation-accuracy=1.0" in again and f"deploy --training-job {name}" in again
+
+    endpoint = ("--endpoint-name", "built-in")
+    deploy = (sys.executable, "-m", "training", "deploy", *endpoint, "--bucket", bucket, "--role-arn", ROLE)
+    said = rehearsal.run(*deploy, "--training-job", name).stdout
+    assert "Labels=bicycle,motorcycle,neither" in said
+    try:
+        for setting, value in {**SETTINGS, "ENDPOINT_NAME": "built-in", "LABELS": "bicycle,motorcycle,neither"}.items():
+            monkeypatch.setenv(setting, value)
+        context: Any = FakeLambdaContext()
+        monkeypatch.setattr(classify, "runtime", rehearsal.client("sagemaker-runtime"))
+        for kind, content_type, label in (("PNG", "image/png", "motorcycle"), ("JPEG", "image/jpeg", "bicycle")):
+            image = base64.b64encode(encoded(coloured(label, 5), kind)).decode()
+            event = {"s3_bucket": "b", "s3_key": "k", "image_data": image, "content_type": content_type}
+            result = classify.lambda_handler(event, context)
+            assert (result["label"], len(result["inferences"])) == (label, 2) and result["confidence"] > 0.7
+        tree = base64.b64encode(encoded(coloured("tree"), "PNG")).decode()
+        result = classify.lambda_handler({**event, "image_data": tree, "content_type": "application/x-image"}, context)
+        assert result["neither"] > 0.7
+        monkeypatch.setenv("LABELS", "bicycle,motorcycle")
+        with pytest.raises(classify.InvalidInference, match="list of 2"):
+            classify.lambda_handler(event, context)
+
+        def captured() -> list[Capture]:
+            found = (
+                rehearsal.client("s3").list_objects_v2(Bucket=bucket, Prefix="capture/built-in/").get("Contents", [])
+            )
+            files = [rehearsal.client("s3").get_object(Bucket=bucket, Key=each["Key"])["Body"].read() for each in found]
+            return [parse_record(line, "built-in", "AllTraffic") for file in files for line in file.splitlines()]
+
+        captures = wait_for(lambda: len(seen := captured()) >= 3 and seen)
+        by_type = {each.content_type: each for each in captures}
+        assert set(by_type) == {"image/png", "image/jpeg", "application/x-image"}
+        assert base64.b64encode(by_type["application/x-image"].image).decode() == tree
+        assert len(by_type["application/x-image"].probabilities) == 3
+    finally:
+        rehearsal.run(sys.executable, "-m", "training", "remove", *endpoint)
+
+    with pytest.raises(ClientError, match="override the metric definitions"):
+        rehearsal.client("sagemaker").create_training_job(
+            **{key: described[key] for key in ("RoleArn", "InputDataConfig", "OutputDataConfig", "ResourceConfig")},
+            TrainingJobName="metrics",
+            StoppingCondition=described["StoppingCondition"],
+            AlgorithmSpecification={
+                "TrainingImage": ALGORITHM_URI,
+                "TrainingInputMode": "File",
+                "MetricDefinitions": [{"Name": "loss", "Regex": "loss ([0-9.]+)"}],
+            },
+        )
+
+
 @pytest.mark.skipif(not SDK.exists(), reason="needs the SageMaker Python SDK in .venv-sagemaker")
 def test_the_sdk_starts_a_job_with_the_same_entry_point(rehearsal: Rehearsal, bucket: str, tmp_path: Path) -> None:
-    for name in ("bicycle", "motorcycle"):
-        for number in range(4):
-            folder = tmp_path / "images" / ("test" if number == 3 else "train") / name
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (8, 8), (number, len(name), 0)).save(folder / f"{number}.png")
-    stage([open_source(str(tmp_path / "images"), tmp_path)], ["bicycle", "motorcycle"], tmp_path / "staged")
+    staged = stage_coloured(tmp_path)
     done = rehearsal.run(
         str(SDK),
         *("-m", "training", "train", "--on", "sagemaker", "--bucket", bucket, "--role-arn", ROLE, "--spot"),
-        *("--data", str(tmp_path / "staged"), "--out", str(tmp_path / "model.onnx"), "--epochs", "1", "--folds", "2"),
+        *("--data", str(staged), "--out", str(tmp_path / "model.onnx"), "--epochs", "1", "--folds", "2"),
         check=False,
     )
     client = rehearsal.client("sagemaker")

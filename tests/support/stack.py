@@ -22,6 +22,8 @@ from rehearsal.lifecycle import Running
 
 REPOSITORY = Path(__file__).parents[2]
 STACK = "image-classifier-rehearsal"
+#: Of SageMaker's built-in image classification: https://docs.aws.amazon.com/sagemaker/latest/dg-ecr-paths/ecr-us-east-1.html
+ALGORITHM_URI = "811284229777.dkr.ecr.us-east-1.amazonaws.com/image-classification:1"
 IMAGE_URI = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"
 ROLE = "arn:aws:iam::123456789012:role/rehearsal"
 ENVIRONMENT = ("--config-env", "rehearsal")

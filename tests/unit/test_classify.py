@@ -126,6 +126,32 @@ def test_an_unbelievable_answer_is_invalid(answer: Any, body: bytes | str) -> No
         answer(body)
 
 
+def test_an_endpoint_may_have_a_class_for_everything_else(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SageMaker's built-in algorithm does: its list has one probability more, and it announces nothing."""
+    monkeypatch.setenv("LABELS", "bicycle,motorcycle,neither")
+    result = answer("[0.125, 0.75, 0.125]")
+    assert (result["inferences"], result["label"], result["neither"]) == ([0.125, 0.75], "motorcycle", 0.125)
+    result = answer("[0.125, 0.0625, 0.8125]")
+    assert (result["confidence"], result["neither"]) == (0.125, 0.8125)
+    for body in (
+        "[0.25, 0.75]",
+        "[0.2, 0.3, 0.4, 0.1]",
+        "[0.1, 0.9, 0.9]",
+        "[0.1, 0.9, NaN]",
+        '{"prediction": [1, 0, 0]}',
+    ):
+        with pytest.raises(app.InvalidInference, match=r"[Pp]robabilities"):
+            answer(body)
+
+
+def test_an_endpoint_that_announces_its_labels_has_no_such_class(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELS", "bicycle,motorcycle,neither")
+    announced = {"CustomAttributes": 'labels=["bicycle","motorcycle"];model=0123456789ab'}
+    assert answer("[0.125, 0.75]", **announced)["inferences"] == [0.125, 0.75]
+    with pytest.raises(app.InvalidInference, match="list of 2"):
+        answer("[0.125, 0.75, 0.125]", **announced)
+
+
 @pytest.mark.parametrize(
     ("attributes", "model"),
     [
@@ -220,7 +246,11 @@ def test_an_event_that_serialize_did_not_make_is_invalid(endpoint: Stubber, cont
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("ENDPOINT_NAME", ""), ("ENDPOINT_NAME", "a b"), ("LABELS", ""), ("LABELS", "a,,b")]
+    ("name", "value"),
+    [
+        *[("ENDPOINT_NAME", value) for value in ("", "a b")],
+        *[("LABELS", value) for value in ("", "a,,b", "neither", "neither,a", "a,neither,neither")],
+    ],
 )
 def test_a_setting_that_is_missing_or_makes_no_sense_is_named_and_counted(
     endpoint: Stubber, context: Any, monkeypatch: pytest.MonkeyPatch, counted: Any, name: str, value: str

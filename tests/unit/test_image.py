@@ -16,6 +16,7 @@ from botocore import xform_name
 from moto import mock_aws
 
 from training.deployment.settings import Deployment, sagemaker_settings
+from training.jobs import built_in
 
 REPOSITORY = Path(__file__).parents[2]
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/image-classifier:1"
@@ -124,6 +125,8 @@ def test_the_role_allows_what_the_endpoint_does_and_no_more(tmp_path: Path) -> N
     assert allows(found, "s3:GetObject", model) and not allows(found, "s3:PutObject", model)
     assert allows(found, "s3:PutObject", captured) and not allows(found, "s3:GetObject", captured)
     assert allows(found, "ecr:BatchGetImage", repository) and not allows(found, "ecr:BatchGetImage", f"{repository}-2")
+    algorithm = f"arn:aws:ecr:us-east-1:811284229777:repository/{built_in.ALGORITHM}"
+    assert allows(found, "ecr:BatchGetImage", algorithm) and not allows(found, "ecr:BatchGetImage", f"{algorithm}-2")
     assert allows(found, "ecr:GetAuthorizationToken", "*") and allows(found, "cloudwatch:PutMetricData", "*")
     assert allows(found, "logs:PutLogEvents", logs)
     assert "*" not in json.dumps([s["Action"] for s in found]) and "kms" not in json.dumps(found)
@@ -166,6 +169,8 @@ def test_the_release_role_is_for_one_endpoint() -> None:
         assert allows(found, f"sagemaker:{action}", sagemaker + kind.format("mine"))
         assert not allows(found, f"sagemaker:{action}", sagemaker + kind.format("other"))
     assert not allows(found, "s3:PutObject", "arn:aws:s3:::models/capture/a")
+    assert allows(found, "s3:GetBucketNotification", "arn:aws:s3:::uploads")
+    assert not allows(found, "s3:ListBucket", "arn:aws:s3:::uploads")
     assert not allows(found, "iam:PassRole", "arn:aws:iam::123456789012:role/other")
     assert allows(found, "cloudwatch:PutMetricData", "*")
     unnamed = {
@@ -184,7 +189,9 @@ def test_the_training_role_reads_and_writes_below_training_only() -> None:
         assert allows(found, action, "arn:aws:s3:::models/training/job/output/model.tar.gz")
         assert not allows(found, action, "arn:aws:s3:::models/models/image-classifier/0/model.tar.gz")
     image = "arn:aws:ecr:us-east-1:763104351884:repository/pytorch-training"
-    assert allows(found, "ecr:BatchGetImage", image) and not allows(found, "ecr:BatchGetImage", f"{image}-2")
+    algorithm = f"arn:aws:ecr:us-east-1:811284229777:repository/{built_in.ALGORITHM}"
+    for name in (image, algorithm):
+        assert allows(found, "ecr:BatchGetImage", name) and not allows(found, "ecr:BatchGetImage", f"{name}-2")
 
 
 def test_the_readme_deploys_the_role_with_parameters_that_it_has() -> None:

@@ -160,6 +160,22 @@ def test_an_encrypted_bucket_needs_rights_on_its_key(clients: dict[str, Any]) ->
     assert next(module._bucket(WANTED, "us-east-1")).passed is False
 
 
+def test_events_come_only_from_a_bucket_of_this_account_and_region(clients: dict[str, Any]) -> None:
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="photos", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    (off,) = module._events("photos", "eu-west-1")
+    # A name that begins with the one asked for is not it.
+    (foreign,) = module._events("photo", "eu-west-1")
+    assert (off.passed, foreign.passed) == (False, False)
+    assert "turn them on" in off.remedy and "own account and Region" in foreign.remedy
+    stubber = stub(clients, "s3")
+    there = {"Buckets": [{"Name": "photos", "BucketRegion": "us-east-2"}]}
+    stubber.add_response("list_buckets", there, {"Prefix": "photos"})
+    (elsewhere,) = module._events("photos", "eu-west-1")
+    assert elsewhere.passed is False and "is in us-east-2" in elsewhere.what
+    stubber.assert_no_pending_responses()
+
+
 def test_a_check_that_cannot_be_made_hides_no_other(clients: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Iterator[Check]:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "Any")

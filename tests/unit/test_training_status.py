@@ -5,6 +5,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from training.registry import status as module
@@ -76,3 +77,28 @@ def test_a_missing_right_hides_only_what_it_is_for(monkeypatch: pytest.MonkeyPat
         stub.add_client_error("describe_scalable_targets", "AccessDeniedException", http_status_code=400)
         monkeypatch.setattr(boto3, "client", lambda name: client)
         assert module._permitted(lambda: module._limits("e", "v")) == "not permitted"
+
+
+def test_an_endpoint_that_may_only_be_listed_is_shown_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = boto3.client("sagemaker")
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:endpoint/other"
+    other = {"EndpointName": "other", "EndpointArn": arn, "CreationTime": MOMENT}
+    listed = [
+        {**other, "LastModifiedTime": MOMENT, "EndpointStatus": "InService", "EndpointName": name} for name in "ab"
+    ]
+    denied = {"service_error_code": "AccessDeniedException", "http_status_code": 400}
+    monkeypatch.setattr(boto3, "client", lambda name: client)
+    with Stubber(client) as stub:
+        stub.add_response("list_endpoints", {"Endpoints": listed})
+        stub.add_client_error("describe_endpoint", **denied)  # type: ignore[arg-type]
+        stub.add_client_error("describe_endpoint", "ValidationException", "Could not find endpoint")
+        (found,) = module.get_status()
+        assert (found["endpoint"], found["status"], found["package"]) == ("a", "InService", "not permitted")
+        module.print_table([found])
+        assert capsys.readouterr().out.count("not permitted") >= 6
+        # One that was asked for by its name is an error.
+        stub.add_client_error("describe_endpoint", **denied)  # type: ignore[arg-type]
+        with pytest.raises(ClientError, match="AccessDenied"):
+            module.get_status("a")

@@ -59,8 +59,10 @@ def pack(model: Path) -> bytes:
     Parameters
     ----------
     model : pathlib.Path
-        The ONNX file; it becomes ``model.onnx``.
+        The ONNX file; it becomes ``model.onnx``. An archive, as a training job leaves it, is returned as it is.
     """
+    if model.name.endswith(".tar.gz"):
+        return model.read_bytes()
     content = model.read_bytes()
     # TarInfo's defaults are fixed: time 0, no owner.
     member = tarfile.TarInfo("model.onnx")
@@ -104,7 +106,8 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
         this call created are removed again, except those that an endpoint uses or is changing to: after a rollback
         the endpoint keeps its earlier configuration, and if the wait ended early, everything stays.
     """
-    image = resolve_image(deployment.image_uri)
+    # Only SageMaker may describe the algorithm's image.
+    image = deployment.image_uri if deployment.is_built_in else resolve_image(deployment.image_uri)
     sagemaker: Any = boto3.client("sagemaker")
     name = deployment.endpoint_name
     if image != deployment.image_uri:

@@ -63,6 +63,11 @@ class Deployment:
             raise CommandError(f"--model {self.model} does not exist; create it with: python -m training train")
         if not self.instance_type.startswith("ml."):
             raise CommandError(f"--instance-type {self.instance_type!r}: SageMaker instance types begin with ml.")
+        if self.is_built_in and self.known_images:
+            raise CommandError(
+                "--known-images cannot be used with --training-job: the answers of the built-in algorithm do not name "
+                "their model"
+            )
         if self.instance_count is not None and self.instance_count < 1:
             raise CommandError(f"--instance-count {self.instance_count}: at least one instance is needed")
         if self.max_instances is None and (self.min_instances or self.target_invocations):
@@ -82,6 +87,11 @@ class Deployment:
         given = {"--known-images": self.known_images, "--min, --max and --target": self.max_instances}
         for options in (name for name, value in given.items() if value):
             raise CommandError(f"{options} cannot be used with --shadow, whose answers reach no caller")
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the model is the archive of a training job of SageMaker's built-in algorithm, and the image AWS's."""
+        return self.model.name.endswith(".tar.gz")
 
 
 def check_role(role_arn: str) -> None:

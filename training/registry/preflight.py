@@ -132,6 +132,10 @@ def preflight(wanted: Wanted) -> Iterator[Check]:
         ),
         ("image", lambda: _image(wanted)),
         ("bucket", lambda: _bucket(wanted, region)),
+        (
+            "events of the image bucket",
+            lambda: _events(wanted.image_bucket, region) if wanted.image_bucket else iter(()),
+        ),
         ("quotas of SageMaker", lambda: _sagemaker_quotas(wanted)),
         ("quota of Lambda", lambda: _quotas("lambda", {"Concurrent executions": _CONCURRENCY})),
         ("quotas of Step Functions", _transitions),
@@ -253,14 +257,27 @@ def _bucket(wanted: Wanted, region: str) -> Iterator[Check]:
     if key and key.startswith("arn:"):
         rights = {key: ["kms:Decrypt", "kms:GenerateDataKey"]}
         yield from _rights(wanted.role_arn, rights, f"deploy training/roles.yaml with KmsKeyArn={key}")
-    if wanted.image_bucket:
-        notified = s3.get_bucket_notification_configuration(Bucket=wanted.image_bucket)
-        yield Check(
-            "EventBridgeConfiguration" in notified,
-            f"bucket {wanted.image_bucket}: events to EventBridge are "
-            + ("on" if "EventBridgeConfiguration" in notified else "off"),
-            "turn them on in the bucket's properties; without them uploads start nothing",
-        )
+
+
+def _events(bucket: str, region: str) -> Iterator[Check]:
+    """Check that uploads to a bucket reach the workflow, which is in this account and Region."""
+    # A bucket's events go to the default bus of its owner and Region, which takes no events of another account:
+    # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-bus-perms.html
+    s3 = boto3.client("s3")
+    pages = s3.get_paginator("list_buckets").paginate(Prefix=bucket)
+    found: dict[str, Any] = {item["Name"]: item for page in pages for item in page["Buckets"]}
+    place = found.get(bucket, {}).get("BucketRegion", region)
+    if bucket not in found or place != region:
+        where = f"is in {place}" if bucket in found else "this account has none of that name"
+        remedy = f"use a bucket of this account in {region}: S3 sends events to the bucket's own account and Region"
+        yield Check(False, f"bucket {bucket}: {where}", remedy)
+        return
+    enabled = "EventBridgeConfiguration" in s3.get_bucket_notification_configuration(Bucket=bucket)
+    yield Check(
+        enabled,
+        f"bucket {bucket}: events to EventBridge are {'on' if enabled else 'off'}",
+        "turn them on in the bucket's properties; without them uploads start nothing",
+    )
 
 
 def _sagemaker_quotas(wanted: Wanted) -> Iterator[Check]:

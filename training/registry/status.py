@@ -14,21 +14,13 @@ from rich.text import Text
 from common.command import console
 from common.errors import CommandError
 from common.model_data import model_data_url
+from common.prices import INSTANCE_HOURS, READ_ON
 from training.deployment.endpoint import describe_endpoint
 from training.registry.packages import list_packages, short_name
 
-# List prices of real-time inference in us-east-1, in US dollars an hour: https://aws.amazon.com/sagemaker/ai/pricing/
-HOURLY = {
-    "ml.m5.large": 0.115,
-    "ml.m5.xlarge": 0.23,
-    "ml.m5.2xlarge": 0.461,
-    "ml.m5.4xlarge": 0.922,
-    "ml.c5.large": 0.102,
-    "ml.c5.xlarge": 0.204,
-    "ml.c5.2xlarge": 0.408,
-    "ml.t2.medium": 0.056,
-}
 FIGURES = ("accuracy", "coverage", "selective_accuracy", "other_passing")
+
+NOT_PERMITTED = "not permitted"
 
 Status = dict[str, Any]
 
@@ -49,18 +41,35 @@ def get_status(endpoint_name: str | None = None) -> list[Status]:
     """
     sagemaker: Any = boto3.client("sagemaker")
     if endpoint_name:
-        names = [endpoint_name]
-    else:
-        pages = sagemaker.get_paginator("list_endpoints").paginate(SortBy="Name", SortOrder="Ascending")
-        names = [item["EndpointName"] for page in pages for item in page["Endpoints"]]
+        endpoint = describe_endpoint(sagemaker, endpoint_name)
+        if not endpoint:
+            raise CommandError(f"there is no endpoint {endpoint_name} in this region")
+        return _describe(sagemaker, endpoint)
+    pages = sagemaker.get_paginator("list_endpoints").paginate(SortBy="Name", SortOrder="Ascending")
     found = []
-    for name in names:
-        endpoint = describe_endpoint(sagemaker, name)
-        if endpoint:
-            found += _describe(sagemaker, endpoint)
-        elif endpoint_name:
-            raise CommandError(f"there is no endpoint {name} in this region")
+    for item in (item for page in pages for item in page["Endpoints"]):
+
+        def describe(name: str = item["EndpointName"]) -> list[Status]:
+            endpoint = describe_endpoint(sagemaker, name)
+            return _describe(sagemaker, endpoint) if endpoint else []
+
+        described = _permitted(describe)
+        found += [_listed(item)] if described == NOT_PERMITTED else described
     return found
+
+
+def _listed(item: dict[str, Any]) -> Status:
+    """Return the status of an endpoint that these credentials may list, but not describe."""
+    hidden = ("variant", "shadow", "configuration", "instance_type", "scaling", "package", "capture", "alarms")
+    changed = item["LastModifiedTime"].isoformat(timespec="seconds")
+    return {
+        "endpoint": item["EndpointName"],
+        "status": item["EndpointStatus"],
+        **dict.fromkeys(hidden, NOT_PERMITTED),
+        "instances": {"now": None, "wanted": None},
+        "last_update": {"time": changed, "outcome": NOT_PERMITTED, "reason": None},
+        "dollars_per_hour": None,
+    }
 
 
 def _describe(sagemaker: Any, endpoint: dict[str, Any]) -> list[Status]:
@@ -79,7 +88,7 @@ def _describe(sagemaker: Any, endpoint: dict[str, Any]) -> list[Status]:
         variant = running.get(configured["VariantName"], {})
         instance_type = configured.get("InstanceType")
         now = variant.get("CurrentInstanceCount")
-        price = HOURLY.get(str(instance_type))
+        price = INSTANCE_HOURS.get(str(instance_type))
         variants.append(
             {
                 "endpoint": name,
@@ -104,7 +113,7 @@ def _permitted(look: Callable[[], Any]) -> Any:
         return look()
     except ClientError as error:
         if error.response["Error"]["Code"] in ("AccessDenied", "AccessDeniedException"):
-            return "not permitted"
+            return NOT_PERMITTED
         raise
 
 
@@ -211,29 +220,37 @@ def print_table(found: list[Status]) -> None:
 
 def _shown(status: Status) -> dict[str, str]:
     scaling, package, capture, alarms = (status[name] for name in ("scaling", "package", "capture", "alarms"))
-    now, wanted = status["instances"]["now"], status["instances"]["wanted"]
+    now, wanted, kind = *status["instances"].values(), status["instance_type"]
     limits = f"{scaling['least']} to {scaling['most']}" if isinstance(scaling, dict) else scaling or "fixed"
     figures = [f"{name} {package[name]:g}" for name in FIGURES if name in package] if isinstance(package, dict) else []
     update, cost = status["last_update"], status["dollars_per_hour"]
     changed = datetime.datetime.fromisoformat(update["time"]).astimezone()
     return {
         "status": status["status"],
-        "role": "shadow: gets a copy of the requests, and its answers are only captured"
+        "role": kind
+        if kind == NOT_PERMITTED
+        else "shadow: gets a copy of the requests, and its answers are only captured"
         if status["shadow"]
         else "answers the requests",
-        "instances": f"{'?' if now is None else now} now"
+        "instances": kind
+        if kind == NOT_PERMITTED
+        else f"{'?' if now is None else now} now"
         + (f", {wanted} wanted" if wanted not in (None, now) else "")
-        + f" ({limits}), {status['instance_type']}",
+        + f" ({limits}), {kind}",
         "model package": f"{package['name']}, {package['approval']}"
         if isinstance(package, dict)
         else package or "not registered",
         "figures": "\n".join(figures) or "–",
         "configuration": status["configuration"],
-        "capture": f"{capture['status']}, {capture['percentage']}%\n{capture['destination']}" if capture else "off",
+        "capture": f"{capture['status']}, {capture['percentage']}%\n{capture['destination']}"
+        if isinstance(capture, dict)
+        else capture or "off",
         "alarms": alarms
         if isinstance(alarms, str)
         else "\n".join(f"{state}: {name}" for name, state in alarms.items()) or "none",
         "last update": f"{changed:%Y-%m-%d %H:%M}, {update['outcome']}"
         + (f"\n{update['reason']}" if update["reason"] else ""),
-        "cost": "unknown for this type" if cost is None else f"${cost:g} an hour (list price of us-east-1)",
+        "cost": (kind if kind == NOT_PERMITTED else "unknown for this type")
+        if cost is None
+        else f"${cost:g} an hour (list price of us-east-1, {READ_ON})",
     }
