@@ -584,7 +584,7 @@ def _improve(options: argparse.Namespace) -> int:
     try:
         return improve(Improvement(**{name: value for name, value in vars(options).items() if name != "run"}))
     except RolledBackError as error:
-        print(f"error: {error}; try again with the same command, or reject the model", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return EXIT_ROLLED_BACK
 
 

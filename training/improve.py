@@ -25,6 +25,7 @@ from training.dataset.staged import StagedSource
 from training.dataset.staging import stage
 from training.deployment.deploy import deploy
 from training.deployment.endpoint import describe_endpoint
+from training.deployment.rollout import RolledBackError
 from training.deployment.settings import Deployment
 from training.provenance import data_checksum
 from training.registry.packages import find_served, list_packages, short_name, unpack_approved
@@ -97,6 +98,8 @@ def improve(wanted: Improvement, report: Callable[[str], None] = print) -> int:
 
     Raises
     ------
+    RolledBackError
+        The update was taken back. The same call tries it again, unless the model is rejected.
     CommandError
         There is no such stack or endpoint, or a step failed. The same call continues with that step.
     """
@@ -112,7 +115,7 @@ def improve(wanted: Improvement, report: Callable[[str], None] = print) -> int:
             return 0
         package = None
     if package is None:
-        _train(wanted, report)
+        train_once(wanted, report)
         settings = _settings_in_service(sagemaker, name)
         registration = Registration(
             name,
@@ -131,8 +134,9 @@ def improve(wanted: Improvement, report: Callable[[str], None] = print) -> int:
     shown = short_name(package["ModelPackageArn"])
     _report_figures(package, report)
     if package["ModelApprovalStatus"] == "Rejected":
-        report(f"{shown} is rejected: {package.get('ApprovalDescription', 'no reason was recorded')}")
-        report(f"next, review more images: {_review(stack)}")
+        why = package.get("ApprovalDescription", "no reason was recorded")
+        report(f"{shown} is rejected: {why}; review more images, then run this command again")
+        report(f"next: {_review(stack)}")
         return 1
     if package["ModelApprovalStatus"] != "Approved":
         report(f"{shown} passed the gate and waits for a decision; after it, run this command again")
@@ -141,16 +145,15 @@ def improve(wanted: Improvement, report: Callable[[str], None] = print) -> int:
     with tempfile.TemporaryDirectory() as folder:
         model, image = unpack_approved(shown, Path(folder))
         settings = _settings_in_service(sagemaker, name) | {"image_uri": image, "model": model}
-        deploy(
-            Deployment(
-                name,
-                stack.output("ModelBucketName"),
-                known_images=wanted.known_images,
-                baking_seconds=wanted.baking_seconds,
-                **settings,
-            ),
-            report,
-        )
+        bucket, baking = stack.output("ModelBucketName"), wanted.baking_seconds
+        try:
+            deploy(
+                Deployment(name, bucket, known_images=wanted.known_images, baking_seconds=baking, **settings), report
+            )
+        except RolledBackError:
+            report(f"{shown} was taken back; reject it, or run this command again to try again")
+            report(f"next: python -m training reject {shown}")
+            raise
     report(f"{shown} is in service; the next round begins with a review")
     report(f"next: {_review(stack)}")
     return 0
@@ -224,8 +227,14 @@ def _review(stack: Stack) -> str:
     return f"python -m operations review --stack-name {stack.name}"
 
 
-def _train(wanted: Improvement, report: Callable[[str], None]) -> None:
-    """Train on the staged images, unless the model at hand comes from them."""
+def train_once(wanted: Improvement, report: Callable[[str], None]) -> None:
+    """Train on the staged images, unless the model at hand comes from them.
+
+    Raises
+    ------
+    CommandError
+        This environment has no torch, or as for `training.fit.train.train`.
+    """
     if wanted.model.is_file():
         digest = hashlib.sha256(wanted.model.read_bytes()).hexdigest()
         if find_provenance(wanted.model, digest)["data_sha256"] == data_checksum(wanted.staged):
@@ -254,7 +263,7 @@ def _settings_in_service(sagemaker: Any, name: str) -> dict[str, Any]:
     """Return the settings of a `Deployment` that the endpoint has, except the model and the number of instances."""
     endpoint = describe_endpoint(sagemaker, name)
     config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
-    (variant,) = config["ProductionVariants"]
+    variant = config["ProductionVariants"][0]
     model = sagemaker.describe_model(ModelName=variant["ModelName"])
     capture = config.get("DataCaptureConfig", {})
     return {

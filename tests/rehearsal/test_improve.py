@@ -11,7 +11,7 @@ from PIL import Image
 from common.manifest import read_manifest
 from demo.drawing import encoded
 from tests.support.onnx_model import write_model
-from tests.support.reviews import write_review
+from tests.support.reviews import write_folder, write_review
 from tests.support.stack import IMAGE_URI, ROLE, Rehearsal
 from training.dataset.sources import Source
 from training.dataset.staging import stage
@@ -60,9 +60,9 @@ def test_each_run_takes_the_open_steps_and_stops_where_a_person_decides(
     limits, out = tmp_path / "limits.toml", tmp_path / "out"
     limits.write_text("minimum.accuracy = 0.9\nmaximum.other_passing = 0.1\ncomparison.significance = 0.05\n")
 
-    def improve(code: int = 0) -> str:
+    def improve(*more: str, code: int = 0) -> str:
         command = ("improve", "--stack-name", STACK, "--data", str(staged), "--out", str(out), "--gate", str(limits))
-        return training(rehearsal, *command, "--baking-seconds", "0", code=code)
+        return training(rehearsal, *command, "--baking-seconds", "0", *more, code=code)
 
     def review(label: str, content: bytes) -> None:
         name = write_review(tmp_path / "labels", label, content)
@@ -108,6 +108,8 @@ def test_each_run_takes_the_open_steps_and_stops_where_a_person_decides(
         assert "  coverage            0.000  1.000\n" in said and "  other_passing       0.000  0.000\n" in said
         assert said.endswith(f"next: python -m training approve {ENDPOINT}/1\n")
     training(rehearsal, "approve", f"{ENDPOINT}/1")
+    wrong = write_folder(tmp_path / "known", {"motorcycle/red.png": picture("bicycle", 30)})
+    assert f"next: python -m training reject {ENDPOINT}/1\n" in improve("--known-images", str(wrong), code=3)
     assert (said := improve()).endswith(f"{REVIEW}\n") and f"{ENDPOINT}/1 is in service" in said
     sagemaker = rehearsal.client("sagemaker")
     served = sagemaker.describe_endpoint(EndpointName=ENDPOINT)["EndpointConfigName"]
