@@ -20,6 +20,7 @@ MODEL = Path("training/model/model.onnx")
 STAGED = Path("build/staged")
 NETWORK = "efficientnet-lite0"
 LABELS = "bicycle,motorcycle"
+IMPROVED = Path("build/improved")
 EVALUATION = Path("build/evaluation")
 COMPARISON = Path("build/comparison")
 GATE = Path("training/gate.toml")
@@ -215,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
             "reject": "image-classifier/3 --reason 'wrong on night photos'",
             "status": "--endpoint-name image-classifier",
             "compare": "--endpoint-name image-classifier --labels s3://MODELS/labels",
+            "improve": "--stack-name image-classifier",
             "preflight": "--bucket MODELS --role-arn arn:aws:iam::123456789012:role/NAME "
             "--image-uri 123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:1",
         },
@@ -298,6 +300,26 @@ def _add_registry_commands(commands: "argparse._SubParsersAction[argparse.Argume
     preflight.add_argument("--image-bucket", help="the bucket for uploads, if it exists: are its events on?")
     preflight.add_argument("--training-instance-type", help="of training jobs: is there a quota?")
     preflight.set_defaults(run=_preflight)
+
+    improve = commands.add_parser(
+        "improve",
+        help="from reviewed images to a better model in service, one step after the other",
+        description="Stage new labels beside the staged images, train on all, register the model with the gate, and "
+        "once it is approved deploy it with the settings of the endpoint. Stops where a person must decide, with the "
+        "next command; run it again to continue with the open step. Exit code 1: the gate rejected the model; 3: the "
+        "update was rolled back.",
+    )
+    improve.add_argument("--stack-name", required=True, help="its endpoint, bucket, labels and threshold are used")
+    improve.add_argument(
+        "--data", type=Path, default=STAGED, help="a staged folder; its test images judge (default: %(default)s)"
+    )
+    improve.add_argument("--out", type=Path, default=IMPROVED, help="folder to work in (default: %(default)s)")
+    improve.add_argument("--network", choices=network_names(), default=NETWORK, help="default: %(default)s")
+    improve.add_argument("--epochs", type=positive_int, help="default: as in the recipe of the network")
+    improve.add_argument("--folds", type=_folds, help="default: as in the recipe of the network")
+    improve.add_argument("--gate", type=Path, default=GATE, help="file of limits (default: %(default)s)")
+    _add_watch(improve)
+    improve.set_defaults(run=_improve)
 
 
 def _add_job(train: argparse.ArgumentParser) -> None:
@@ -487,7 +509,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"wrote {options.out / 'evaluation.json'} and {options.out / 'report.html'}")
 
 
-def _add_guard(parser: argparse.ArgumentParser) -> None:
+def _add_watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--known-images",
         type=Path,
@@ -501,6 +523,10 @@ def _add_guard(parser: argparse.ArgumentParser) -> None:
         default=300,
         help="how long the alarms watch each step of an update; on AWS at least 180 make sense (default: %(default)s)",
     )
+
+
+def _add_guard(parser: argparse.ArgumentParser) -> None:
+    _add_watch(parser)
     parser.add_argument(
         "--max-latency-ms",
         type=positive_int,
@@ -619,6 +645,18 @@ def _preflight(options: argparse.Namespace) -> int:
         unknown += check.passed is None
     print(f"{missing} missing, {unknown} could not be checked")
     return 1 if missing else 0
+
+
+def _improve(options: argparse.Namespace) -> int:
+    from training.deployment.rollout import EXIT_ROLLED_BACK, RolledBackError
+    from training.improve import Improvement, improve
+
+    _interrupt_on_sigterm()
+    try:
+        return improve(Improvement(**{name: value for name, value in vars(options).items() if name != "run"}))
+    except RolledBackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ROLLED_BACK
 
 
 def _interrupt_on_sigterm() -> None:

@@ -171,6 +171,10 @@ def test_the_release_role_is_for_one_endpoint() -> None:
     assert not allows(found, "s3:PutObject", "arn:aws:s3:::models/capture/a")
     assert allows(found, "s3:GetBucketNotification", "arn:aws:s3:::uploads")
     assert not allows(found, "s3:ListBucket", "arn:aws:s3:::uploads")
+    reviewed = "arn:aws:s3:::models/labels/a.json"
+    assert allows(found, "s3:GetObject", reviewed) and not allows(found, "s3:PutObject", reviewed)
+    assert allows(found, "sqs:GetQueueAttributes", "arn:aws:sqs:us-east-1:123456789012:stack-ReviewQueue-1")
+    assert allows(found, "cloudformation:DescribeStacks", "arn:aws:cloudformation:us-east-1:123456789012:stack/s/1")
     assert not allows(found, "iam:PassRole", "arn:aws:iam::123456789012:role/other")
     assert allows(found, "cloudwatch:PutMetricData", "*")
     unnamed = {

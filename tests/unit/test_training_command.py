@@ -30,6 +30,7 @@ COMMANDS = [
     "rollback",
     "status",
     "preflight",
+    "improve",
     "remove",
 ]
 

@@ -39,6 +39,8 @@ from training.fit.networks.residual import ResidualNetwork, ResidualRecipe  # no
 from training.fit.quantise import quantise_weights  # noqa: E402
 from training.fit.served import ServedModel, export  # noqa: E402
 from training.fit.train import MAX_MODEL_BYTES, train  # noqa: E402
+from training.improve import Improvement, train_once  # noqa: E402
+from training.provenance import data_checksum  # noqa: E402
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 SMALL = ResidualRecipe(
@@ -150,6 +152,20 @@ def test_the_gate_is_fitted_on_other_images(staged: Path, tmp_path: Path) -> Non
     shutil.rmtree(tmp_path / "photos/dim")
     with pytest.raises(CommandError, match="needs images without a label"):
         train(staged, tmp_path / "c/model.onnx", SMALL, 1, 0.9, 0.95, calibrate_on=tmp_path / "photos")
+
+
+def test_improve_trains_once_on_the_same_images(staged: Path, tmp_path: Path) -> None:
+    shutil.copytree(staged, tmp_path / "staged")
+    wanted = Improvement("stack", staged, tmp_path, "residual", 1, 2, Path("gate.toml"), None, 0)
+    said: list[str] = []
+    train_once(wanted, said.append)
+    first = wanted.model.read_bytes()
+    metrics = json.loads((wanted.model.parent / "metrics.json").read_text())
+    assert (metrics["epochs"], metrics["folds"], metrics["data_sha256"]) == (1, 2, data_checksum(tmp_path / "staged"))
+    assert not (tmp_path / "checkpoints").exists()
+    train_once(wanted, said.append)
+    assert said == [f"trained {wanted.model}", f"{wanted.model} was trained on these images"]
+    assert wanted.model.read_bytes() == first
 
 
 def test_without_test_images_nothing_is_trained(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ class SourceImage:
     """One image of a source.
 
     ``content`` is a whole image file, or an array (height, width, 3) of uint8. ``stem`` names it inside its
-    class, ``origin`` inside its source. ``reviewed``: a reviewer has labelled this image.
+    class, ``origin`` inside its source. ``reviewed``: a reviewer has labelled this image. ``staged``: an earlier run of
+    ``stage`` has named it.
     """
 
     class_name: str
@@ -49,6 +50,7 @@ class SourceImage:
     origin: str
     content: bytes | npt.NDArray[np.uint8]
     reviewed: bool = False
+    staged: bool = False
 
 
 class Source:

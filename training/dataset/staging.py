@@ -15,6 +15,7 @@ from common.manifest import MANIFEST, Manifest, read_manifest
 from common.progress import progress
 from training.dataset.reviewed import ReviewedSource
 from training.dataset.sources import Source
+from training.dataset.staged import StagedSource
 from training.dataset.writer import Writer
 
 #: With fewer images of a class its figures are mostly chance: 30 correct test images certify an accuracy of 90%.
@@ -51,7 +52,7 @@ def warn_of_counts(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str
 
 
 def stage(
-    sources: Sequence[Source],
+    sources: Sequence[Source | StagedSource],
     labels: list[str],
     out: Path,
     neither_limit: int | None = None,
@@ -65,7 +66,7 @@ def stage(
 
     Parameters
     ----------
-    sources : sequence of Source
+    sources : sequence of Source or StagedSource
         Read in this order.
     labels : list of str
         Classes to learn; images of every other class are staged as "neither".
@@ -88,7 +89,7 @@ def stage(
         A label that no source has, a label without training images, a reviewed label that is not in `labels`, or as
         for `common.folders.find`.
     """
-    every: list[Source | ReviewedSource] = [*reviewed, *sources]
+    every: list[Source | StagedSource | ReviewedSource] = [*reviewed, *sources]
     skips = Skipped()
     for source in sources:
         skips.update(source.find(labels).skipped, f"{source.name}/")

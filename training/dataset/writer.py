@@ -57,7 +57,8 @@ class Writer:
     def add(self, image: SourceImage) -> None:
         """Write an image, unless it is a duplicate, unreadable or beyond the limit."""
         label = image.class_name if image.class_name in self.labels else NEITHER
-        if label == NEITHER and not image.reviewed:
+        named = image.reviewed or image.staged
+        if label == NEITHER and not named:
             self.neither_classes[image.class_name] += 1
         limited = label == NEITHER and self.neither_limit is not None and not image.reviewed
         rank = -int(hashlib.sha256(image.origin.encode()).hexdigest()[:15], 16)
@@ -81,7 +82,7 @@ class Writer:
             if not (known.split == "train" and image.split == "test"):
                 return
             self._drop(known)
-        stem = image.stem if label != NEITHER or image.reviewed else f"{image.class_name}_{image.stem}"
+        stem = image.stem if label != NEITHER or named else f"{image.class_name}_{image.stem}"
         path = self._free_path(f"{image.split}/{label}/", stem, digest)
         _write_if_different(self.out / path, png)
         self._paths.add(path.lower())

@@ -19,7 +19,7 @@ from training.deployment.deploy import upload_model
 from training.deployment.image import resolve_image
 from training.deployment.settings import check_image_uri, check_name
 from training.evaluation.evaluate import describe_set
-from training.evaluation.metrics import METRICS
+from training.evaluation.metrics import METRICS, compute_metrics
 from training.evaluation.predictions import predict
 from training.provenance import commit
 from training.registry.gate import Paired, compare, judge, read_gate
@@ -110,9 +110,11 @@ def register(wanted: Registration, report: Callable[[str], None] = print) -> Reg
     ((name, found),) = find_sets([wanted.data], model.labels).items()
     mine = predict(name, found.images, model, corrupted=False)
     comparison: list[Paired] = []
+    before = None
     if served and opponent:
         theirs = predict(f"{name} by the model in service", found.images, opponent, corrupted=False)
         comparison = compare(mine, theirs, len(model.labels), wanted.threshold)
+        before = compute_metrics(theirs.probabilities, theirs.targets, wanted.threshold)
     described = describe_set(mine, model.labels, wanted.threshold, wanted.target_accuracy, wanted.confidence_level)
     del described["robustness"]  # the images were not corrupted
     metrics = {metric: described[metric] for metric in METRICS}
@@ -128,7 +130,7 @@ def register(wanted: Registration, report: Callable[[str], None] = print) -> Reg
         "model_sha256": model.sha256,
         "labels": model.labels,
         "threshold": wanted.threshold,
-        "compared_with": asdict(served) if served else None,
+        "compared_with": asdict(served) | {"metrics": before} if served else None,
         "comparison": [asdict(each) for each in comparison],
         "gate": asdict(gate),
         "rejected_because": reasons,
@@ -139,7 +141,7 @@ def register(wanted: Registration, report: Callable[[str], None] = print) -> Reg
     write(address, content, "application/json")
     report(f"uploaded the evaluation to {address}")
 
-    facts = _provenance(wanted.model, model.sha256)
+    facts = find_provenance(wanted.model, model.sha256)
     metadata = {
         **{metric: str(value) for metric, value in metrics.items() if value is not None},
         "threshold": str(wanted.threshold),
@@ -182,7 +184,7 @@ def _load(served: Served, labels: list[str]) -> Model:
     return model
 
 
-def _provenance(path: Path, sha256: str) -> dict[str, str | None]:
+def find_provenance(path: Path, sha256: str) -> dict[str, str | None]:
     """Return the commit and the data's checksum that ``train`` wrote beside the model, if they are this model's."""
     try:
         metrics = json.loads((path.parent / "metrics.json").read_text())
