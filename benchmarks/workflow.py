@@ -2,74 +2,274 @@
 
 Runs batches of growing size on a stack that is deployed in a rehearsal (``python -m demo --keep batch``), and prints
 images per second, the time per image, and each function's share of the time that images spend in functions. The time
-per image must not grow with the batch.
+per image must not grow with the batch, nor from one end of a batch to the other.
+
+With ``--faults``, the services fail meanwhile: requests are throttled, fail or are answered late, processes of
+functions and of the endpoint are killed or hang, and each run is stopped in its middle and redriven. Every key must
+then be in the results exactly once; images that failed go through another run.
+
+With ``IMAGE_DATA_DIR``, the images are photographs of CIFAR-10 and CIFAR-100, otherwise drawings.
 """
 
 import argparse
+import contextlib
 import json
+import os
+import random
 import re
+import signal
 import statistics
+import sys
+import tarfile
 import time
+import urllib.request
 import uuid
 from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
 
 import boto3
 
+from common.command import positive_int
 from common.stack import Stack, find_stack
 from demo import drawing
-from operations.batch import start
+from demo.__main__ import FOLDER
+from operations.batch import FOLDER as BATCHES
+from operations.batch import reconcile, redrive, start, summarize
+from rehearsal.injection import PATH
+from rehearsal.lifecycle import processes
 
 SIZES = (10, 100, 1_000)
 FUNCTIONS = ("Serialize", "Classify", "Filter")
 MAKERS = (drawing.bicycle, drawing.motorcycle, drawing.house)
+#: Below this prefix are the images; a batch of a size has a prefix below it.
+PREFIX = "benchmark"
+POLL_SECONDS = 1.0
+#: What the services' requests meet: fractions of them, error codes, and waits longer than the functions' time-outs.
+FAULTS = [
+    {
+        "service": "lambda",
+        "operation": "Invoke",
+        "probability": 0.01,
+        "code": "TooManyRequestsException",
+        "status": 429,
+    },
+    {"service": "lambda", "operation": "Invoke", "probability": 0.005, "code": "ServiceException"},
+    {"service": "s3", "operation": "GetObject", "probability": 0.03, "code": "SlowDown", "status": 503},
+    {"service": "s3", "operation": "GetObject", "probability": 0.001, "delay": 6},
+    *(
+        {"service": "sagemaker-runtime", "operation": "InvokeEndpoint", **more}
+        for more in (
+            {"probability": 0.005, "code": "ThrottlingException", "status": 400},
+            {"probability": 0.005, "code": "ServiceUnavailable", "status": 503},
+            {"probability": 0.005, "code": "InternalFailure"},
+            {"probability": 0.001, "delay": 11},
+        )
+    ),
+    {"service": "stepfunctions", "operation": "StartSyncExecution", "probability": 0.005, "code": "InternalFailure"},
+    {"service": "events", "operation": "PutEvents", "probability": 0.005, "code": "InternalException"},
+    {"service": "sqs", "operation": "SendMessage", "probability": 0.005, "code": "ServiceUnavailable", "status": 503},
+]
+
+#: What is done to processes and runs, after these parts of the images.
+HARM = {
+    0.1: "functions killed",
+    0.2: "endpoints killed",
+    0.3: "functions that hung",
+    0.4: "functions killed",
+    0.5: "batches stopped",
+    0.6: "endpoints killed",
+    0.7: "functions that hung",
+    0.8: "functions killed",
+}
 
 
-def main() -> None:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.workflow", description=__doc__)
-    parser.add_argument("--stack-name", default="image-classifier-rehearsal", help="default: %(default)s")
-    parser.add_argument(
-        "--size", type=int, action="append", help="images of a batch, repeatable (default: 10, 100, 1000)"
+def main() -> int:
+    """Measure, and print a table; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.workflow",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--stack-name", default="image-classifier-rehearsal", help="default: %(default)s")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the rehearsal's state lives (%(default)s)")
+    parser.add_argument(
+        "--size", type=positive_int, action="append", help="images of a batch, repeatable (default: 10, 100, 1000)"
+    )
+    parser.add_argument("--children", type=positive_int, default=2, help="children at once (default: %(default)s)")
+    parser.add_argument("--faults", action="store_true", help="let the services fail during the batches")
     options = parser.parse_args()
     stack = find_stack(options.stack_name)
-    upload(stack, 30)
-    run(stack, 30)  # cold starts
+    sizes = options.size or SIZES
+    for size in (20, *sizes):
+        upload(stack, size)
+    Run(stack, {"prefix": f"{PREFIX}/20/"}, options.children).follow()  # cold starts
+    if options.faults:
+        return max(with_faults(stack, size, options.children, options.folder) for size in sizes)
     print(f"{'images':>8} {'images/s':>9} {'ms/image':>9}  share of the time in functions")
-    for size in options.size or SIZES:
-        before = durations(stack)
-        seconds = run(stack, size)
+    for size in sizes:
+        before, run = durations(stack), Run(stack, {"prefix": f"{PREFIX}/{size}/"}, options.children)
+        seconds = run.follow()
         spent = durations(stack) - before
         shares = ", ".join(f"{name.lower()} {spent[name] / max(1.0, spent.total()):.0%}" for name in FUNCTIONS)
         print(f"{size:>8,} {size / seconds:>9.1f} {1000 * seconds / size:>9.1f}  {shares}")
+        if size >= 1000:
+            print(f"{'':>8} images/s by fifths: {run.rates()}")
+    key = f"{PREFIX}/20/000000.png"
     for name, call in {"Standard": standard, "Express, synchronous": express}.items():
-        times = [call(stack) for _ in range(20)]
+        times = [call(stack, key) for _ in range(20)]
         print(f"{name}: p50 {statistics.median(times) * 1000:.0f} ms")
+    return 0
 
 
-def upload(stack: Stack, count: int) -> None:
-    """Upload drawings that all batches share."""
-    s3, bucket = boto3.client("s3"), stack.output("ImageBucketName")
-    for number in range(count):
-        data = drawing.encoded(MAKERS[number % 3](64, 64, number))
-        s3.put_object(Bucket=bucket, Key=f"benchmark/{number}.png", Body=data)
+def images() -> Iterator[tuple[str, bytes]]:
+    """Yield the file endings and contents of images: all real ones, then drawings."""
+    if folder := os.environ.get("IMAGE_DATA_DIR"):
+        for path in sorted(Path(folder, "vehicles").rglob("*.png")):
+            yield ".png", path.read_bytes()
+        with tarfile.open(Path(folder, "neither-train.tar.xz")) as archive:
+            for member in archive:
+                if member.isfile() and (file := archive.extractfile(member)):
+                    yield ".jpg", file.read()
+    number = 0
+    while True:
+        yield ".png", drawing.encoded(MAKERS[number % 3](64, 64, number))
+        number += 1
 
 
-def run(stack: Stack, size: int) -> float:
-    """Classify as many images from a manifest; return the seconds of the Map Run."""
-    bucket, name = stack.output("ImageBucketName"), f"benchmark-{uuid.uuid4().hex[:8]}"
-    rows = [{"s3_bucket": bucket, "s3_key": f"benchmark/{number % 30}.png"} for number in range(size)]
-    manifest = f"batches/{name}.jsonl"
-    body = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
-    boto3.client("s3").put_object(Bucket=bucket, Key=manifest, Body=body)
-    states = boto3.client("stepfunctions")
-    arn = start(stack, {"manifest": manifest}, 50, 0.5, name)
-    while (described := states.describe_execution(executionArn=arn))["status"] == "RUNNING":
-        time.sleep(0.2)
-    if described["status"] != "SUCCEEDED":
-        raise SystemExit(f"the batch ended as {described['status']}: {described.get('error')}")
-    (listed,) = states.list_map_runs(executionArn=arn)["mapRuns"]
-    return float((listed["stopDate"] - listed["startDate"]).total_seconds())
+def upload(stack: Stack, size: int) -> None:
+    """Upload as many images as a batch has, unless they are there."""
+    s3, bucket, prefix = boto3.client("s3"), stack.output("ImageBucketName"), f"{PREFIX}/{size}/"
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    there = {item["Key"] for page in pages for item in page.get("Contents", [])}
+    for number, (ending, data) in enumerate(islice(images(), size)):
+        if (key := f"{prefix}{number:06}{ending}") not in there:
+            s3.put_object(Bucket=bucket, Key=key, Body=data)
+
+
+class Run:
+    """A batch of as many images, or of a manifest.
+
+    Parameters
+    ----------
+    stack : Stack
+        The stack in the rehearsal.
+    source : dict
+        Prefix or manifest.
+    children : int
+        Children at once for each instance of the endpoint.
+    """
+
+    def __init__(self, stack: Stack, source: dict[str, str], children: int) -> None:
+        self._stack, self.name = stack, f"benchmark-{uuid.uuid4().hex[:8]}"
+        with contextlib.redirect_stdout(sys.stderr):
+            self.arn = start(stack, source, children * int(stack.parameter("BatchSize")), 1.0, self.name)
+        #: Seconds since the start, and how many images had ended.
+        self.progress: list[tuple[float, int]] = []
+
+    def follow(self, reached: Callable[[int], None] = lambda ended: None) -> float:
+        """Wait until the run has ended, and call a function with the number of images now and then; return seconds."""
+        states = boto3.client("stepfunctions")
+        while True:
+            described = states.describe_execution(executionArn=self.arn)
+            for listed in states.list_map_runs(executionArn=self.arn)["mapRuns"]:
+                run = states.describe_map_run(mapRunArn=listed["mapRunArn"])
+                counts = run["itemCounts"]
+                ended = counts["succeeded"] + counts["failed"]
+                self.progress.append((time.time() - run["startDate"].timestamp(), ended))
+                reached(ended)
+            if described["status"] != "RUNNING":
+                break
+            time.sleep(POLL_SECONDS)
+        if described["status"] not in ("SUCCEEDED", "ABORTED"):
+            raise SystemExit(f"the batch ended as {described['status']}: {described.get('error')}")
+        return float((run["stopDate"] - run["startDate"]).total_seconds())
+
+    def rates(self, parts: int = 5) -> str:
+        """Return the images per second in each part of the run."""
+        total = self.progress[-1][1]
+        marks = [next(at for at in self.progress if at[1] * parts >= part * total) for part in range(parts + 1)]
+        return " ".join(
+            f"{(to - begun) / max(0.001, end - began):.1f}" for (began, begun), (end, to) in pairwise(marks)
+        )
+
+
+def with_faults(stack: Stack, size: int, children: int, folder: Path) -> int:
+    """Run a batch while services fail, then what failed in it; return 1 unless every key has exactly one result."""
+    sqs, queue = boto3.client("sqs"), stack.output("ReviewQueueUrl")
+
+    def waiting() -> int:
+        attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages"])
+        return int(attributes["Attributes"]["ApproximateNumberOfMessages"])
+
+    before = waiting()
+    inject(FAULTS)
+    try:
+        run = Run(stack, {"prefix": f"{PREFIX}/{size}/"}, children)
+        harm = Harm(folder, run.arn, size)
+        seconds = run.follow(harm.reached)
+        if harm.done["batches stopped"]:
+            print(f"\n{size:,} images, stopped after {run.progress[-1][1]:,}, then redriven:")
+            summarize(stack, run.name, None, 1.0)
+            redrive(stack, run.name)
+            seconds = run.follow(harm.reached)
+    finally:
+        met = inject([])
+    print(f"{seconds:.0f} s, {size / seconds:.1f} images/s; by fifths: {run.rates()}")
+    print("processes:", ", ".join(f"{count} {what}" for what, count in harm.done.items()))
+    print("requests that met a fault:")
+    for fault in met:
+        what = fault["code"] or f"{fault['delay']:g} s late"
+        print(f"  {fault['count']:>6,} {fault['service']} {fault['operation']}: {what}")
+    manifest = f"{BATCHES}/{run.name}-failed.jsonl"
+    failed = summarize(stack, run.name, manifest, 0.0)
+    print(f"messages in the review queue: {waiting() - before:,}")
+    differs = reconcile(stack, run.name)
+    if failed:
+        again = Run(stack, {"manifest": manifest}, children)
+        again.follow()
+        print("the failed ones again, without faults:")
+        differs |= summarize(stack, again.name, None, 0.0) | reconcile(stack, again.name)
+    return differs
+
+
+def inject(faults: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Replace the faults that the rehearsal injects; return the former ones, with how many requests met them."""
+    url = os.environ["AWS_ENDPOINT_URL"] + PATH
+    with urllib.request.urlopen(url) as answer:
+        former: list[dict[str, Any]] = json.load(answer)
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(faults).encode(), method="PUT")):
+        return former
+
+
+class Harm:
+    """What is done to the rehearsal's processes in the course of a run, which is stopped in its middle."""
+
+    def __init__(self, folder: Path, arn: str, size: int) -> None:
+        self._folder, self._arn, self._size = folder, arn, size
+        self._plan = list(HARM.items())
+        self.done: Counter[str] = Counter()
+
+    def reached(self, ended: int) -> None:
+        """Do what is due after as many images."""
+        while self._plan and self._plan[0][0] * self._size <= ended < self._size:
+            what = self._plan.pop(0)[1]
+            self.done[what] += 1
+            if what == "batches stopped":
+                boto3.client("stepfunctions").stop_execution(executionArn=self._arn)
+                continue
+            program = "serving.serve" if what == "endpoints killed" else "awslambdaric"
+            found = [process for process in processes(self._folder) if program in _command(process)[1:4]]
+            for process in found if what == "endpoints killed" else random.sample(found, 1):
+                os.kill(process, signal.SIGSTOP if what == "functions that hung" else signal.SIGKILL)
+
+
+def _command(process: int) -> list[str]:
+    with contextlib.suppress(OSError):  # it has ended
+        return Path(f"/proc/{process}/cmdline").read_text().split("\0")
+    return []
 
 
 def durations(stack: Stack) -> Counter[str]:
@@ -85,23 +285,23 @@ def durations(stack: Stack) -> Counter[str]:
     return found
 
 
-def standard(stack: Stack) -> float:
+def standard(stack: Stack, key: str) -> float:
     """Return the seconds of one Standard execution, by its own times."""
     states = boto3.client("stepfunctions")
-    event = json.dumps({"s3_bucket": stack.output("ImageBucketName"), "s3_key": "benchmark/0.png"})
+    event = json.dumps({"s3_bucket": stack.output("ImageBucketName"), "s3_key": key})
     arn = states.start_execution(stateMachineArn=stack.output("WorkflowArn"), input=event)["executionArn"]
     while (described := states.describe_execution(executionArn=arn))["status"] == "RUNNING":
         time.sleep(0.02)
     return float((described["stopDate"] - described["startDate"]).total_seconds())
 
 
-def express(stack: Stack) -> float:
+def express(stack: Stack, key: str) -> float:
     """Return the seconds of one synchronous call."""
-    event = json.dumps({"s3_bucket": stack.output("ImageBucketName"), "s3_key": "benchmark/0.png"})
+    event = json.dumps({"s3_bucket": stack.output("ImageBucketName"), "s3_key": key})
     began = time.perf_counter()
     boto3.client("stepfunctions").start_sync_execution(stateMachineArn=stack.output("ExpressWorkflowArn"), input=event)
     return time.perf_counter() - began
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -215,20 +216,16 @@ class Sandbox:
         self._reported.clear()
         self._failed.clear()
         self._exit = "Error: Runtime exited without providing a reason"
-        done, out_of_memory = threading.Event(), threading.Event()
-
-        def watch_memory() -> None:
-            while not done.wait(MEMORY_POLL_SECONDS):
-                if self.peak_memory_mb() > self.settings.memory:
-                    out_of_memory.set()
-                    self.close()
-                    return
-
-        threading.Thread(target=watch_memory, daemon=True).start()
+        out_of_memory, deadline = False, time.monotonic() + self.settings.timeout + START_SECONDS
         try:
-            seconds = self.settings.timeout + START_SECONDS
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
             connection.request("POST", "/2015-03-31/functions/function/invocations", payload)
+            answered = select.poll()
+            answered.register(connection.sock, select.POLLIN)
+            while not answered.poll(MEMORY_POLL_SECONDS * 1000) and time.monotonic() < deadline:
+                if self.peak_memory_mb() > self.settings.memory:
+                    out_of_memory = True
+                    self.close()
             response = connection.getresponse()
             status, body = response.status, response.read()
             connection.close()
@@ -237,9 +234,7 @@ class Sandbox:
                 502,
                 json.dumps({"errorType": "Runtime.ExitError", "errorMessage": "signal: killed"}).encode(),
             )
-        finally:
-            done.set()
-        if out_of_memory.is_set() or self.peak_memory_mb() > self.settings.memory:
+        if out_of_memory or self.peak_memory_mb() > self.settings.memory:
             self.close()
             message = "Error: Runtime exited with error: signal: killed"
             return self._outcome({"errorType": "Runtime.OutOfMemory", "errorMessage": message})
