@@ -22,23 +22,23 @@ import statistics
 import sys
 import tarfile
 import time
-import urllib.request
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import boto3
 
+from benchmarks.scaling import Setting, Simulation
 from common.command import positive_int
 from common.stack import Stack, find_stack
 from demo import drawing
 from demo.__main__ import FOLDER
 from operations.batch import FOLDER as BATCHES
 from operations.batch import reconcile, redrive, start, summarize
-from rehearsal.injection import PATH
+from rehearsal.injection import inject
+from rehearsal.lambda_sandboxes import MAX_SANDBOXES
 from rehearsal.lifecycle import processes
 
 SIZES = (10, 100, 1_000)
@@ -47,6 +47,10 @@ MAKERS = (drawing.bicycle, drawing.motorcycle, drawing.house)
 #: Below this prefix are the images; a batch of a size has a prefix below it.
 PREFIX = "benchmark"
 POLL_SECONDS = 1.0
+#: Images of the batch that is compared with its simulation.
+SIMULATED = 200
+#: The line of a function's log about an invocation.
+REPORT = re.compile(r"\tDuration: ([\d.]+) ms")
 #: What the services' requests meet: fractions of them, error codes, and waits longer than the functions' time-outs.
 FAULTS = [
     {
@@ -117,10 +121,8 @@ def main() -> int:
         print(f"{size:>8,} {size / seconds:>9.1f} {1000 * seconds / size:>9.1f}  {shares}")
         if size >= 1000:
             print(f"{'':>8} images/s by fifths: {run.rates()}")
-    key = f"{PREFIX}/20/000000.png"
-    for name, call in {"Standard": standard, "Express, synchronous": express}.items():
-        times = [call(stack, key) for _ in range(20)]
-        print(f"{name}: p50 {statistics.median(times) * 1000:.0f} ms")
+    print_singles(stack)
+    print_simulated(stack, options.children, options.folder)
     return 0
 
 
@@ -205,7 +207,7 @@ def with_faults(stack: Stack, size: int, children: int, folder: Path) -> int:
         return int(attributes["Attributes"]["ApproximateNumberOfMessages"])
 
     before = waiting()
-    inject(FAULTS)
+    inject(os.environ["AWS_ENDPOINT_URL"], FAULTS)
     try:
         run = Run(stack, {"prefix": f"{PREFIX}/{size}/"}, children)
         harm = Harm(folder, run.arn, size)
@@ -216,7 +218,7 @@ def with_faults(stack: Stack, size: int, children: int, folder: Path) -> int:
             redrive(stack, run.name)
             seconds = run.follow(harm.reached)
     finally:
-        met = inject([])
+        met = inject(os.environ["AWS_ENDPOINT_URL"], [])
     print(f"{seconds:.0f} s, {size / seconds:.1f} images/s; by fifths: {run.rates()}")
     print("processes:", ", ".join(f"{count} {what}" for what, count in harm.done.items()))
     print("requests that met a fault:")
@@ -233,15 +235,6 @@ def with_faults(stack: Stack, size: int, children: int, folder: Path) -> int:
         print("the failed ones again, without faults:")
         differs |= summarize(stack, again.name, None, 0.0) | reconcile(stack, again.name)
     return differs
-
-
-def inject(faults: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Replace the faults that the rehearsal injects; return the former ones, with how many requests met them."""
-    url = os.environ["AWS_ENDPOINT_URL"] + PATH
-    with urllib.request.urlopen(url) as answer:
-        former: list[dict[str, Any]] = json.load(answer)
-    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(faults).encode(), method="PUT")):
-        return former
 
 
 class Harm:
@@ -280,27 +273,95 @@ def durations(stack: Stack) -> Counter[str]:
         group = f"/aws/lambda/{stack.name}-{name.lower()}"
         for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group, filterPattern="REPORT"):
             for event in page["events"]:
-                if reported := re.search(r"\tDuration: ([\d.]+) ms", event["message"]):
+                if reported := REPORT.search(event["message"]):
                     found[name] += round(float(reported[1]))
     return found
 
 
-def standard(stack: Stack, key: str) -> float:
-    """Return the seconds of one Standard execution, by its own times."""
-    states = boto3.client("stepfunctions")
-    event = json.dumps({"s3_bucket": stack.output("ImageBucketName"), "s3_key": key})
-    arn = states.start_execution(stateMachineArn=stack.output("WorkflowArn"), input=event)["executionArn"]
-    while (described := states.describe_execution(executionArn=arn))["status"] == "RUNNING":
-        time.sleep(0.02)
-    return float((described["stopDate"] - described["startDate"]).total_seconds())
+def print_singles(stack: Stack) -> None:
+    """Print what single calls take, and what an image takes in functions, states and logs (benchmarks/cost.py)."""
+    s3, states, logs = boto3.client("s3"), boto3.client("stepfunctions"), boto3.client("logs")
+    bucket, began = stack.output("ImageBucketName"), int(time.time() * 1000)
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix=f"{PREFIX}/20/")["Contents"]
+    events = [json.dumps({"s3_bucket": bucket, "s3_key": item["Key"]}) for item in listed]
+    standard, entered, largest = [], Counter[str](), 0
+    for event in events:
+        arn = states.start_execution(stateMachineArn=stack.output("WorkflowArn"), input=event)["executionArn"]
+        while (described := states.describe_execution(executionArn=arn))["status"] == "RUNNING":
+            time.sleep(0.02)
+        standard.append((described["stopDate"] - described["startDate"]).total_seconds())
+        pages = states.get_paginator("get_execution_history").paginate(executionArn=arn)
+        inputs = [
+            event["stateEnteredEventDetails"]["input"]
+            for page in pages
+            for event in page["events"]
+            if "stateEnteredEventDetails" in event
+        ]
+        entered[f"{len(inputs)} ({described['status']})"] += 1
+        largest = max(largest, *(len(text.encode()) for text in inputs))
+    lines = [
+        (name, event["message"])
+        for name in FUNCTIONS
+        for page in logs.get_paginator("filter_log_events").paginate(
+            logGroupName=f"/aws/lambda/{stack.name}-{name.lower()}", startTime=began
+        )
+        for event in page["events"]
+    ]
+    express = []
+    for event in events:
+        called = time.perf_counter()
+        states.start_sync_execution(stateMachineArn=stack.output("ExpressWorkflowArn"), input=event)
+        express.append(time.perf_counter() - called)
+    for kind, times in {"Standard": standard, "Express, synchronous": express}.items():
+        print(f"{kind}: p50 {statistics.median(times) * 1000:.0f} ms")
+    for name in FUNCTIONS:
+        times = [float(found[1]) for of, line in lines if of == name and (found := REPORT.search(line))]
+        print(f"{name.lower()}: p50 {statistics.median(times):.0f} ms")
+    print("states that an image enters:", ", ".join(f"{what}: {count} images" for what, count in entered.items()))
+    print(f"largest input of a state: {largest / 1024:.1f} KB")
+    size = sum(len(line.encode()) for _, line in lines)
+    print(f"logs of the functions: {len(lines) / len(events):.0f} lines, {size / len(events):,.0f} bytes an image")
 
 
-def express(stack: Stack, key: str) -> float:
-    """Return the seconds of one synchronous call."""
-    event = json.dumps({"s3_bucket": stack.output("ImageBucketName"), "s3_key": key})
-    began = time.perf_counter()
-    boto3.client("stepfunctions").start_sync_execution(stateMachineArn=stack.output("ExpressWorkflowArn"), input=event)
-    return time.perf_counter() - began
+def print_simulated(stack: Stack, children: int, folder: Path) -> None:
+    """Compare a batch with its simulation, which gets the processor time that an image of a smaller batch takes."""
+    upload(stack, SIMULATED)
+    before = processor_seconds(folder)
+    Run(stack, {"prefix": f"{PREFIX}/20/"}, 1).follow()
+    took = {name: (seconds - before[name]) / 20 for name, seconds in processor_seconds(folder).items()}
+    print("ms of CPU an image:", ", ".join(f"{name.lower()} {seconds * 1000:.0f}" for name, seconds in took.items()))
+    setting = Setting(
+        SIMULATED,
+        children=children,
+        seconds=took,
+        endpoint_seconds=took["endpoint"],
+        cores=os.cpu_count() or 1,
+        processes=MAX_SANDBOXES,
+        orchestration=took["server"],
+    )
+    simulated = SIMULATED / Simulation(setting).run().seconds
+    measured = SIMULATED / Run(stack, {"prefix": f"{PREFIX}/{SIMULATED}/"}, children).follow()
+    print(
+        f"{SIMULATED} images: simulated {simulated:.1f} images/s, "
+        f"measured {measured:.1f} ({measured / simulated:.2f} times as many)"
+    )
+
+
+def processor_seconds(folder: Path) -> dict[str, float]:
+    """Return the processor time that the rehearsal's processes have taken: server, endpoint and each function."""
+    found: dict[str, float] = defaultdict(float)
+    for process in processes(folder):
+        with contextlib.suppress(OSError):  # it has ended
+            environment = Path(f"/proc/{process}/environ").read_text()
+            times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+            function = re.search(rf"\0AWS_LAMBDA_FUNCTION_NAME=[^\0]*({'|'.join(FUNCTIONS)})", environment, re.I)
+            name = function[1].title() if function else None
+            if not function:
+                command = _command(process)
+                name = "endpoint" if "serving.serve" in command else "server" if "rehearsal.server" in command else None
+            if name:
+                found[name] += sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 if __name__ == "__main__":

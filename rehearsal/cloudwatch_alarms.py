@@ -7,6 +7,7 @@ evaluated a little later; the rehearsal need not wait longer than one period.
 import ast
 import bisect
 import datetime
+import functools
 import json
 import logging
 import operator
@@ -111,6 +112,7 @@ def calculate(node: ast.expr, value_of: Callable[[str], float | None]) -> float 
     raise ValidationError(f"The rehearsal calculates {LANGUAGE}, not {ast.unparse(node)}")
 
 
+@functools.lru_cache(maxsize=256)
 def _parse(expression: str) -> ast.expr:
     try:
         return ast.parse(expression, mode="eval").body
@@ -210,13 +212,16 @@ def _points(alarm: Alarm, series: Series, now: datetime.datetime) -> list[float 
     queries = _queries(alarm)
     period = max(int(query.metric_stat.period) for query in queries.values() if query.metric_stat)
 
+    @functools.cache
     def point(name: str, age: int) -> float | None:
         asked = queries[name].metric_stat
         if asked is None:
             return calculate(_parse(str(queries[name].expression)), lambda other: point(other, age))
         end = now - datetime.timedelta(seconds=period * age)
         found = series.between(asked.metric, end - datetime.timedelta(seconds=period), end)
-        return _summary([datum for datum in found if asked.unit in (None, datum.unit)], asked.stat, now)
+        if asked.unit:
+            found = [datum for datum in found if datum.unit == asked.unit]
+        return _summary(found, asked.stat, now)
 
     return [point(_returned(queries)[0], age) for age in range(int(alarm.evaluation_periods))]
 

@@ -8,6 +8,7 @@ import json
 import random
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,6 +47,21 @@ class Fault:
             return bool(get_service_router(self.service).match(Request(environ))[0].name == self.operation)
         except (NotFound, NotImplementedError):
             return False
+
+
+def inject(endpoint_url: str, faults: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Replace the faults of the rehearsal at a URL; return the former ones, with how many requests met them.
+
+    Raises
+    ------
+    urllib.error.HTTPError
+        If a fault is none that a request could meet.
+    """
+    url = endpoint_url + PATH
+    with urllib.request.urlopen(url) as answered:
+        former: list[dict[str, Any]] = json.load(answered)
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(faults).encode(), method="PUT")):
+        return former
 
 
 _faults: list[Fault] = []

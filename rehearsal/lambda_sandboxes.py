@@ -117,6 +117,8 @@ class Sandbox:
         self._lines: list[str] = []
         self._reported, self._failed = threading.Event(), threading.Event()
         self._exit = ""
+        #: The ids of the function's own processes, once they are known.
+        self._function: list[int] = []
         self._account, self._region = settings.arn.split(":")[4], settings.arn.split(":")[3]
         self._logs = logs_backends[self._account][self._region]
         self._logs.ensure_log_group(settings.log_group)
@@ -203,12 +205,13 @@ class Sandbox:
 
     def peak_memory_mb(self) -> int:
         """Return the peak resident memory of the function's own process, in MB; 0 when it is gone."""
-        peak = 0
-        for pid in self._children():
-            with contextlib.suppress(OSError, IndexError):
-                status = Path(f"/proc/{pid}/status").read_text()
-                peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) // 1024)
-        return peak
+        for _ in range(2):  # the second time for a process that has taken the place of another
+            self._function = self._function or self._children()
+            try:
+                return max(map(_peak_memory_mb, self._function), default=0)
+            except (OSError, IndexError):  # it has ended
+                self._function = []
+        return 0
 
     def invoke(self, payload: bytes) -> Outcome:
         """Run the function once."""
@@ -266,6 +269,11 @@ class Sandbox:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _peak_memory_mb(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
 def _is_function_error(body: bytes) -> bool:

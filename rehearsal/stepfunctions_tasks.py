@@ -350,4 +350,5 @@ def _extract_json(original: Any, path: str, data: Any) -> Any:
     found = original(path, data)
     # A definite path, which has no wildcards, slices, unions, filters and descents, finds one value at most.
     definite = not re.search(r"\.\.|\.\*|\[[^'\"\]]*[*?:,]", path)
-    return json_path.parse(path).find(data)[0].value if definite and re.search(r"\[\d+\]", path) else found
+    module: Any = json_path
+    return module.parse(path).find(data)[0].value if definite and re.search(r"\[\d+\]", path) else found

@@ -1,30 +1,22 @@
 """Injected faults look as the service's own errors, and only requests of the named operation meet them."""
 
-import json
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from rehearsal.injection import PATH
+from rehearsal.injection import inject
 from tests.support.stack import Rehearsal
-
-
-def put(rehearsal: Rehearsal, *faults: dict[str, Any]) -> None:
-    url = f"{rehearsal.running.endpoint_url}{PATH}"
-    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(faults).encode(), method="PUT")):
-        pass
 
 
 @pytest.fixture
 def clean(rehearsal: Rehearsal) -> Iterator[None]:
     """Take all faults away again."""
     yield
-    put(rehearsal)
+    inject(rehearsal.running.endpoint_url, [])
 
 
 @pytest.mark.usefixtures("clean")
@@ -52,24 +44,22 @@ def test_a_fault_is_an_error_of_its_operation(
 ) -> None:
     client = rehearsal.client(service)
     operation = client.meta.method_to_api_mapping[method]
-    put(
-        rehearsal,
-        {"service": service, "operation": operation, "probability": 1, "code": code, "status": status},
-    )
+    fault = {"service": service, "operation": operation, "probability": 1, "code": code, "status": status}
+    inject(rehearsal.running.endpoint_url, [fault])
     with pytest.raises(ClientError) as caught:
         getattr(client, method)(**arguments)
     answer = caught.value.response
     assert (answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]) == (code, status)
     if other:
         getattr(client, other)()
-    with urllib.request.urlopen(f"{rehearsal.running.endpoint_url}{PATH}") as listed:
-        (fault,) = json.load(listed)
-    assert fault["count"] == 1
+    (met,) = inject(rehearsal.running.endpoint_url, [])
+    assert met["count"] == 1
 
 
 @pytest.mark.usefixtures("clean")
 def test_a_fault_without_a_code_is_a_late_answer(rehearsal: Rehearsal) -> None:
-    put(rehearsal, {"service": "s3", "operation": "ListBuckets", "probability": 1, "delay": 0.5})
+    late = {"service": "s3", "operation": "ListBuckets", "probability": 1, "delay": 0.5}
+    inject(rehearsal.running.endpoint_url, [late])
     began = time.monotonic()
     assert "Buckets" in rehearsal.client("s3").list_buckets()
     assert time.monotonic() - began >= 0.5
@@ -87,6 +77,6 @@ def test_a_fault_without_a_code_is_a_late_answer(rehearsal: Rehearsal) -> None:
 )
 def test_a_fault_that_nothing_could_meet_is_refused(rehearsal: Rehearsal, fault: dict[str, Any]) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
-        put(rehearsal, fault)
+        inject(rehearsal.running.endpoint_url, [fault])
     assert caught.value.code == 400
     caught.value.close()
