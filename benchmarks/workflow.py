@@ -25,6 +25,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -146,9 +147,10 @@ def upload(stack: Stack, size: int) -> None:
     s3, bucket, prefix = boto3.client("s3"), stack.output("ImageBucketName"), f"{PREFIX}/{size}/"
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     there = {item["Key"] for page in pages for item in page.get("Contents", [])}
-    for number, (ending, data) in enumerate(islice(images(), size)):
-        if (key := f"{prefix}{number:06}{ending}") not in there:
-            s3.put_object(Bucket=bucket, Key=key, Body=data)
+    named = ((f"{prefix}{number:06}{ending}", data) for number, (ending, data) in enumerate(islice(images(), size)))
+    missing = (item for item in named if item[0] not in there)
+    with ThreadPoolExecutor(4) as uploads:
+        list(uploads.map(lambda item: s3.put_object(Bucket=bucket, Key=item[0], Body=item[1]), missing))
 
 
 class Run:
@@ -182,7 +184,7 @@ class Run:
                 ended = counts["succeeded"] + counts["failed"]
                 self.progress.append((time.time() - run["startDate"].timestamp(), ended))
                 reached(ended)
-            if described["status"] != "RUNNING":
+            if described["status"] != "RUNNING" and run["status"] != "RUNNING":  # children of a stopped run still end
                 break
             time.sleep(POLL_SECONDS)
         if described["status"] not in ("SUCCEEDED", "ABORTED"):

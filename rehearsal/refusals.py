@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import re
+import uuid
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
@@ -154,5 +155,6 @@ def _write(
     answer = serializer.serialize(Refusal(code, message))
     body = answer["body"] if isinstance(answer["body"], bytes) else answer["body"].encode()
     headers = [(name, str(value)) for name, value in answer["headers"].items() if name.lower() != "content-length"]
-    start_response(f"{status} {HTTPStatus(status).phrase}", [*headers, ("Content-Length", str(len(body)))])
+    headers += [("Content-Length", str(len(body))), ("x-amzn-RequestId", request := str(uuid.uuid4()))]
+    start_response(f"{status} {HTTPStatus(status).phrase}", [*headers, ("x-amz-request-id", request)])
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]

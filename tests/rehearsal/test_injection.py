@@ -50,6 +50,7 @@ def test_a_fault_is_an_error_of_its_operation(
         getattr(client, method)(**arguments)
     answer = caught.value.response
     assert (answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]) == (code, status)
+    assert answer["ResponseMetadata"]["RequestId"]
     if other:
         getattr(client, other)()
     (met,) = inject(rehearsal.running.endpoint_url, [])
