@@ -58,8 +58,11 @@ MEMORY_STEP, TIME_STEP, BASE_MB = 64, 0.1, 50
 STATE_MB = 0.25
 #: Keys per LIST request, and results per file of the batch.
 KEYS_PER_REQUEST = 1000
-#: Bytes of logs that the three functions write per image.
-LOG_BYTES = 6_000
+#: Bytes of logs that the three functions write per image, as benchmarks/workflow.py counts them.
+LOG_BYTES = 7_400
+#: What benchmarks/workflow.py measured with images of 32 to 64 pixels: ms of processor time in each function, KB of the
+#: largest input of a state, and states by the histories, of an accepted and of an unsure image.
+MEASURED_MS, MEASURED_KB, MEASURED_STATES = {"serialize": 8, "classify": 4, "filter": 2}, 11, (6, 7)
 #: Metrics of the functions (8, and five by label) and of the drift check (3, and one by feature), with two labels.
 METRICS = 8 + 5 * 2 + 3 + len(NUMERIC) + len(CATEGORICAL) + len(["content"])
 #: Hours per month in which the instance of an hourly drift check runs.
@@ -208,12 +211,26 @@ def main() -> None:
 - X-Ray's samples (about $0.25 per million images) are not included.
 """)
     print_month(arguments, costs)
-    print("\n## What is counted\n\n| function | memory | seconds, warm |\n|---|---|---|")
+    print("\n## What is counted\n")
+    print("| function | memory | seconds, warm | CPU in the rehearsal, images of 32 to 64 px |\n|---|---|---|---|")
     for name, (memory, seconds) in FUNCTIONS.items():
-        print_row(name, f"{memory * 1024:.0f} MB", f"{seconds:.2f}")
-    print("\nRounded up, from processor times (serialize of a JPEG of 12 megapixels: 33 ms of a whole vCPU, of which")
-    print("Lambda gives 1,024 MB 0.58) and the waiting for S3 and the endpoint.")
-    print("\nThe workflow's states are counted in `statemachine/classify.asl.json`.")
+        print_row(name, f"{memory * 1024:.0f} MB", f"{seconds:.2f}", f"{MEASURED_MS[name]} ms")
+    accepted, unsure = MEASURED_STATES
+    print(f"""
+The seconds are rounded up, from processor times (serialize of a JPEG of 12 megapixels: 33 ms of a whole vCPU, of
+which Lambda gives 1,024 MB 0.58) and the waiting for S3 and the endpoint. The processor times of the rehearsal include
+Lambda's emulator.
+
+The workflow's states are counted in `statemachine/classify.asl.json`. In a rehearsal, `python -m benchmarks.workflow`
+measures that
+
+- an accepted image enters {accepted} states and an unsure one {unsure}, by the executions' histories;
+- the functions write {LOG_BYTES:,} bytes of logs for an image;
+- the largest input of a state has {MEASURED_KB} KB, with small images. Counted are {STATE_MB} MB, the most that a state
+  may carry.
+
+Assumed, because a rehearsal cannot measure it: {STEP_SECONDS} s for each state, {BASE_MB} MB for any Express execution,
+and that the start of a child is a transition.""")
     print("\nPrices of us-east-1 without free tiers:\n\n| service | dollars | per | source |\n|---|---|---|---|")
     for name, (price, unit, page) in PRICES.items():
         print_row(name, f"{price:.10f}".rstrip("0").rstrip("."), unit, f"{PAGES}{page}, {READ_ON}")

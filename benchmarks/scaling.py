@@ -5,9 +5,11 @@ uploads with SimPy: starts of executions, Lambda's concurrency and its growth, r
 says, and the endpoint. Time is simulated and random numbers have a seed, so the page is the same on every machine.
 """
 
+import contextlib
 import json
+import math
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,6 +73,14 @@ class Setting:
     starts: tuple[float, float] = (1_000, 1_000)
     concurrency: int = 1_000
     instances: int = 1
+    #: Seconds of each function, and of the endpoint.
+    seconds: Mapping[str, float] = field(default_factory=lambda: SECONDS)
+    endpoint_seconds: float = ENDPOINT_SECONDS
+    #: Where everything shares one machine: cores, processes of each function, and seconds of the only process in which
+    #: the states of an image run.
+    cores: float = math.inf
+    processes: float = math.inf
+    orchestration: float = 0.0
 
 
 @dataclass
@@ -113,8 +123,13 @@ class Simulation:
         self._starts = Bucket(self.environment, *setting.starts)
         # A function gets 1,000 environments every ten seconds, in addition to those that it has.
         self._growth = {name: Bucket(self.environment, 1_000, 100) for name in SECONDS}
+        self._cores, self._orchestration = self._resource(setting.cores), self._resource(1)
+        self._processes = {name: self._resource(setting.processes) for name in SECONDS}
         self._warm, self._busy = dict.fromkeys(SECONDS, 0), dict.fromkeys(SECONDS, 0)
         self._endpoint = simpy.Resource(self.environment, setting.instances * ENDPOINT_WORKERS)
+
+    def _resource(self, capacity: float) -> simpy.Resource:
+        return simpy.Resource(self.environment, capacity)  # type: ignore[arg-type]
 
     def run(self) -> Result:
         """Simulate until all images have ended."""
@@ -179,6 +194,8 @@ class Simulation:
                 return ""
             self.result.throttled["starts"] += 1
             return "States.TaskFailed"
+        if self.setting.orchestration:
+            yield from self._work(self.setting.orchestration / len(SECONDS), self._orchestration)
         full = sum(self._busy.values()) >= self.setting.concurrency
         cold = self._busy[state] >= self._warm[state]
         if full or (cold and not self._growth[state].take()):
@@ -186,10 +203,19 @@ class Simulation:
             return "Lambda.TooManyRequestsException"
         self._warm[state] += cold
         self._busy[state] += 1
-        yield self.environment.timeout(SECONDS[state])
-        error = (yield from self._predict()) if state == "Classify" else ""
+        with self._processes[state].request() as process:
+            yield process
+            yield from self._work(self.setting.seconds[state])
+            error = (yield from self._predict()) if state == "Classify" else ""
         self._busy[state] -= 1
         return error
+
+    def _work(self, seconds: float, *resources: simpy.Resource) -> Generator[Any, Any, None]:
+        """Use a core for some time, and before it what else the work needs."""
+        with contextlib.ExitStack() as held:
+            for resource in (*resources, self._cores):
+                yield held.enter_context(resource.request())
+            yield self.environment.timeout(seconds)
 
     def _predict(self) -> Generator[Any, Any, str]:
         with self._endpoint.request() as turn:
@@ -197,7 +223,7 @@ class Simulation:
             if turn not in waited:
                 self.result.throttled["endpoint"] += 1
                 return "EndpointUnavailable"
-            yield self.environment.timeout(ENDPOINT_SECONDS)
+            yield from self._work(self.setting.endpoint_seconds)
         return ""
 
 

@@ -5,7 +5,9 @@ evaluated a little later; the rehearsal need not wait longer than one period.
 """
 
 import ast
+import bisect
 import datetime
+import functools
 import json
 import logging
 import operator
@@ -14,7 +16,7 @@ import statistics
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import botocore.session
@@ -110,6 +112,7 @@ def calculate(node: ast.expr, value_of: Callable[[str], float | None]) -> float 
     raise ValidationError(f"The rehearsal calculates {LANGUAGE}, not {ast.unparse(node)}")
 
 
+@functools.lru_cache(maxsize=256)
 def _parse(expression: str) -> ast.expr:
     try:
         return ast.parse(expression, mode="eval").body
@@ -173,26 +176,51 @@ def _summary(data: list[MetricDatumBase], statistic: str, now: datetime.datetime
     return low + (values[min(int(position) + 1, len(values) - 1)] - low) * (position % 1)
 
 
-def _points(
-    alarm: Alarm, data: dict[tuple[str, str], list[MetricDatumBase]], now: datetime.datetime
-) -> list[float | None]:
-    """Return an alarm's data points, the newest first, from the data by namespace and name."""
+def _time(datum: MetricDatumBase) -> datetime.datetime:
+    return datum.timestamp.replace(tzinfo=None)
+
+
+class Series:
+    """A backend's metric data by namespace, name and dimensions, in the order of time.
+
+    Each datum is sorted in once and found by its time: the longer a rehearsal runs, the more of them there are.
+    """
+
+    def __init__(self) -> None:
+        self._data: dict[tuple[str, str, frozenset[tuple[str, str]]], list[MetricDatumBase]] = defaultdict(list)
+        self._read = 0
+
+    def read(self, data: list[MetricDatumBase]) -> None:
+        """Sort in what was added to a backend's data since the last call."""
+        new = data[self._read :]
+        self._read += len(new)
+        for datum in new:
+            bisect.insort(self._data[self._key(datum.namespace, datum.name, datum.dimensions)], datum, key=_time)
+
+    def between(self, metric: Metric, begin: datetime.datetime, end: datetime.datetime) -> list[MetricDatumBase]:
+        """Return a metric's data after ``begin``, up to ``end``."""
+        data = self._data.get(self._key(metric.namespace, metric.metric_name, metric.dimensions), [])
+        return data[bisect.bisect_right(data, begin, key=_time) : bisect.bisect_right(data, end, key=_time)]
+
+    @staticmethod
+    def _key(namespace: str, name: str, dimensions: Iterable[Any]) -> tuple[str, str, frozenset[tuple[str, str]]]:
+        return namespace, name, frozenset((dimension.name, dimension.value) for dimension in dimensions)
+
+
+def _points(alarm: Alarm, series: Series, now: datetime.datetime) -> list[float | None]:
+    """Return an alarm's data points, the newest first."""
     queries = _queries(alarm)
     period = max(int(query.metric_stat.period) for query in queries.values() if query.metric_stat)
 
+    @functools.cache
     def point(name: str, age: int) -> float | None:
         asked = queries[name].metric_stat
         if asked is None:
             return calculate(_parse(str(queries[name].expression)), lambda other: point(other, age))
-        wanted = {(dimension.name, dimension.value) for dimension in asked.metric.dimensions}
         end = now - datetime.timedelta(seconds=period * age)
-        found = [
-            datum
-            for datum in data.get((asked.metric.namespace, asked.metric.metric_name), [])
-            if asked.unit in (None, datum.unit)
-            and {(dimension.name, dimension.value) for dimension in datum.dimensions} == wanted
-            and end - datetime.timedelta(seconds=period) < datum.timestamp.replace(tzinfo=None) <= end
-        ]
+        found = series.between(asked.metric, end - datetime.timedelta(seconds=period), end)
+        if asked.unit:
+            found = [datum for datum in found if datum.unit == asked.unit]
         return _summary(found, asked.stat, now)
 
     return [point(_returned(queries)[0], age) for age in range(int(alarm.evaluation_periods))]
@@ -340,17 +368,16 @@ def start() -> None:
 
 def _watch() -> None:
     depths: dict[str, tuple[int, float]] = {}
+    series: dict[CloudWatchBackend, Series] = defaultdict(Series)
     while True:
         time.sleep(EVALUATION_SECONDS)
         for backend in [backend for regions in [*cloudwatch_backends.values()] for backend in [*regions.values()]]:
             measure_queues(backend, depths)
-            now, data = utcnow(), defaultdict(list)
-            if backend.alarms:
-                for datum in backend.get_all_metrics():
-                    data[datum.namespace, datum.name].append(datum)
+            now = utcnow()
+            series[backend].read(backend.metric_data)
             for alarm in [*backend.alarms.values()]:
                 try:
-                    points = _points(alarm, data, now)
+                    points = _points(alarm, series[backend], now)
                     facts = {"version": "1.0", "recentDatapoints": points[::-1], "threshold": alarm.threshold}
                     with _CHANGE:
                         state, reason = evaluate(alarm, points)

@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -117,6 +118,8 @@ class Sandbox:
         self._lines: list[str] = []
         self._reported, self._failed = threading.Event(), threading.Event()
         self._exit = ""
+        #: The ids of the function's own processes, once they are known.
+        self._function: list[int] = []
         self._account, self._region = settings.arn.split(":")[4], settings.arn.split(":")[3]
         self._logs = logs_backends[self._account][self._region]
         self._logs.ensure_log_group(settings.log_group)
@@ -204,12 +207,13 @@ class Sandbox:
 
     def peak_memory_mb(self) -> int:
         """Return the peak resident memory of the function's own process, in MB; 0 when it is gone."""
-        peak = 0
-        for pid in self._children():
-            with contextlib.suppress(OSError, IndexError):
-                status = Path(f"/proc/{pid}/status").read_text()
-                peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) // 1024)
-        return peak
+        for _ in range(2):  # the second time for a process that has taken the place of another
+            self._function = self._function or self._children()
+            try:
+                return max(map(_peak_memory_mb, self._function), default=0)
+            except (OSError, IndexError):  # it has ended
+                self._function = []
+        return 0
 
     def invoke(self, payload: bytes) -> Outcome:
         """Run the function once."""
@@ -217,20 +221,16 @@ class Sandbox:
         self._reported.clear()
         self._failed.clear()
         self._exit = "Error: Runtime exited without providing a reason"
-        done, out_of_memory = threading.Event(), threading.Event()
-
-        def watch_memory() -> None:
-            while not done.wait(MEMORY_POLL_SECONDS):
-                if self.peak_memory_mb() > self.settings.memory:
-                    out_of_memory.set()
-                    self.close()
-                    return
-
-        threading.Thread(target=watch_memory, daemon=True).start()
+        out_of_memory, deadline = False, time.monotonic() + self.settings.timeout + START_SECONDS
         try:
-            seconds = self.settings.timeout + START_SECONDS
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
             connection.request("POST", "/2015-03-31/functions/function/invocations", payload)
+            answered = select.poll()
+            answered.register(connection.sock, select.POLLIN)
+            while not answered.poll(MEMORY_POLL_SECONDS * 1000) and time.monotonic() < deadline:
+                if self.peak_memory_mb() > self.settings.memory:
+                    out_of_memory = True
+                    self.close()
             response = connection.getresponse()
             status, body = response.status, response.read()
             connection.close()
@@ -239,9 +239,7 @@ class Sandbox:
                 502,
                 json.dumps({"errorType": "Runtime.ExitError", "errorMessage": "signal: killed"}).encode(),
             )
-        finally:
-            done.set()
-        if out_of_memory.is_set() or self.peak_memory_mb() > self.settings.memory:
+        if out_of_memory or self.peak_memory_mb() > self.settings.memory:
             self.close()
             message = "Error: Runtime exited with error: signal: killed"
             return self._outcome({"errorType": "Runtime.OutOfMemory", "errorMessage": message})
@@ -273,6 +271,11 @@ class Sandbox:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _peak_memory_mb(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
 def _is_function_error(body: bytes) -> bool:

@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import re
+import uuid
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -18,6 +20,7 @@ from moto.core.utils import get_service_model
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from werkzeug.exceptions import NotFound
 
+from rehearsal import injection
 from rehearsal.patches import RehearsalError
 
 log = logging.getLogger("rehearsal")
@@ -61,6 +64,13 @@ class Application(DomainDispatcherApplication):
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
+        if environ["PATH_INFO"] == injection.PATH:
+            return injection.answer(environ, start_response)
+        if (fault := injection.meet(environ)) and fault.code:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))  # unread, it would reset the connection
+            model = get_service_model(fault.service)
+            message = "The rehearsal injected this fault"
+            return _write(environ, start_response, fault.service, model, message, fault.code, fault.status)
         began: list[Any] = []
         try:
             parts = S3_UNKNOWN & parse_qs(environ["QUERY_STRING"], keep_blank_values=True).keys()
@@ -75,7 +85,7 @@ class Application(DomainDispatcherApplication):
             if not isinstance(error, RehearsalError):
                 log.exception("%s %s", environ["REQUEST_METHOD"], environ["PATH_INFO"])
             message = f"{error}" if isinstance(error, RehearsalError) else f"The rehearsal failed: {error!r}"
-            return _write(environ, start_response, *self._service(environ), message, failed=True)
+            return _write(environ, start_response, *self._service(environ), message, "InternalFailure", 500)
         if isinstance(body, list) and body[0].lower().startswith(b"<!doctype html>"):
             return self._refuse(environ, start_response, "")
         start_response(*began)
@@ -135,16 +145,16 @@ def _write(
     service: str,
     model: ServiceModel | None,
     message: str,
-    *,
-    failed: bool = False,
+    code: str = "",
+    status: int = 501,
 ) -> Iterable[bytes]:
     protocol = _protocol(environ, model)
     model = model or get_service_model(EXAMPLES[protocol])
-    code = "InternalFailure" if failed else CODES.get(protocol, OTHER_CODE)
+    code = code or CODES.get(protocol, OTHER_CODE)
     serializer = get_serializer_class(model.service_name, protocol)(operation_model=OperationModel({}, model))
     answer = serializer.serialize(Refusal(code, message))
     body = answer["body"] if isinstance(answer["body"], bytes) else answer["body"].encode()
-    status = "500 Internal Server Error" if failed else "501 Not Implemented"
     headers = [(name, str(value)) for name, value in answer["headers"].items() if name.lower() != "content-length"]
-    start_response(status, [*headers, ("Content-Length", str(len(body)))])
+    headers += [("Content-Length", str(len(body))), ("x-amzn-RequestId", request := str(uuid.uuid4()))]
+    start_response(f"{status} {HTTPStatus(status).phrase}", [*headers, ("x-amz-request-id", request)])
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]

@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import functools
 import json
 import logging
 import random
@@ -27,6 +28,10 @@ class Capture:
         self._waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._lock, self._flushing = threading.Lock(), threading.Lock()
         threading.Thread(target=self._flush_for_ever, daemon=True).start()
+
+    @functools.cached_property
+    def _s3(self) -> Any:
+        return boto3.client("s3")
 
     def record(
         self,
@@ -81,6 +86,6 @@ class Capture:
                 key = f"{location.path.lstrip('/')}/{now:%M-%S-%f}-{uuid.uuid4()}.jsonl"
                 body = "".join(json.dumps(line) + "\n" for line in lines)
                 try:
-                    boto3.client("s3").put_object(Bucket=location.netloc, Key=key, Body=body.encode())
+                    self._s3.put_object(Bucket=location.netloc, Key=key, Body=body.encode())
                 except Exception:  # capture must not fail the endpoint
                     log.exception("Data capture to %s failed", folder)

@@ -147,10 +147,12 @@ class Fleet:
             return server
 
     def put_back(self, server: ModelServer) -> None:
-        """Note that a request has ended."""
+        """Note that a request has ended. A server whose process has ended is replaced, as AWS replaces an instance."""
         with self._lock:
             server.outstanding -= 1
             self._lock.notify_all()
+            if server in self._servers and server.process.poll() is not None:
+                self._servers[self._servers.index(server)] = self._start()
 
     def resize(self, count: int) -> str | None:
         """Change the number of instances; return the reason if a new one does not become healthy."""

@@ -3,6 +3,7 @@
 Started by the supervisor (:mod:`rehearsal.lifecycle`) as ``python -m rehearsal.server FOLDER PORT PROJECT``.
 """
 
+import gc
 import logging
 import os
 import sys
@@ -56,6 +57,10 @@ def main() -> None:
     for host in {"127.0.0.1", os.environ.get("REHEARSAL_HOST", "127.0.0.1")}:
         server = make_server(host, port, application, threaded=True, request_handler=MotoRequestHandler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
+    # Most objects stay: modules and the descriptions of AWS's services. The default searches all of them often.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 50)
     (folder / READY_FILE).touch()
     while os.getppid() == supervisor and (folder / STATE_FILE).exists():
         time.sleep(PARENT_POLL_SECONDS)

@@ -12,7 +12,21 @@ from typing import Any
 import pytest
 
 from demo import drawing
+from rehearsal.injection import inject
 from tests.support.stack import REPOSITORY, STACK, Stack, wait_for
+
+#: Errors of the services behind an image, each in every twentieth request.
+FAULTS = [
+    {"service": service, "operation": operation, "probability": 0.05, "code": code, "status": status}
+    for service, operation, code, status in (
+        ("lambda", "Invoke", "ServiceException", 500),
+        ("s3", "GetObject", "SlowDown", 503),
+        ("sagemaker-runtime", "InvokeEndpoint", "ServiceUnavailable", 503),
+        ("stepfunctions", "StartSyncExecution", "InternalFailure", 500),
+        ("events", "PutEvents", "InternalException", 500),
+        ("sqs", "SendMessage", "ServiceUnavailable", 503),
+    )
+]
 
 
 def batch(stack: Stack, *arguments: str, code: int = 0) -> str:
@@ -56,10 +70,13 @@ def test_a_prefix_then_its_failures_then_a_csv(stack: Stack) -> None:
     functions, classify = stack.rehearsal.client("lambda"), stack.outputs["ClassifyFunctionName"]
     # Twenty images at once, and eight sandboxes: Lambda throttles, and the chain tries again.
     functions.put_function_concurrency(FunctionName=classify, ReservedConcurrentExecutions=8)
+    inject(stack.rehearsal.running.endpoint_url, FAULTS)
     try:
         said = batch(stack, "start", "--prefix", prefix, "--name", name, "--wait")
     finally:
         functions.delete_function_concurrency(FunctionName=classify)
+        met = inject(stack.rehearsal.running.endpoint_url, [])
+    assert sum(fault["count"] for fault in met)
     assert counts(said) == (30, 1, 1) and "1 UnsupportedImage" in said
     assert "32 keys given, 32 results, 0 differences" in batch(stack, "reconcile", name)
     batch(stack, "summarize", name, "--max-failed", "0.01", code=1)

@@ -85,6 +85,19 @@ def test_scaling_uses_each_instance_and_ends_the_surplus(tmp_path: Path) -> None
     scaled.close()
 
 
+def test_a_server_that_ended_is_replaced(tmp_path: Path) -> None:
+    one = fleet(tmp_path, "one")
+    server = one.take()
+    server.process.kill()
+    server.process.wait()
+    one.put_back(server)
+    assert one.wait_until_healthy() is None
+    again = one.take()
+    assert again is not server and again.request("GET", "/ping", b"", {})[0] == 200
+    one.put_back(again)
+    one.close()
+
+
 def test_an_incoming_fleet_gets_its_share(tmp_path: Path) -> None:
     old, new = fleet(tmp_path, "old"), fleet(tmp_path, "new")
     traffic = Traffic(old)

@@ -1,6 +1,7 @@
 """Alarms and dashboards: each says what to do, has its page, and looks at metrics that somebody emits."""
 
 import ast
+import datetime
 import json
 import re
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from rehearsal.cloudwatch_alarms import calculate, evaluate
+from rehearsal.cloudwatch_alarms import Series, calculate, evaluate
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text())
@@ -321,3 +322,20 @@ def test_a_new_version_is_blamed_for_its_own_errors_only(points: dict[str, tuple
     assert set(values) <= {query["Id"] for query in alarm["Metrics"]}
     value = calculate(ast.parse(formula, mode="eval").body, values.get)
     assert value is not None and (value > alarm["Threshold"]) == bad
+
+
+def test_the_rehearsal_reads_each_datum_once_and_finds_it_by_its_time() -> None:
+    second = datetime.datetime(2026, 1, 1).replace
+
+    def datum(name: str, at: int, *dimensions: str) -> Any:
+        pairs = [SimpleNamespace(name=each, value="v") for each in dimensions]
+        return SimpleNamespace(namespace="N", name=name, dimensions=pairs, timestamp=second(second=at))
+
+    data, series = [datum("a", 3, "x", "y"), datum("a", 1, "y", "x"), datum("a", 2, "x"), datum("b", 2)], Series()
+    metric: Any = SimpleNamespace(namespace="N", metric_name="a", dimensions=data[0].dimensions)
+    series.read(data)
+    data[:] = [None] * len(data)
+    data.append(datum("a", 2, "x", "y"))
+    series.read(data)
+    found = series.between(metric, second(second=1), second(second=3))
+    assert [each.timestamp.second for each in found] == [2, 3], "after the begin, up to the end, in order"

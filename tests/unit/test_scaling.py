@@ -57,3 +57,16 @@ def test_an_image_fails_when_its_retries_are_used_up() -> None:
     result = Simulation(Setting(3, concurrency=0)).run()
     assert result.ends == {"done": 0, "failed": 3}
     assert result.attempts == 3 * 16, "one attempt and the 15 retries of the workflow's definition"
+
+
+def test_on_one_machine_the_busiest_part_limits_the_rate() -> None:
+    seconds, orchestration = dict.fromkeys(SECONDS, 0.005), 0.03
+    machine = Setting(
+        400, children=5, seconds=seconds, endpoint_seconds=0.005, cores=2, processes=4, orchestration=orchestration
+    )
+    rate = machine.images / Simulation(machine).run().seconds
+    assert 0.9 / orchestration < rate <= 1 / orchestration, "the process of the states"
+    busy = sum(seconds.values()) + orchestration + 0.005
+    alone = Setting(**{**vars(machine), "cores": 1})
+    rate = alone.images / Simulation(alone).run().seconds
+    assert 0.9 / busy < rate <= 1 / busy, "the core"
