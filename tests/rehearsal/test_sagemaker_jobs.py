@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from monitoring.capture import Capture, parse_record
 
+from common.capture import Capture, parse_record
 from demo.drawing import encoded
 from src.classify import app as classify
 from tests.support.functions import SETTINGS, FakeLambdaContext

@@ -132,9 +132,9 @@ def test_the_gate_is_fitted_on_other_images(staged: Path, tmp_path: Path) -> Non
         for i in range(20):
             pixels = (np.array(colour) * level + random.normal(0, 25, (40, 50, 3))).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
-    pixels, targets = load_folder(tmp_path / "photos", list(COLOURS), SMALL)
-    assert (len(pixels), pixels[0].shape) == (120, (32, 32, 3))
-    assert torch.equal(pixels[1], pixels[0].flip(1))
+    views, targets = load_folder(tmp_path / "photos", list(COLOURS), SMALL)
+    assert (len(views), views[0].shape) == (120, (32, 32, 3))
+    assert torch.equal(views[1], views[0].flip(1))
     assert torch.bincount(targets).tolist() == [40, 0, 40, 40]  # blue, green, red in the order of COLOURS, then others
 
     usual = train(staged, tmp_path / "a/model.onnx", SMALL, 1, 0.9, 0.95)
@@ -143,7 +143,7 @@ def test_the_gate_is_fitted_on_other_images(staged: Path, tmp_path: Path) -> Non
     passing = {}
     for run in ("a", "b"):
         session = onnxruntime.InferenceSession(tmp_path / run / "model.onnx")
-        answers = session.run(["probabilities"], {"images": torch.stack(pixels).numpy()})[0].sum(axis=1)
+        answers = session.run(["probabilities"], {"images": torch.stack(views).numpy()})[0].sum(axis=1)
         passing[run] = [(answers[(targets == kind).numpy()] >= 0.7).mean() for kind in (0, 3)]
     assert passing["a"][1] > 0.5, "the usual gate takes dim red for red"
     assert passing["b"][0] > 0.9
