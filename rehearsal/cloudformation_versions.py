@@ -87,7 +87,7 @@ class FunctionAlias(_Resource):
         if name in aliases:
             former = backend.get_function(function, aliases[name].function_version)
             alias = backend.update_alias(name, function, version, given.get("Description", ""), "")
-            if former.version != version:
+            if str(former.version) != version:
                 functions().forget(former.function_arn)
         else:
             alias = backend.create_alias(name, function, version, given.get("Description", ""), "")
