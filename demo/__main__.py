@@ -287,12 +287,7 @@ def classify(samples: list[Sample], outputs: dict[str, str]) -> list[dict[str, A
             else:
                 s3.put_object(Bucket=bucket, Key=sample.key, Body=sample.data)
             missing = f"No execution for {sample.key} ended in {LIMIT_SECONDS} s"
-            rows.append(
-                {
-                    "sample": sample,
-                    **result(wait_for(partial(find_ended, workflow, sample.key), missing)),
-                }
-            )
+            rows.append({"sample": sample, **result(wait_for(partial(find_ended, workflow, sample.key), missing))})
     return rows
 
 

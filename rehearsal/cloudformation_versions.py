@@ -30,6 +30,10 @@ class _Resource:
         """Make or change what the resource stands for; return its ARN."""
         raise NotImplementedError
 
+    @staticmethod
+    def cloudformation_name_type() -> None:
+        """Return nothing: CloudFormation gives no names here."""
+
     @classmethod
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **_: Any
@@ -87,7 +91,7 @@ class FunctionAlias(_Resource):
         if name in aliases:
             former = backend.get_function(function, aliases[name].function_version)
             alias = backend.update_alias(name, function, version, given.get("Description", ""), "")
-            if former.version != version:
+            if str(former.version) != version:
                 functions().forget(former.function_arn)
         else:
             alias = backend.create_alias(name, function, version, given.get("Description", ""), "")
@@ -134,7 +138,10 @@ class MachineAlias(_Resource):
         if name in aliases:
             aliases[name].update(routing_configuration=routes)
         else:
-            aliases[name] = states.StateMachineAlias(name, self.machine, routes, self.properties.get("Description"))
+            backend: Any = states.stepfunctions_backends[self.account][self.region]
+            backend.create_state_machine_alias(
+                description=self.properties.get("Description"), name=name, routing_configuration=routes
+            )
         return str(aliases[name].arn)
 
     def delete(self, *_: Any) -> None:
@@ -152,7 +159,6 @@ def _make_types() -> None:
         MachineAlias: "AWS::StepFunctions::StateMachineAlias",
     }.items():
         known = {"cloudformation_type": staticmethod(lambda type_name=type_name: type_name)}
-        known["cloudformation_name_type"] = staticmethod(lambda: None)
         type(type_name.replace("::", ""), (kind, CloudFormationModel), known)
 
 

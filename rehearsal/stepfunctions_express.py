@@ -35,7 +35,7 @@ EXPRESS = Difference(
 )
 QUALIFIED = Difference(
     "versions_and_aliases_are_executed",
-    "StartExecution fails for the ARN of a version or an alias",
+    "StartExecution and ListExecutions fail for the ARN of an alias, and have no executions of a version",
 )
 REDRIVEN = Difference("executions_are_redriven", "RedriveExecution does not exist")
 #: Billing of Express workflows is in steps of these.
@@ -256,6 +256,30 @@ def _list_executions(original: Any, self: StepFunctionResponse) -> Any:
     if arn and _is_express(self.stepfunction_backend.describe_state_machine(arn)):
         raise api.StateMachineTypeNotSupported("This operation is not supported by this type of state machine")
     return original(self)
+
+
+def _unqualified(arn: str) -> str:
+    return ":".join(arn.split(":")[:7])
+
+
+@patch(StepFunctionsParserBackend, "describe_state_machine", QUALIFIED)
+def _describe_machine(original: Any, self: Any, arn: str) -> Any:
+    """Describe what an alias or version executes, with the executions that it was asked for."""
+    if arn == _unqualified(arn):
+        return original(self, arn)
+    machine, source, *_ = _resolve(self, arn)
+    described = copy.copy(source)
+    started = ("state_machine_version_arn", "state_machine_alias_arn")
+    described.executions = [each for each in machine.executions if arn in [getattr(each, by, None) for by in started]]
+    return described
+
+
+@patch(StepFunctionResponse, "list_executions", QUALIFIED)
+def _list_qualified(original: Any, self: StepFunctionResponse) -> Any:
+    answer = original(self)
+    for listed in answer.result["executions"]:
+        listed["stateMachineArn"] = _unqualified(listed["stateMachineArn"])
+    return answer
 
 
 # --- Redrives ---------------------------------------------------------------------------------------------------------

@@ -462,6 +462,12 @@ def test_a_change_publishes_versions_and_moves_their_aliases(rehearsal: Rehearsa
         ended = rehearsal.outcome(rehearsal.execute(machine_alias, {}))
         words = json.load(answer["Payload"])
         assert json.loads(ended["output"]) == words and ended["stateMachineAliasArn"] == machine_alias
+        for asked in (machine_alias, machine_alias.removesuffix(":live")):
+            newest = states.list_executions(stateMachineArn=asked, maxResults=1)["executions"][0]
+            assert (newest["executionArn"], newest["stateMachineArn"]) == (
+                ended["executionArn"],
+                ended["stateMachineArn"],
+            )
         ran = states.describe_state_machine(stateMachineArn=ended["stateMachineVersionArn"])
         version = ended["stateMachineVersionArn"].rpartition(":")[2]
         return words, answer["ExecutedVersion"], version, json.loads(ran["definition"])["Comment"]
