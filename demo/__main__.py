@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,11 +27,13 @@ from rich.table import Table
 from common.command import console as make_console
 from common.command import name_cell, quietly
 from common.errors import CommandError
+from common.manifest import read_manifest
 from common.outcomes import STYLES, outcome_of_execution
 from common.stack import Stack, find_stack, state_machine
 from demo import drawing
 from demo.contact_sheet import draw_contact_sheet
 from demo.images import Sample, Samples, collect, draw
+from demo.improve import compare, count, divide, review, write_staged
 from demo.screenshots import take_screenshots
 from demo.watch import LIMIT_SECONDS, check, out_of_focus, picture, send, wait_for
 from operations.__main__ import MODEL
@@ -46,6 +49,12 @@ STACK = "image-classifier-rehearsal"
 ACCOUNT = "123456789012"
 ENDPOINT = "image-classifier"
 BATCH_IMAGES = 200
+STAGED = Path("build/staged")
+TRAINING_PYTHON = ".venv-training/bin/python"
+#: The small network learns enough from few images in a minute or two.
+IMPROVE_RECIPE = ("--network", "residual", "--epochs", "100", "--folds", "2")
+#: The figures of both models, a sentence and the next command.
+IMPROVE_LINES = 7
 console = make_console()
 
 
@@ -62,8 +71,8 @@ def step(description: str) -> Iterator[None]:
     console.print(f"  ✓ {description} ({time.monotonic() - started:.1f} s)")
 
 
-def run(*command: str) -> None:
-    """Run a command as a user would type it.
+def run(*command: str) -> str:
+    """Run a command as a user would type it; return its output.
 
     Raises
     ------
@@ -77,6 +86,7 @@ def run(*command: str) -> None:
         log.write(f"$ {' '.join(command)}\n{done.stdout}\n")
     if done.returncode:
         raise CommandError(f"$ {' '.join(command)}\n{done.stdout[-2000:]}")
+    return done.stdout
 
 
 def main() -> int:
@@ -106,6 +116,15 @@ def _main() -> int:
         epilog="example: python -m demo batch",
     )
     batch.set_defaults(show=demonstrate_batch)
+    better = commands.add_parser(
+        "improve",
+        help="review what a model is unsure of, and improve it (needs the training environment)",
+        description="Deploy a model that was trained on few images, send it others, label those of which it is unsure, "
+        "and run python -m training improve; print what the model did before and does after on images that were in "
+        "neither. The labels of the data stand for the reviewer. Needs build/staged, and make test-training once.",
+        epilog="example: python -m demo improve",
+    )
+    better.set_defaults(show=demonstrate_improvement)
     attempt = commands.add_parser(
         "try",
         help="classify your photos in the demo that was kept; without one, deploy it first, and keep it",
@@ -163,8 +182,11 @@ def _try(photos: list[Path], explain: bool) -> int:
             show_kept()
 
 
-def deploy(keep: bool) -> Stack:
-    """Build and deploy to a rehearsal, unless that is done; return the stack."""
+def deploy(keep: bool, *more: str) -> Stack:
+    """Build and deploy to a rehearsal, unless that is done; return the stack.
+
+    ``more`` goes to ``python -m training deploy``.
+    """
     OUT.mkdir(parents=True, exist_ok=True)
     running = find(FOLDER)
     if not running:
@@ -188,6 +210,7 @@ def deploy(keep: bool) -> Stack:
             *("--bucket", stack.output("ImageBucketName")),
             *("--role-arn", f"arn:aws:iam::{ACCOUNT}:role/rehearsal"),
             *("--image-uri", f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"),
+            *more,
         )
     return stack
 
@@ -241,6 +264,49 @@ def demonstrate_batch(keep: bool) -> None:
         # Not through run: its progress bar is for the terminal.
         if subprocess.run([sys.executable, "-m", *command], check=False).returncode:
             raise CommandError(f"python -m {' '.join(command)} failed")
+
+
+def demonstrate_improvement(keep: bool) -> None:
+    """Begin with few images, review what the model is unsure of, and improve it."""
+    if not shutil.which(TRAINING_PYTHON):
+        raise CommandError(f"{TRAINING_PYTHON} does not exist; make test-training makes it")
+    manifest, folder = read_manifest(STAGED), OUT / "improve"
+    start, sent = divide(manifest)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_staged(STAGED, manifest, start, folder / "start")
+    # The limits of training/gate.toml are for models that were trained on more images.
+    (folder / "gate.toml").write_text("[minimum]\n[maximum]\n[comparison]\nsignificance = 0.05\n")
+    training = (TRAINING_PYTHON, "-m", "training")
+    first = folder / "first" / "model.onnx"
+    first.parent.mkdir()
+    console.rule("[bold]Begin with few images")
+    down(FOLDER)  # what a crash left
+    with step(f"train on {count(start, 'train')}"):
+        run(*training, "train", "--data", str(folder / "start"), "--out", str(first), *IMPROVE_RECIPE)
+    stack = deploy(keep, "--model", str(first))
+    console.rule("[bold]Send and review")
+    s3 = boto3.client("s3")
+    with step(f"send {count(sent, 'train')} through the batch workflow"):
+        for entry in sent:
+            key = f"traffic/{entry.sha256}.png"
+            s3.put_object(Bucket=stack.output("ImageBucketName"), Key=key, Body=(STAGED / entry.path).read_bytes())
+        batch = ("operations", "batch", "start", "--prefix", "traffic/", "--name", "improve", "--wait")
+        run(sys.executable, "-m", *batch, "--stack-name", STACK)
+    with step("label what waits for review; the labels of the data stand for the reviewer"):
+        labels = review(stack, sent)
+    counts = ", ".join(f"{number} {label}" for label, number in labels.items())
+    console.print(f"    {labels.total()} of {len(sent)} were unsure or neither: {counts}")
+    console.rule("[bold]Improve")
+    place = ("--stack-name", STACK, "--data", str(folder / "start"), "--out", str(folder / "improved"))
+    improve = (*training, "improve", *place, "--gate", str(folder / "gate.toml"), "--baking-seconds", "0")
+    with step("python -m training improve: stage, train, register"):
+        said = run(*improve, *IMPROVE_RECIPE)
+    console.print("\n".join(f"    {line}" for line in said.splitlines()[-IMPROVE_LINES:]), markup=False, soft_wrap=True)
+    with step(f"python -m training approve {ENDPOINT}/1"):
+        run(*training, "approve", f"{ENDPOINT}/1")
+    with step("python -m training improve: deploy"):
+        run(*improve)
+    console.print(compare(folder / "start", first, folder / "improved" / "model" / "model.onnx"))
 
 
 def demonstrate(screenshots: Path | None, keep: bool) -> None:

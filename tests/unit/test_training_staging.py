@@ -22,6 +22,7 @@ from tests.support.reviews import write_folder, write_review
 from training.__main__ import main
 from training.dataset.reviewed import ReviewedSource
 from training.dataset.sources import open_source
+from training.dataset.staged import StagedSource
 from training.dataset.staging import stage, warn_of_counts
 
 CLASSES = ["apple", "bicycle", "motorcycle", "pickup_truck"]
@@ -323,6 +324,21 @@ def test_staging_reviews_again_changes_nothing_until_there_is_a_new_one(tmp_path
     assert f"train/motorcycle/reviewed-{name}.png" in {
         entry.path for entry in run(out, archive, reviews=reviews).images
     }
+
+
+def test_a_staged_folder_as_a_source_keeps_names_and_origins(tmp_path: Path) -> None:
+    jpegs = [encoded(noise(32, 32, seed), "JPEG") for seed in (60, 62)]
+    folder = write_folder(tmp_path / "mine", {"bicycle/a.jpg": jpegs[0], "pickup_truck/b_1.jpg": jpegs[1]})
+    before = run(tmp_path / "out", write_cifar(tmp_path / "c.tar.gz"), folder)
+    labels = ["bicycle", "motorcycle"]
+    again = stage([StagedSource(tmp_path / "out")], labels, tmp_path / "again")
+    assert (again.images, again.counts, again.duplicates) == (before.images, before.counts, 0)
+    assert any(entry.source == "mine/bicycle/a.jpg" for entry in again.images), "training looks at its ending"
+
+    other = Path(before.images[0].path)
+    (tmp_path / "out" / other).write_bytes(png(61))
+    with pytest.raises(CommandError, match=f"{other} is missing or has changed since it was staged"):
+        stage([StagedSource(tmp_path / "out")], labels, tmp_path / "third")
 
 
 def test_a_review_wins_over_the_source_but_never_over_the_test_split(tmp_path: Path) -> None:
