@@ -43,6 +43,8 @@ from src.serialize.decoder import ImageError
 
 #: Media type of a report.
 PAGE_TYPE = "text/html; charset=utf-8"
+#: What a violation names in place of a feature if too few captures could be read.
+CAPTURE = "capture"
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def check(window: Window, baseline: Baseline) -> Check:
         reasons = ", ".join(f"{reason} ({count} times)" for reason, count in window.unreadable.most_common(3))
         violations.append(
             _violation(
-                "capture",
+                CAPTURE,
                 "completeness_check",
                 f"only {window.completeness:.1%} of the captures could be read, less than "
                 f"{baseline.completeness:.0%}; skipped: {reasons}",

@@ -12,7 +12,7 @@ from common.page import Thumbnail, render_template, thumbnail
 from common.progress import progress
 from monitoring import plots
 from monitoring.baseline import Baseline
-from monitoring.check import Check
+from monitoring.check import CAPTURE, Check
 from monitoring.content import NEIGHBOURS
 from monitoring.drift import CONTENT, LEAST_CAPTURES, Finding, categorical_counts, find_beyond
 from monitoring.features import NEITHER, NUMERIC, PASSES, UNSURE, decode
@@ -81,10 +81,7 @@ def render(window: Window, baseline: Baseline, result: Check) -> str:
     """
     values: dict[str, Any] = {
         "verdict": _verdict(result),
-        "violations": [
-            (_title(each["feature_name"]), each["description"].removeprefix(each["feature_name"] + ": "))
-            for each in result.violations
-        ],
+        "incomplete": [each["description"] for each in result.violations if each["feature_name"] == CAPTURE],
         "window": window,
         "baseline": baseline,
         "labels": baseline.model.labels,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from demo.drawing import bicycle, encoded, motorcycle
+from demo.drawing import bicycle, encoded, motorcycle, noise
 from monitoring.__main__ import main
 from tests.support.captures import write_captures
 
@@ -24,7 +24,7 @@ def report(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     captured = []
     for i in range(CAPTURES):
         edge = 160 if i % 2 else 32
-        image = (motorcycle if i % len(ANSWERS) == 1 else bicycle)(edge, edge, i % 20)
+        image = (motorcycle if i % len(ANSWERS) == 1 else bicycle)(edge, edge, i % 40)
         captured.append((encoded(image), ANSWERS[i % len(ANSWERS)]))
     write_captures(folder / "captures", captured, seconds=90)
     write_captures(folder / "usual", captured[:100])
@@ -33,6 +33,15 @@ def report(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     when = ["--end", "2026-11-25T00:00:00+00:00", "--hours", "48"]
     assert main(["check", "--captures", captures, "--baseline", baseline, "--output", str(folder), *when]) == 0
     return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def drifted(report: Path) -> Path:
+    """Return a report page of a window in which the content drifted, among other features."""
+    write_captures(report.parent / "odd", [(encoded(noise(64, 48, seed)), ANSWERS[3]) for seed in range(40)])
+    captures, baseline, folder = (str(report.parent / name) for name in ("odd", "baseline", "drifted"))
+    assert main(["check", "--captures", captures, "--baseline", baseline, "--output", folder]) == 3
+    return report.parent / "drifted" / "report.html"
 
 
 def listen(page: Page) -> tuple[list[str], list[str]]:
@@ -62,6 +71,19 @@ def test_page_fits_and_is_complete(new_page: Callable[..., Page], report: Path, 
     )
     assert requests == [report.as_uri()]
     assert complaints == []
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_what_drifted_fits_and_leads_to_what_to_do(new_page: Callable[..., Page], drifted: Path, width: int) -> None:
+    page = new_page(width)
+    page.goto(drifted.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.locator("#violations + ul a", has_text="content").click()
+    expect(page.locator("#test-content")).to_be_in_viewport()
+    card = page.locator("article.drifted", has=page.locator("#test-content"))
+    expect(card.locator(".multiples img")).to_have_count(8)
+    card.get_by_role("link", name="What to do").click()
+    expect(page.locator("#what-to-do")).to_be_in_viewport()
 
 
 def test_filters_work_by_keyboard(new_page: Callable[..., Page], report: Path) -> None:
