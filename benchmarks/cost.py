@@ -17,8 +17,8 @@ from typing import Any
 from samtranslator.yaml_helper import yaml_parse
 
 from common.command import fraction, positive_int, quietly
-from common.prices import INSTANCE_HOURS, READ_ON
 from monitoring.features import CATEGORICAL, NUMERIC
+from training.registry.prices import INSTANCE_HOURS, READ_ON
 
 ROOT = Path(__file__).parents[1]
 DEFINITION, STARTER = (ROOT / "statemachine" / f"{name}.asl.json" for name in ("classify", "start"))

@@ -1,9 +1,7 @@
 """Training jobs run in the rehearsal, and ``train --on sagemaker`` follows them."""
 
-import base64
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,13 +12,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from common.capture import Capture, parse_record
-from demo.drawing import encoded
-from src.classify import app as classify
-from tests.support.functions import SETTINGS, FakeLambdaContext
 from tests.support.onnx_model import write_model
 from tests.support.stack import ALGORITHM_URI, REPOSITORY, ROLE, Rehearsal, wait_for
-from tests.support.staged import coloured, stage_coloured
+from tests.support.staged import stage_coloured
 
 BUCKET = "bucket-of-training"
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.10-cpu-py313"
@@ -34,7 +28,7 @@ def bucket(rehearsal: Rehearsal) -> str:
     return BUCKET
 
 
-def create_job(rehearsal: Rehearsal, bucket: str, name: str, script: str, **more: Any) -> None:
+def create_job(rehearsal: Rehearsal, bucket: str, name: str, script: str, image: str = IMAGE, **more: Any) -> None:
     """Start a job that runs a script on a channel named ``code``; its argument is the folder /opt/ml."""
     s3 = rehearsal.client("s3")
     s3.put_object(Bucket=bucket, Key=f"training/{name}/code/job.py", Body=textwrap.dedent(script).encode())
@@ -43,7 +37,7 @@ def create_job(rehearsal: Rehearsal, bucket: str, name: str, script: str, **more
         TrainingJobName=name,
         RoleArn=ROLE,
         AlgorithmSpecification={
-            "TrainingImage": IMAGE,
+            "TrainingImage": image,
             "TrainingInputMode": "File",
             "ContainerEntrypoint": ["/bin/sh"],
             "ContainerArguments": ["-c", "python3 /opt/ml/input/data/code/job.py /opt/ml"],
@@ -144,81 +138,11 @@ def test_requests_that_aws_refuses_are_refused(rehearsal: Rehearsal, bucket: str
     with pytest.raises(ClientError, match="equal to or greater"):
         condition = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 30}
         create_job(rehearsal, bucket, "spot", "", EnableManagedSpotTraining=True, StoppingCondition=condition)
+    with pytest.raises(ClientError, match="override the metric definitions"):
+        create_job(rehearsal, bucket, "metrics", "", image=ALGORITHM_URI)
     create_job(rehearsal, bucket, "twice", "")
     with pytest.raises(ClientError, match="must be unique"):
         create_job(rehearsal, bucket, "twice", "")
-
-
-def test_the_built_in_algorithm_trains_and_its_endpoint_answers_classify(
-    rehearsal: Rehearsal, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train = (sys.executable, "-m", "training", "train", "--on", "sagemaker")
-    said = rehearsal.run(
-        *(
-            *train,
-            "--algorithm",
-            "built-in",
-            "--data",
-            str(stage_coloured(tmp_path)),
-            "--training-image",
-            ALGORITHM_URI,
-        ),
-        *("--bucket", bucket, "--role-arn", ROLE),
-    ).stdout
-    assert "Validation-accuracy=1.0" in said and "Completed" in said
-    (name,) = re.findall(r"deploy --training-job (\S+)", said)
-    described = rehearsal.client("sagemaker").describe_training_job(TrainingJobName=name)
-    assert {each["MetricName"]: each["Value"] for each in described["FinalMetricDataList"]}["validation:accuracy"] == 1
-    again = rehearsal.run(*train, "--job", name).stdout
-    assert "Validation-accuracy=1.0" in again and f"deploy --training-job {name}" in again
-
-    endpoint = ("--endpoint-name", "built-in")
-    deploy = (sys.executable, "-m", "training", "deploy", *endpoint, "--bucket", bucket, "--role-arn", ROLE)
-    said = rehearsal.run(*deploy, "--training-job", name).stdout
-    assert "Labels=bicycle,motorcycle,neither" in said
-    try:
-        for setting, value in {**SETTINGS, "ENDPOINT_NAME": "built-in", "LABELS": "bicycle,motorcycle,neither"}.items():
-            monkeypatch.setenv(setting, value)
-        context: Any = FakeLambdaContext()
-        monkeypatch.setattr(classify, "runtime", rehearsal.client("sagemaker-runtime"))
-        for kind, content_type, label in (("PNG", "image/png", "motorcycle"), ("JPEG", "image/jpeg", "bicycle")):
-            image = base64.b64encode(encoded(coloured(label, 5), kind)).decode()
-            event = {"s3_bucket": "b", "s3_key": "k", "image_data": image, "content_type": content_type}
-            result = classify.lambda_handler(event, context)
-            assert (result["label"], len(result["inferences"])) == (label, 2) and result["confidence"] > 0.7
-        tree = base64.b64encode(encoded(coloured("tree"), "PNG")).decode()
-        result = classify.lambda_handler({**event, "image_data": tree, "content_type": "application/x-image"}, context)
-        assert result["neither"] > 0.7
-        monkeypatch.setenv("LABELS", "bicycle,motorcycle")
-        with pytest.raises(classify.InvalidInference, match="list of 2"):
-            classify.lambda_handler(event, context)
-
-        def captured() -> list[Capture]:
-            found = (
-                rehearsal.client("s3").list_objects_v2(Bucket=bucket, Prefix="capture/built-in/").get("Contents", [])
-            )
-            files = [rehearsal.client("s3").get_object(Bucket=bucket, Key=each["Key"])["Body"].read() for each in found]
-            return [parse_record(line, "built-in", "AllTraffic") for file in files for line in file.splitlines()]
-
-        captures = wait_for(lambda: len(seen := captured()) >= 3 and seen)
-        by_type = {each.content_type: each for each in captures}
-        assert set(by_type) == {"image/png", "image/jpeg", "application/x-image"}
-        assert base64.b64encode(by_type["application/x-image"].image).decode() == tree
-        assert len(by_type["application/x-image"].probabilities) == 3
-    finally:
-        rehearsal.run(sys.executable, "-m", "training", "remove", *endpoint)
-
-    with pytest.raises(ClientError, match="override the metric definitions"):
-        rehearsal.client("sagemaker").create_training_job(
-            **{key: described[key] for key in ("RoleArn", "InputDataConfig", "OutputDataConfig", "ResourceConfig")},
-            TrainingJobName="metrics",
-            StoppingCondition=described["StoppingCondition"],
-            AlgorithmSpecification={
-                "TrainingImage": ALGORITHM_URI,
-                "TrainingInputMode": "File",
-                "MetricDefinitions": [{"Name": "loss", "Regex": "loss ([0-9.]+)"}],
-            },
-        )
 
 
 @pytest.mark.skipif(not SDK.exists(), reason="needs the SageMaker Python SDK in .venv-sagemaker")

@@ -11,10 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from monitoring.capture import Capture, parse_record
 from PIL import Image
 
 from demo import drawing
-from tests.support.stack import ENVIRONMENT, IMAGE_URI, REPOSITORY, ROLE, STACK, Stack, deploy_endpoint, empty, wait_for
+from demo.drawing import encoded
+from tests.support.stack import (
+    ALGORITHM_URI,
+    ENVIRONMENT,
+    IMAGE_URI,
+    REPOSITORY,
+    ROLE,
+    STACK,
+    Stack,
+    deploy_endpoint,
+    empty,
+    wait_for,
+)
+from tests.support.staged import coloured, stage_coloured
 
 
 def functions_of(stack: Stack) -> list[dict[str, Any]]:
@@ -295,6 +309,59 @@ def test_captured_data_holds_what_was_asked_and_answered(stack: Stack) -> None:
     assert image.size == (32, 32)
     assert captured["endpointOutput"]["encoding"] == "JSON"
     assert json.loads(captured["endpointOutput"]["data"]) == output["inferences"]
+
+
+def test_the_built_in_algorithm_trains_and_answers_the_same_workflow(stack: Stack, tmp_path: Path) -> None:
+    """Its lists, classes and answers belong together: learnt colours come back as labels, and trees as neither."""
+    run, client = stack.rehearsal.run, stack.rehearsal.client
+    train = (sys.executable, "-m", "training", "train", "--on", "sagemaker")
+    place = ("--bucket", stack.bucket, "--role-arn", ROLE)
+    data = ("--data", str(stage_coloured(tmp_path)), "--training-image", ALGORITHM_URI)
+    said = run(*train, "--algorithm", "built-in", *data, *place).stdout
+    (job,) = re.findall(r"deploy --training-job (\S+)", said)
+    assert "Completed" in said and "Validation-accuracy=1.0" in run(*train, "--job", job).stdout
+    described = client("sagemaker").describe_training_job(TrainingJobName=job)
+    metrics = {each["MetricName"]: each["Value"] for each in described["FinalMetricDataList"]}
+    assert metrics == {"train:accuracy": 1, "validation:accuracy": 1}
+    (classify,) = (each for each in functions_of(stack) if "classify" in each["LoggingConfig"]["LogGroup"])
+    variables = classify["Environment"]["Variables"]
+
+    def configure(**changes: str) -> None:
+        client("lambda").update_function_configuration(
+            FunctionName=classify["FunctionName"], Environment={"Variables": {**variables, **changes}}
+        )
+
+    name = ("--endpoint-name", "built-in")
+    said = run(sys.executable, "-m", "training", "deploy", *name, *place, "--training-job", job).stdout
+    (labels,) = re.findall(r"Labels=(\S+)", said)
+    try:
+        configure(ENDPOINT_NAME="built-in", LABELS=labels)
+        for label in ("bicycle", "motorcycle"):
+            outcome = stack.classify(stack.put(f"a/{label}-built-in.png", coloured(label, 5)))
+            output = json.loads(outcome["output"])
+            assert (output["label"], len(output["inferences"]), output["endpoint"]) == (label, 2, "built-in")
+        tree = stack.classify(stack.put("a/tree-built-in.png", coloured("tree", 5)))
+        assert tree["error"] == "ThresholdNotMet" and "neither" in tree["cause"]
+        # Without a word about such a class, the longer list is refused.
+        configure(ENDPOINT_NAME="built-in")
+        assert stack.classify(stack.put("a/again-built-in.png", coloured("bicycle")))["error"] == "InvalidInference"
+
+        def captured() -> list[Capture]:
+            s3 = client("s3")
+            found = s3.list_objects_v2(Bucket=stack.bucket, Prefix="capture/built-in/").get("Contents", [])
+            files = [s3.get_object(Bucket=stack.bucket, Key=each["Key"])["Body"].read() for each in found]
+            return [parse_record(line, "built-in", "AllTraffic") for file in files for line in file.splitlines()]
+
+        image = encoded(coloured("tree"), "JPEG")
+        types = {"image/png", "image/jpeg", "application/x-image"}
+        for content_type in types - {"image/png"}:
+            client("sagemaker-runtime").invoke_endpoint(EndpointName="built-in", ContentType=content_type, Body=image)
+        captures = wait_for(lambda: len(seen := captured()) >= 6 and seen)
+        assert {each.content_type for each in captures} == types
+        assert all(len(each.probabilities) == 3 and Image.open(io.BytesIO(each.image)) for each in captures)
+    finally:
+        configure()
+        run(sys.executable, "-m", "training", "remove", *name)
 
 
 def test_an_endpoint_is_updated_in_place_and_a_bad_update_keeps_the_old_one(stack: Stack, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from rich.text import Text
 from common.command import console
 from common.errors import CommandError
 from common.model_data import model_data_url
-from common.prices import INSTANCE_HOURS, READ_ON
 from training.deployment.endpoint import describe_endpoint
 from training.registry.packages import list_packages, short_name
+from training.registry.prices import INSTANCE_HOURS, READ_ON
 
 FIGURES = ("accuracy", "coverage", "selective_accuracy", "other_passing")
 
@@ -46,7 +46,7 @@ def get_status(endpoint_name: str | None = None) -> list[Status]:
             raise CommandError(f"there is no endpoint {endpoint_name} in this region")
         return _describe(sagemaker, endpoint)
     pages = sagemaker.get_paginator("list_endpoints").paginate(SortBy="Name", SortOrder="Ascending")
-    found = []
+    found: list[Status] = []
     for item in (item for page in pages for item in page["Endpoints"]):
 
         def describe(name: str = item["EndpointName"]) -> list[Status]:
@@ -220,7 +220,7 @@ def print_table(found: list[Status]) -> None:
 
 def _shown(status: Status) -> dict[str, str]:
     scaling, package, capture, alarms = (status[name] for name in ("scaling", "package", "capture", "alarms"))
-    now, wanted, kind = *status["instances"].values(), status["instance_type"]
+    now, wanted, kind = status["instances"]["now"], status["instances"]["wanted"], status["instance_type"]
     limits = f"{scaling['least']} to {scaling['most']}" if isinstance(scaling, dict) else scaling or "fixed"
     figures = [f"{name} {package[name]:g}" for name in FIGURES if name in package] if isinstance(package, dict) else []
     update, cost = status["last_update"], status["dollars_per_hour"]
