@@ -193,7 +193,8 @@ def _stage_labels(wanted: Improvement, stack: Stack, report: Callable[[str], Non
     """Stage the reviewed images beside the others; return whether there are new ones."""
     before = read_manifest(wanted.data)
     if before.labels != stack.labels:
-        raise CommandError(f"{wanted.data} has the labels {','.join(before.labels)}, and the stack {stack.labels}")
+        mine, theirs = ",".join(before.labels), ",".join(stack.labels)
+        raise CommandError(f"{wanted.data} has the labels {mine}, and stack {stack.name} has {theirs}")
     last = data_checksum(wanted.staged) if (wanted.staged / MANIFEST).is_file() else None
     try:
         reviewed = [ReviewedSource(stack.labels_uri)]
