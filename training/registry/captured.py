@@ -234,9 +234,10 @@ def print_captured(comparison: dict[str, Any]) -> None:
     )
     for change in comparison["changes"]:
         print(f"  {change['images']}: {change['from']} became {change['to']}")
-    print_comparison(comparison)
     if comparison["reviews"]:
-        print(f"{comparison['reviewed']} of {comparison['reviews']} reviewed images are among them")
+        print(f"{comparison['reviewed']} of {comparison['reviews']} reviewed images are among them; below, all figures")
+        print("but passing are of these")
+    print_comparison(comparison)
     for test in comparison["tests"]:
         print(f"  {Paired(**test)}")
     if comparison["tests"]:
