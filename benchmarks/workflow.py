@@ -170,6 +170,7 @@ class Run:
         self._stack, self.name = stack, f"benchmark-{uuid.uuid4().hex[:8]}"
         with contextlib.redirect_stdout(sys.stderr):
             self.arn = start(stack, source, children * int(stack.parameter("BatchSize")), 1.0, self.name)
+        self.status = "RUNNING"
         #: Seconds since the start, and how many images had ended.
         self.progress: list[tuple[float, int]] = []
 
@@ -187,8 +188,7 @@ class Run:
             if described["status"] != "RUNNING" and run["status"] != "RUNNING":  # children of a stopped run still end
                 break
             time.sleep(POLL_SECONDS)
-        if described["status"] not in ("SUCCEEDED", "ABORTED"):
-            raise SystemExit(f"the batch ended as {described['status']}: {described.get('error')}")
+        self.status = described["status"]
         return float((run["stopDate"] - run["startDate"]).total_seconds())
 
     def rates(self, parts: int = 5) -> str:
@@ -214,8 +214,8 @@ def with_faults(stack: Stack, size: int, children: int, folder: Path) -> int:
         run = Run(stack, {"prefix": f"{PREFIX}/{size}/"}, children)
         harm = Harm(folder, run.arn, size)
         seconds = run.follow(harm.reached)
-        if harm.done["batches stopped"]:
-            print(f"\n{size:,} images, stopped after {run.progress[-1][1]:,}, then redriven:")
+        while run.status != "SUCCEEDED":
+            print(f"\n{size:,} images, {run.status} after {run.progress[-1][1]:,}, then redriven:")
             summarize(stack, run.name, None, 1.0)
             redrive(stack, run.name)
             seconds = run.follow(harm.reached)

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -312,6 +313,18 @@ def _replace_extract_json() -> None:
     for module in [*sys.modules.values()]:  # each has imported it by name
         if getattr(module, "extract_json", None) is original:
             replace(module, "extract_json", _extract_json)
+
+
+@configure(
+    Difference(
+        "threads_of_tasks_end",
+        "the thread of each task is kept for ever, and with it its stack; after some 30,000 no thread starts any more",
+    )
+)
+def _forget_threads() -> None:
+    for module in [*sys.modules.values()]:  # each has imported it by name
+        if isinstance(getattr(module, "TMP_THREADS", None), list):
+            module.TMP_THREADS = deque(maxlen=0)  # type: ignore[attr-defined]
 
 
 @configure(

@@ -124,7 +124,7 @@ answer = st.lists(probability, min_size=len(LABELS), max_size=len(LABELS)).map(
 
 
 def parse(value: Any) -> list[float]:
-    return classify.parse_inferences(json.dumps(value).encode(), LABELS)
+    return classify.parse_inferences(json.dumps(value).encode(), LABELS, has_neither=False)
 
 
 @given(answer)
@@ -169,7 +169,7 @@ def test_classify_forgives_what_rounding_adds_to_the_sum(excess: float) -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_upset_the_answer_parser(answer: bytes) -> None:
     with pytest.raises(classify.InvalidInference):
-        classify.parse_inferences(b"<" + answer, LABELS)
+        classify.parse_inferences(b"<" + answer, LABELS, has_neither=False)
 
 
 @settings(deadline=None, max_examples=60)

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,6 +121,21 @@ def test_a_failed_callback_and_a_time_out_say_when_and_why(rehearsal: Rehearsal,
     execution = states.start_execution(stateMachineArn=made["stateMachineArn"])["executionArn"]
     described = rehearsal.outcome(execution)
     assert described["status"] == "TIMED_OUT" and described["stopDate"] > described["startDate"]
+
+
+def test_ended_executions_leave_no_stacks_of_threads(rehearsal: Rehearsal, machine: Any) -> None:
+    steps = {"StartAt": "Step", "States": {"Step": {"Type": "Pass", "End": True}}}
+    arn = machine("threads", {"Type": "Map", "ItemProcessor": steps})
+
+    def maps() -> int:
+        supervisor = Path(f"/proc/{rehearsal.running.supervisor}")
+        (server,) = (supervisor / "task" / supervisor.name / "children").read_text().split()
+        return len(Path(f"/proc/{server}/maps").read_text().splitlines())
+
+    before = maps()
+    for _ in range(10):
+        rehearsal.outcome(rehearsal.execute(arn, [{}] * 40))
+    assert maps() < before + 200, "each of 400 threads has a stack and a guard page"
 
 
 def test_an_endpoint_that_is_not_in_service_is_not_found(rehearsal: Rehearsal) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from monitoring.capture import Capture, parse_record
+from common.capture import Capture, parse_record
 from PIL import Image
 
 from demo import drawing
