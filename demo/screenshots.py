@@ -36,7 +36,7 @@ def take_screenshots(stack: str, source: Path, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     _save(Image.open(source / "contact-sheet.png"), folder / "contact-sheet.png")
-    _shoot((source / "drift.html").resolve().as_uri(), 1000, 900, folder, "drift-report")
+    _shoot((source / "drift.html").resolve().as_uri(), 1000, 1300, folder, "drift-report")
     command = [sys.executable, "-m", "operations", "review", "--stack-name", stack, "--reviewer", "you", "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout

@@ -179,7 +179,7 @@ def _multiples(finding: Finding, baseline: Baseline, window: Window, result: Che
         typical = float(np.median([each.record.confidence for each in odd] or [0.0]))
         odd.sort(key=lambda each: abs(each.record.confidence - typical))
         usual = [each for each in usual if getattr(each, feature) != grown.name] or usual
-    number = "{:,.0f}" if feature == "pixels" else "{:.3g}"
+    number = "{:,.0f}" if feature == "pixels" else "{:#.3g}"
 
     def shown(numeric: dict[str, float], picture: Thumbnail) -> tuple[Thumbnail, str]:
         return picture, number.format(numeric[feature]) if feature in NUMERIC else ""

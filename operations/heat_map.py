@@ -61,7 +61,8 @@ def write_heat_map(photo: Path, described: "DescribeExecutionOutputTypeDef", loc
 def _find_model(wanted: str, endpoint: str, variant: str, local: Path) -> tuple[Model, str]:
     """Return the model with this hash, and where it was found: a local file, or the endpoint's archive."""
     if local.is_file() and (model := Model(local)).sha256.startswith(wanted or "-"):
-        return model, str(local)
+        here = Path.cwd()
+        return model, str(local.relative_to(here) if local.is_relative_to(here) else local)
     sagemaker: Any = boto3.client("sagemaker")
     config = sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointConfigName"]
     variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]

@@ -136,7 +136,7 @@ def test_every_command_and_every_option_exists(command: str) -> None:
 
 def test_every_linked_or_named_file_exists() -> None:
     for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        for target in re.findall(r"(?:\]\(|(?:src|srcset|href)=\")([^)#\"]+)[)\"]", document.read_text()):
             assert target.startswith("http") or (document.parent / target).exists(), f"{document.name}: {target}"
         for name in re.findall(r"`((?:src|tests|training|events|docs|statemachine)/[\w./-]+)`", document.read_text()):
             base = document.parent if (document.parent / name).exists() else REPOSITORY

@@ -88,7 +88,7 @@ def test_the_model_that_made_the_prediction_shows_where_it_looked(
     answering(stack, sha256, sure)
     assert try_photos(stack, [photo], made if place == "local" else other) == (0 if sure else 3)
     (written,) = (tmp_path / "build" / "heat-maps").iterdir()
-    source = made if place == "local" else f"s3://{BUCKET}/models/model.tar.gz"
+    source = made.name if place == "local" else f"s3://{BUCKET}/models/model.tar.gz"
     expected = f"    heat map of bicycle: {written.relative_to(tmp_path)} (model {sha256}, {source})"
     assert expected in capsys.readouterr().out.splitlines()
     changed = np.abs(np.asarray(Image.open(written).resize((200, 200)), float) - np.asarray(Image.open(photo), float))
