@@ -170,7 +170,7 @@ def release(screenshots: Path | None) -> None:
     if screenshots:
         from demo.screenshots import shoot
 
-        shoot((OUT / "release.html").resolve().as_uri(), 800, 900, screenshots / "release.png")
+        shoot((OUT / "release.html").resolve().as_uri(), 800, 1000, screenshots / "release.png")
     if traffic.errors:
         raise CommandError(f"{len(traffic.errors)} of {len(traffic.requests)} calls failed: {traffic.errors[0]}")
 
