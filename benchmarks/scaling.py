@@ -16,12 +16,16 @@ from typing import Any, NamedTuple
 
 import simpy
 
+from training.deployment.autoscaling import WORKER_RPS, WORKERS
+
 DEFINITIONS = [Path(__file__).parents[1] / "statemachine" / f"{name}.asl.json" for name in ("start", "classify")]
 #: Seconds of each function, warm; classify also waits for the endpoint (benchmarks/cost.py rounds them up).
 SECONDS = {"Serialize": 0.10, "Classify": 0.05, "Filter": 0.01}
 STATES = 6
-#: Seconds that the endpoint takes for an image, and images at once on an instance: an assumption, measure your own.
-ENDPOINT_SECONDS, ENDPOINT_WORKERS = 0.02, 4
+#: Seconds that a worker of the endpoint takes for an image: as measured for the default target of autoscaling.
+ENDPOINT_SECONDS = 1 / WORKER_RPS
+#: Images a second on one instance.
+INSTANCE_RPS = WORKERS * WORKER_RPS
 #: Seconds after which classify gives up (its read time-out).
 ENDPOINT_TIMEOUT = 10.0
 #: Images in a child of a batch, all at once (`BatchSize` in template.yaml).
@@ -54,9 +58,7 @@ QUOTAS = [
     Quota("PutEvents entries a second", 10_000, 1, 1, _EVENTS),
     Quota("EventBridge invocations of targets a second", 18_750, 2, 1, _EVENTS),
     Quota("S3 GETs a second and prefix", 5_500, 1, 1, f"{_DOCS}/AmazonS3/latest/userguide/optimizing-performance.html"),
-    Quota(
-        "images a second on one instance of the endpoint", ENDPOINT_WORKERS / ENDPOINT_SECONDS, 1, 1, "assumed above"
-    ),
+    Quota("images a second on one instance of the endpoint", INSTANCE_RPS, 1, 1, "measured"),
 ]
 
 
@@ -126,7 +128,7 @@ class Simulation:
         self._cores, self._orchestration = self._resource(setting.cores), self._resource(1)
         self._processes = {name: self._resource(setting.processes) for name in SECONDS}
         self._warm, self._busy = dict.fromkeys(SECONDS, 0), dict.fromkeys(SECONDS, 0)
-        self._endpoint = simpy.Resource(self.environment, setting.instances * ENDPOINT_WORKERS)
+        self._endpoint = simpy.Resource(self.environment, setting.instances * WORKERS)
 
     def _resource(self, capacity: float) -> simpy.Resource:
         return simpy.Resource(self.environment, capacity)  # type: ignore[arg-type]
@@ -241,16 +243,17 @@ SETTINGS = {
     "burst of 50,000 uploads, 4 instances": Setting(50_000, uploaded=True, starts=(1_300, 300), instances=4),
 }
 
-TEXT = """
+TEXT = f"""
 An upload is an execution, which the upload starter starts: it tries again while starts are throttled. What it could
 not start after all its attempts counts as failed, and waits in the failure queue for `python -m operations replay
 --faults`. Not simulated: starts of the starter, which EventBridge repeats for 24 hours; throttled state transitions,
 which only delay; and failures of a service.
 
 Too much concurrency does harm: what the endpoint cannot take waits inside classify, which uses up Lambda's concurrency,
-and with the retries it all takes two to three times as long. `MaxConcurrency` of a batch belongs to the endpoint's
-capacity: images a second times seconds an image, divided by the images in a child (here 200 x 0.18 / 20, about 2
-children, and some more as time passes between states). No image is lost in any case.
+and with the retries a batch takes several times as long. `MaxConcurrency` of a batch belongs to the endpoint's
+capacity: images a second times seconds an image, divided by the images in a child (here
+{INSTANCE_RPS} x {IN_LAMBDA:.2f} / {BATCH_SIZE}, about {INSTANCE_RPS * IN_LAMBDA / BATCH_SIZE:.0f} children, and some
+more as time passes between states).
 
 A burst of 10,000 uploads is absorbed by the retries. The starter waits 112 seconds on average, in which about 30,000
 executions start. If more are uploaded at once, ask for a higher quota of `StartExecution`, or classify them as a
@@ -268,13 +271,14 @@ on an idle machine could agree with it; none was made.
 
 - **10 images a second.** Nothing: every quota has room, and one instance is enough. Two instances keep the endpoint
   available when one of them fails.
-- **1,000 a second.** One instance and single Standard executions no longer suffice. The endpoint needs 5 instances at
-  least (Service Quotas, "ml.m5.xlarge for endpoint usage"; a new account may have none) and autoscaling; images go in
-  batches, or through the Express workflow. Lambda has room while its functions are fast.
-- **100,000 a second.** Nearly every default is exceeded, most of all the endpoint: smaller images or a faster instance
-  type save more than any quota. Lambda's concurrency, EventBridge (one event for each accepted image; a batch's results
-  are in S3 already) and S3 (more prefixes) need increases that AWS must agree to. Divide the images over several
-  accounts or Regions, each with its own bucket, stack and endpoint: with ten, each carries 10,000 a second.
+- **1,000 a second.** One instance and single Standard executions no longer suffice. The endpoint needs
+  {math.ceil(1_000 / INSTANCE_RPS)} instances at least (Service Quotas, "ml.m5.xlarge for endpoint usage"; a new account
+  may have none) and autoscaling; images go in batches, or through the Express workflow. Lambda has room while its
+  functions are fast.
+- **100,000 a second.** Nearly every default is exceeded. In batches it is most of all the endpoint: smaller images or a
+  faster instance type save more than any quota. Lambda's concurrency, EventBridge (one event for each accepted image; a
+  batch's results are in S3 already) and S3 (more prefixes) need increases that AWS must agree to. Divide the images
+  over several accounts or Regions, each with its own bucket, stack and endpoint: each of ten carries 10,000 a second.
 """
 
 
@@ -283,10 +287,11 @@ def main() -> None:
     print("# Scaling\n")
     print("`python -m benchmarks.scaling` prints this page. On paper: nothing of this was run on AWS.\n")
     print(
-        f"Assumed: an image takes {IN_LAMBDA:.2f} s in functions, of which {ENDPOINT_SECONDS} s on the endpoint, where"
+        f"Assumed: an image takes {IN_LAMBDA:.2f} s in functions, of which {1e3 * ENDPOINT_SECONDS:.0f} ms on the "
+        f"endpoint, where\nan instance takes {WORKERS} at once, as for the default target of "
+        "[autoscaling](../training/README.md#autoscaling);\n"
+        f"a batch has {BATCH_SIZE} images in a child, all at once.\n"
     )
-    print(f"an instance takes {ENDPOINT_WORKERS} at once; a batch has {BATCH_SIZE} images in a child, all at once.")
-    print()
     for kind, title in (("single", "Single Standard executions"), ("batch", "Batches")):
         print(f"## {title}: demand, in multiples of the default quota\n")
         print("| quota in us-east-1 | limit | 10 images a second | 1,000 | 100,000 |\n|---|---|---|---|---|")

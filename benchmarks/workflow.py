@@ -35,7 +35,7 @@ from benchmarks.scaling import Setting, Simulation
 from common.command import positive_int
 from common.stack import Stack, find_stack
 from demo import drawing
-from demo.__main__ import FOLDER
+from demo.steps import FOLDER
 from operations.batch import FOLDER as BATCHES
 from operations.batch import reconcile, redrive, start, summarize
 from rehearsal.injection import inject

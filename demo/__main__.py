@@ -7,15 +7,13 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ import boto3
 from rich.markup import escape
 from rich.table import Table
 
-from common.command import console as make_console
 from common.command import name_cell, quietly
 from common.errors import CommandError
 from common.manifest import read_manifest
@@ -35,18 +32,15 @@ from demo.contact_sheet import draw_contact_sheet
 from demo.images import Sample, Samples, collect, draw
 from demo.improve import compare, count, divide, review, write_staged
 from demo.screenshots import take_screenshots
+from demo.steps import FOLDER, IMAGE_URI, OUT, ROLE_ARN, console, run, start_rehearsal, step
 from demo.watch import LIMIT_SECONDS, check, out_of_focus, picture, send, wait_for
 from operations.__main__ import MODEL
 from operations.attempt import check_photos, try_photos
-from rehearsal.environment import THIS_PYTHON, own_command, redirected, undisturbed
-from rehearsal.lifecycle import down, find, up
+from rehearsal.environment import THIS_PYTHON, own_command
+from rehearsal.lifecycle import down, find
 from rehearsal.patches import RehearsalError
 
-OUT = Path("build/demo")
-#: Not the default folder: a rehearsal that is already running there stays as it is.
-FOLDER = OUT / "rehearsal"
 STACK = "image-classifier-rehearsal"
-ACCOUNT = "123456789012"
 ENDPOINT = "image-classifier"
 BATCH_IMAGES = 200
 STAGED = Path("build/staged")
@@ -55,38 +49,6 @@ TRAINING_PYTHON = ".venv-training/bin/python"
 IMPROVE_RECIPE = ("--network", "residual", "--epochs", "100", "--folds", "2")
 #: The figures of both models, a sentence and the next command.
 IMPROVE_LINES = 7
-console = make_console()
-
-
-@contextlib.contextmanager
-def step(description: str) -> Iterator[None]:
-    """Print a step, and how long it took."""
-    started = time.monotonic()
-    if sys.stdout.isatty():
-        with console.status(description):
-            yield
-    else:
-        console.print(f"  … {description}")
-        yield
-    console.print(f"  ✓ {description} ({time.monotonic() - started:.1f} s)")
-
-
-def run(*command: str) -> str:
-    """Run a command as a user would type it; return its output.
-
-    Raises
-    ------
-    CommandError
-        If it fails, with the end of its output.
-    """
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False
-    )
-    with (OUT / "commands.log").open("a", encoding="utf-8") as log:
-        log.write(f"$ {' '.join(command)}\n{done.stdout}\n")
-    if done.returncode:
-        raise CommandError(f"$ {' '.join(command)}\n{done.stdout[-2000:]}")
-    return done.stdout
 
 
 def main() -> int:
@@ -107,7 +69,7 @@ def _main() -> int:
         metavar="DIR",
         help="write the README's screenshots, from drawings (needs Chromium)",
     )
-    parser.set_defaults(show=None, photos=[])
+    parser.set_defaults(show=demonstrate, photos=[])
     commands = parser.add_subparsers(metavar="COMMAND")
     batch = commands.add_parser(
         "batch",
@@ -125,6 +87,14 @@ def _main() -> int:
         epilog="example: python -m demo improve",
     )
     better.set_defaults(show=demonstrate_improvement)
+    release = commands.add_parser(
+        "release",
+        help="release models: a bad one is taken back while requests flow, a good one passes",
+        description="Register, approve and deploy a model, then a bad one, which is taken back while requests flow, "
+        "and a good one, whose endpoint then scales out. Draw the requests as one picture.",
+        epilog="example: python -m demo release",
+    )
+    release.set_defaults(show=demonstrate_release)
     attempt = commands.add_parser(
         "try",
         help="classify your photos in the demo that was kept; without one, deploy it first, and keep it",
@@ -146,7 +116,7 @@ def _main() -> int:
     try:
         if arguments.photos:
             return _try(arguments.photos, arguments.explain)
-        return _demonstrate(arguments.show or partial(demonstrate, arguments.screenshots), arguments.keep)
+        return _demonstrate(partial(arguments.show, arguments.screenshots), arguments.keep)
     except (CommandError, RehearsalError) as error:
         console.print(f"[red]The demo failed:[/red] {escape(str(error))}", soft_wrap=True)
         return 1
@@ -187,15 +157,7 @@ def deploy(keep: bool, *more: str) -> Stack:
 
     ``more`` goes to ``python -m training deploy``.
     """
-    OUT.mkdir(parents=True, exist_ok=True)
-    running = find(FOLDER)
-    if not running:
-        (OUT / "commands.log").unlink(missing_ok=True)
-        with step("start the rehearsal (python -m rehearsal up)"):
-            running = up(FOLDER, tied=not keep)
-    environment = redirected(undisturbed(os.environ), running.port, running.region)
-    os.environ.clear()
-    os.environ.update(environment)
+    start_rehearsal(keep)
     endpoints = boto3.client("sagemaker").list_endpoints(NameContains=ENDPOINT, StatusEquals="InService")["Endpoints"]
     if endpoints:  # the last step
         return find_stack(STACK)
@@ -208,9 +170,7 @@ def deploy(keep: bool, *more: str) -> Stack:
         run(
             *(sys.executable, "-m", "training", "deploy", "--endpoint-name", ENDPOINT),
             *("--bucket", stack.output("ImageBucketName")),
-            *("--role-arn", f"arn:aws:iam::{ACCOUNT}:role/rehearsal"),
-            *("--image-uri", f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"),
-            *more,
+            *("--role-arn", ROLE_ARN, "--image-uri", IMAGE_URI, *more),
         )
     return stack
 
@@ -219,8 +179,8 @@ def show_kept() -> None:
     """Print what can be done with what stays up, in commands that work as they are."""
     python, own = THIS_PYTHON, own_command(FOLDER)
     programs = "" if python == "python" else f"{Path(python).parent}/"
-    commands = []
-    with contextlib.suppress(CommandError):  # it failed before
+    commands = [f'eval "$({own} env)"', f"{python} -m training status"]
+    with contextlib.suppress(CommandError):  # there is none
         stack = find_stack(STACK)
         states = boto3.client("stepfunctions")
         workflow = state_machine(stack.output("WorkflowArn"))
@@ -239,15 +199,24 @@ def show_kept() -> None:
                 f"{programs}sam remote invoke Workflow --config-env rehearsal --event {shlex.quote(event)}",
             ]
     console.print("\n[bold]It is still running.[/bold]")
-    if commands:
-        console.print("Commands to try; those after eval need it, which sends the shell's commands to it:\n")
+    console.print("Commands to try; those after eval need it, which sends the shell's commands to it:\n")
     for command in commands:
         console.print(f"    {command}", markup=False, soft_wrap=True)
     console.print("\nTo stop it:\n")
     console.print(f"    {own} down", markup=False, soft_wrap=True)
 
 
-def demonstrate_batch(keep: bool) -> None:
+def demonstrate_release(screenshots: Path | None, keep: bool) -> None:
+    """Release a bad and a good model while requests flow, and draw what became of the requests."""
+    # Here, as it takes a second to import what judges models and draws.
+    from demo.release import release
+
+    down(FOLDER)  # what a crash left
+    start_rehearsal(keep)
+    release(screenshots)
+
+
+def demonstrate_batch(_: Path | None, keep: bool) -> None:
     """Build, deploy, and classify drawings as one batch."""
     console.rule("[bold]Build and deploy")
     down(FOLDER)  # what a crash left
@@ -266,7 +235,7 @@ def demonstrate_batch(keep: bool) -> None:
             raise CommandError(f"python -m {' '.join(command)} failed")
 
 
-def demonstrate_improvement(keep: bool) -> None:
+def demonstrate_improvement(_: Path | None, keep: bool) -> None:
     """Begin with few images, review what the model is unsure of, and improve it."""
     if not shutil.which(TRAINING_PYTHON):
         raise CommandError(f"{TRAINING_PYTHON} does not exist; make test-training makes it")

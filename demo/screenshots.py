@@ -34,9 +34,8 @@ def take_screenshots(stack: str, source: Path, folder: Path) -> None:
     CommandError
         If there is no Chromium, or a page does not open.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     _save(Image.open(source / "contact-sheet.png"), folder / "contact-sheet.png")
-    _shoot((source / "drift.html").resolve().as_uri(), 1000, 1300, folder, "drift-report")
+    shoot((source / "drift.html").resolve().as_uri(), 1000, 1300, folder, "drift-report")
     command = [sys.executable, "-m", "operations", "review", "--stack-name", stack, "--reviewer", "you", "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
@@ -44,14 +43,20 @@ def take_screenshots(stack: str, source: Path, folder: Path) -> None:
             address = re.search(r"http://\S+", server.stdout.readline())
             if not address:
                 raise CommandError("The review page did not start")
-            _shoot(address[0], 1000, 720, folder, "review-page")
+            shoot(address[0], 1000, 720, folder, "review-page")
         finally:
             server.terminate()
             server.communicate()
 
 
-def _shoot(address: str, width: int, height: int, folder: Path, name: str) -> None:
-    """Write a page as ``NAME.png``, and in dark colours as ``NAME-dark.png``."""
+def shoot(address: str, width: int, height: int, folder: Path, name: str) -> None:
+    """Write a page as ``NAME.png``, and in dark colours as ``NAME-dark.png``.
+
+    Raises
+    ------
+    CommandError
+        If there is no Chromium.
+    """
     if not CHROMIUM:
         raise CommandError("Screenshots need Chromium or Google Chrome on the PATH")
     with sync_playwright() as playwright:
@@ -67,4 +72,5 @@ def _shoot(address: str, width: int, height: int, folder: Path, name: str) -> No
 def _save(image: Image.Image, path: Path) -> None:
     """Shrink and write an image with 128 colours, which is enough for pages and small in git."""
     shrunk = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    path.parent.mkdir(parents=True, exist_ok=True)
     shrunk.quantize(128).save(path, optimize=True)

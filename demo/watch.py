@@ -108,9 +108,12 @@ def check(outputs: dict[str, str], stack: str) -> Checked:
     folder = json.loads(described["output"])["check"]["folder"]
     body = boto3.client("s3").get_object(Bucket=outputs["ModelBucketName"], Key=f"{folder}/constraint_violations.json")
     violations = [violation["feature_name"] for violation in json.loads(body["Body"].read())["violations"]]
-    alarm, cloudwatch = "ALARM" if violations else "OK", boto3.client("cloudwatch")
+    alarm, name, cloudwatch = "ALARM" if violations else "OK", f"{stack}-DriftAlarm", boto3.client("cloudwatch")
     wait_for(
-        lambda: cloudwatch.describe_alarms(AlarmNamePrefix=f"{stack}-DriftAlarm", StateValue=alarm)["MetricAlarms"],
+        # moto heeds one filter, the prefix.
+        lambda: (
+            alarm in [each["StateValue"] for each in cloudwatch.describe_alarms(AlarmNamePrefix=name)["MetricAlarms"]]
+        ),
         f"DriftAlarm is not {alarm} {LIMIT_SECONDS} s after the drift check",
     )
     return Checked(violations, alarm, f"{folder}/report.html")

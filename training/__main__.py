@@ -546,7 +546,7 @@ def _add_guard(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         dest="target_invocations",
         metavar="N",
-        help="invocations of one instance in a minute above which instances are added (default: 3000)",
+        help="invocations of one instance in a minute above which instances are added (default: 12000)",
     )
     parser.add_argument("--network-isolation", action="store_true", help="the container gets no network access")
     parser.add_argument("--kms-key", metavar="KEY", help="KMS key that encrypts the volumes of the instances")

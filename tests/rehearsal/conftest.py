@@ -1,11 +1,13 @@
-"""The stack, deployed by the commands that a user types."""
+"""The stack, deployed by the commands that a user types, and a copy of the repository."""
 
+import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support.stack import ENVIRONMENT, STACK, Rehearsal, Stack, deploy_endpoint, empty
+from tests.support.stack import ENVIRONMENT, REPOSITORY, STACK, Rehearsal, Stack, deploy_endpoint, empty
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +24,13 @@ def stack(rehearsal: Rehearsal) -> Iterator[Stack]:
         rehearsal.run(sys.executable, "-m", "training", "remove", "--endpoint-name", "image-classifier", check=False)
         empty(rehearsal, outputs["ImageBucketName"])
         rehearsal.client("cloudformation").delete_stack(StackName=STACK)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the repository without what was made in it, with this environment as its .venv."""
+    folder = tmp_path_factory.mktemp("clone") / "repository"
+    ignored = [line.rstrip("/") for line in (REPOSITORY / ".gitignore").read_text().splitlines()]
+    shutil.copytree(REPOSITORY, folder, ignore=shutil.ignore_patterns(".git", *ignored))
+    (folder / ".venv").symlink_to(Path(sys.prefix))
+    return folder

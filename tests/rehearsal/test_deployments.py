@@ -4,9 +4,10 @@ import contextlib
 import datetime
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 from demo.drawing import bicycle, encoded
+from demo.traffic import Traffic
+from rehearsal.lifecycle import processes
 from tests.support.onnx_model import write_model
-from tests.support.stack import Rehearsal, deploy_endpoint, wait_for
+from tests.support.stack import REPOSITORY, Rehearsal, deploy_endpoint, wait_for
 from training.deployment.guard import create_alarms
+from training.deployment.smoke import KnownImage
 
 BUCKET = "bucket-of-deployments"
 ENDPOINT = "of-deployments"
@@ -28,45 +32,15 @@ PICTURE = encoded(bicycle(64, 48))
 BAKING_SECONDS = 8
 
 
-class Load:
-    """Requests of a few clients, one after the other, from the first to the last line of a ``with``."""
-
-    def __init__(self, rehearsal: Rehearsal, endpoint: str, clients: int = 2) -> None:
-        self._rehearsal, self._endpoint, self._over = rehearsal, endpoint, threading.Event()
-        self._threads = [threading.Thread(target=self._send) for _ in range(clients)]
-        #: Answers by model, and errors.
-        self.answers: Counter[str] = Counter()
-        self.errors: list[str] = []
-
-    def _send(self) -> None:
-        runtime = self._rehearsal.client("sagemaker-runtime")
-        while not self._over.wait(0.02):
-            try:
-                answer = runtime.invoke_endpoint(EndpointName=self._endpoint, ContentType="image/png", Body=PICTURE)
-                answer["Body"].read()
-                self.answers[answer["CustomAttributes"].rpartition("model=")[2]] += 1
-            except Exception as error:
-                self.errors.append(repr(error))
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        wait_for(lambda: self.answers.total() or self.errors)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-
 @pytest.fixture(scope="module")
 def files(rehearsal: Rehearsal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder of models, by what they are, and of known images; at the end, remove the endpoint."""
     rehearsal.client("s3").create_bucket(Bucket=BUCKET)
     folder = tmp_path_factory.mktemp("deployments")
-    for name, bias in {"first": (3.0, 0.0), "better": (4.0, 0.0), "wrong": (0.0, 4.0)}.items():
-        write_model(folder / f"{name}.onnx", bias=bias)
+    for name, bias in {"first": (3.0, 0.0), "better": (4.0, 0.0), "wrong": (0.0, 4.0), "failing": (5.0, 0.0)}.items():
+        write_model(folder / f"{name}.onnx", bias=bias, fails=name == "failing")
+    # Compared with the others: a network of millions of weights.
+    shutil.copyfile(REPOSITORY / "training" / "model" / "model.onnx", folder / "slow.onnx")
     (folder / "known" / "bicycle").mkdir(parents=True)
     (folder / "known" / "bicycle" / "drawn.png").write_bytes(PICTURE)
     yield folder
@@ -90,45 +64,79 @@ def alarms(rehearsal: Rehearsal) -> list[str]:
     return [alarm["AlarmName"] for alarm in found["MetricAlarms"]]
 
 
-def test_an_update_a_bad_model_and_a_rollback_lose_no_call(rehearsal: Rehearsal, files: Path) -> None:
-    deploy(rehearsal, files, "first", "--instance-count", "2")
+def load(rehearsal: Rehearsal) -> Traffic:
+    return Traffic(rehearsal.client("sagemaker-runtime"), ENDPOINT, [KnownImage("drawn.png", "bicycle", PICTURE)])
+
+
+def test_the_demonstration_takes_a_bad_model_back_and_loses_no_call(clone: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "demo", "release"], cwd=clone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((clone / "build" / "demo" / "release.json").read_text())
+    requests, marks = record["requests"], {mark["text"].partition(":")[0]: mark["at"] for mark in record["marks"]}
+    answers = Counter(record["models"].get(request["model"], "none") for request in requests)
+    assert set(answers) == {"vehicles/1", "labels swapped", "vehicles/2"} and not any(r["error"] for r in requests)
+    wrong = [request for request in requests if request["wrong"]]
+    assert {record["models"][request["model"]] for request in wrong} == {"labels swapped"}
+    assert max(request["at"] for request in wrong) < marks["the update is rolled back"], "and not since"
+    assert [*marks].index("an alarm goes off") < [*marks].index("the update is rolled back")
+    assert {"the canary gets requests", "the new fleet gets all requests", "the update has ended"} < marks.keys()
+    assert marks["the endpoint has 4 instances"] > marks["the update has ended"]
+    # What its commands have printed.
+    assert "the model has the labels motorcycle,bicycle" in done.stdout and "-wrong-answers went off" in done.stdout
+    for part in ("4 now (2 to 4), ml.m5.xlarge", "vehicles/2, Approved", "succeeded"):
+        assert part in done.stdout
+    page = (clone / "build" / "demo" / "release.html").read_text()
+    assert f"{len(requests):,} requests, 0 failed" in page and page.count("<li>") == len(record["marks"])
+    assert not processes(clone / "build" / "demo" / "rehearsal")
+
+
+def test_a_bad_model_that_no_alarm_has_seen_and_a_rollback_by_hand_lose_no_call(
+    rehearsal: Rehearsal, files: Path
+) -> None:
+    at_once = ("--instance-count", "2", "--baking-seconds", "0")
+    deploy(rehearsal, files, "first", *at_once)
     first = describe(rehearsal)["EndpointConfigName"]
-
-    with Load(rehearsal, ENDPOINT) as load:
-        deploy(rehearsal, files, "better")
-    second = describe(rehearsal)
-    assert load.errors == []
-    assert len(load.answers) == 2, "both models have answered"
-    assert second["EndpointConfigName"] != first and second["EndpointStatus"] == "InService"
-    assert second["ProductionVariants"][0]["CurrentInstanceCount"] == 2
-    routing = second["LastDeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
-    assert routing["Type"] == "CANARY" and routing["CanarySize"] == {"Type": "INSTANCE_COUNT", "Value": 1}
-
-    with Load(rehearsal, ENDPOINT) as load:
-        refused = deploy(rehearsal, files, "wrong", check=False)
-        here = len(load.answers)
-    after = describe(rehearsal)
-    assert load.errors == []
-    assert refused.returncode == 3, refused.stderr
-    assert "-wrong-answers went off" in refused.stderr and "drawn.png is motorcycle" in refused.stderr
-    assert here == 2, "the bad model has answered until then"
-    assert (after["EndpointStatus"], after["EndpointConfigName"]) == ("InService", second["EndpointConfigName"])
-    assert "wrong-answers" in after["FailureReason"]
-    # Too short for an alarm: the command itself rolls back.
-    assert deploy(rehearsal, files, "wrong", "--baking-seconds", "0", check=False).returncode == 3
-    with Load(rehearsal, ENDPOINT) as load:
-        wait_for(lambda: load.answers.total() > 10 or load.errors)
-    assert load.errors == [] and len(load.answers) == 1, "and not since"
-    configs = rehearsal.client("sagemaker").list_endpoint_configs(NameContains=ENDPOINT)["EndpointConfigs"]
-    assert {config["EndpointConfigName"] for config in configs} == {first, second["EndpointConfigName"]}
-    assert alarms(rehearsal) == []
-
-    with Load(rehearsal, ENDPOINT) as load:
+    with load(rehearsal) as traffic:
+        deploy(rehearsal, files, "better", *at_once)
+        second = describe(rehearsal)["EndpointConfigName"]
+        # Too short for an alarm: the command itself rolls back.
+        refused = deploy(rehearsal, files, "wrong", *at_once, check=False)
+        assert refused.returncode == 3 and "drawn.png is motorcycle" in refused.stderr
+        assert (describe(rehearsal)["EndpointStatus"], describe(rehearsal)["EndpointConfigName"]) == (
+            "InService",
+            second,
+        )
+        configs = rehearsal.client("sagemaker").list_endpoint_configs(NameContains=ENDPOINT)["EndpointConfigs"]
+        assert {config["EndpointConfigName"] for config in configs} == {first, second}
         rehearsal.run(sys.executable, "-m", "training", "rollback", *NAME)
-    assert load.errors == []
+    assert traffic.errors == [] and alarms(rehearsal) == []
     assert describe(rehearsal)["EndpointConfigName"] == first
     again = rehearsal.run(sys.executable, "-m", "training", "rollback", *NAME, check=False)
     assert again.returncode == 1 and "no earlier configuration is recorded" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "alarm", "more"), [("failing", "errors", ()), ("slow", "latency", ("--max-latency-ms", "1"))]
+)
+def test_requests_that_fail_or_are_slow_take_an_update_back(
+    rehearsal: Rehearsal, files: Path, model: str, alarm: str, more: tuple[str, ...]
+) -> None:
+    deploy(rehearsal, files, "first", "--instance-count", "1", "--baking-seconds", "0")
+    before = describe(rehearsal)["EndpointConfigName"]
+    with load(rehearsal) as traffic:
+        refused = deploy(rehearsal, files, model, *more, check=False)
+        here = traffic.answers
+        wait_for(lambda: traffic.answers.total() > here.total() + 10)
+    after = describe(rehearsal)
+    assert refused.returncode == 3 and f"-{alarm} went off" in refused.stderr, refused.stderr
+    assert (after["EndpointStatus"], after["EndpointConfigName"]) == ("InService", before)
+    assert f"-{alarm}" in after["FailureReason"] and alarms(rehearsal) == []
+    # Of a slow model all calls succeed; of a failing one none.
+    assert (bool(traffic.errors), len(traffic.answers)) == ((True, 1) if model == "failing" else (False, 2))
+    assert all("ModelError" in error for error in traffic.errors)
+    assert not any(request.error for request in traffic.requests[-5:]), "the old fleet answers again"
 
 
 def test_scaling_out_loses_no_call_and_outlasts_an_update(rehearsal: Rehearsal, files: Path) -> None:
@@ -139,12 +147,12 @@ def test_scaling_out_loses_no_call_and_outlasts_an_update(rehearsal: Rehearsal, 
         return int(describe(rehearsal)["ProductionVariants"][0]["CurrentInstanceCount"])
 
     scaling = rehearsal.client("application-autoscaling")
-    with Load(rehearsal, ENDPOINT) as load:
+    with load(rehearsal) as traffic:
         deploy(rehearsal, files, "first", *one, "--max", "2", "--target", "20")
         wait_for(lambda: count() == 2)
         wait_for(lambda: describe(rehearsal)["EndpointStatus"] == "InService")
         deploy(rehearsal, files, "better", "--baking-seconds", "0")
-    assert load.errors == []
+    assert traffic.errors == []
     assert count() == 2
     (target,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
     assert (target["MinCapacity"], target["MaxCapacity"]) == (1, 2)
@@ -235,7 +243,7 @@ def test_an_update_with_a_missing_alarm_is_refused(rehearsal: Rehearsal, files: 
     assert describe(rehearsal)["EndpointStatus"] == "InService"
 
 
-def processes(model: Path) -> list[int]:
+def servers_of(model: Path) -> list[int]:
     """Return the processes of the servers that have a model."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -286,7 +294,7 @@ def test_a_shadow_is_compared_harms_no_caller_and_is_promoted(
     assert compared["changes"] == [{"from": "bicycle", "to": "motorcycle", "images": 1}]
 
     # One that hangs, and one that has died: no request waits for it or fails with it.
-    servers = processes(files / "wrong.onnx")
+    servers = servers_of(files / "wrong.onnx")
     assert servers
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for process in servers:

@@ -7,7 +7,6 @@ import io
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -186,16 +185,6 @@ with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
 print("labels:", *state["labels"], end=", ")
 print(re.search("saved .*?[)]", said)[0])
 """
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the repository without what was made in it, with this environment as its .venv."""
-    folder = tmp_path_factory.mktemp("clone") / "repository"
-    ignored = [line.rstrip("/") for line in (REPOSITORY / ".gitignore").read_text().splitlines()]
-    shutil.copytree(REPOSITORY, folder, ignore=shutil.ignore_patterns(".git", *ignored))
-    (folder / ".venv").symlink_to(Path(sys.prefix))
-    return folder
 
 
 def rows(text: str) -> list[list[str]]:

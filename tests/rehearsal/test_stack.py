@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from common.capture import Capture, parse_record
 from PIL import Image
 
+from common.capture import Capture, parse_record
 from demo import drawing
 from demo.drawing import encoded
 from tests.support.stack import (

@@ -16,14 +16,16 @@ def write_model(
     labels: tuple[str, str] = ("bicycle", "motorcycle"),
     bias: tuple[float, float] = (0.0, 0.0),
     redness: float = 0.0,
+    fails: bool = False,
 ) -> Path:
     """Write a model that gives two labels the softmax of a bias, and has the outputs ``features`` and ``map`` or not.
 
     The redder a picture is, the surer it is of the first label, by ``redness`` for each pixel's level; the bluer, of
-    the second. Its maps show the first label where the image is red, the second where it is green.
+    the second. Its maps show the first label where the image is red, the second where it is green. A model that fails
+    does so on every image that is not nearly black.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_model("features" if features else "flat", maps, labels, bias, redness))
+    path.write_bytes(_model("features" if features else "flat", maps, labels, bias, redness, fails))
     return path
 
 
@@ -50,7 +52,9 @@ def _value(name: str, kind: int, *shape: int | str) -> bytes:
     return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, sizes)))
 
 
-def _model(flat: str, maps: bool, labels: tuple[str, str], bias: tuple[float, float], redness: float) -> bytes:
+def _model(
+    flat: str, maps: bool, labels: tuple[str, str], bias: tuple[float, float], redness: float, fails: bool
+) -> bytes:
     floats, bytes_, longs = 1, 2, 7  # TensorProto.DataType
     to_float = _field(1, "to") + _field(3, floats) + _field(20, 2)
     nodes = [
@@ -58,8 +62,18 @@ def _model(flat: str, maps: bool, labels: tuple[str, str], bias: tuple[float, fl
         _node("Reshape", ["pixels", "shape"], flat),
         _node("MatMul", [flat, "weights"], "zeros"),
         _node("Add", ["zeros", "bias"], "logits"),
-        _node("Softmax", ["logits"], "probabilities"),
+        _node("Softmax", ["shifted" if fails else "logits"], "probabilities"),
     ]
+    if fails:
+        # The brightest level is an index into two numbers. Both logits are shifted by what is there.
+        flat_maximum = _field(1, "keepdims") + _field(3, 0) + _field(20, 2)
+        to_long = _field(1, "to") + _field(3, longs) + _field(20, 2)
+        nodes[-1:-1] = [
+            _node("ReduceMax", ["images"], "brightest", flat_maximum),
+            _node("Cast", ["brightest"], "index", to_long),
+            _node("Gather", ["bias", "index"], "shift"),
+            _node("Add", ["logits", "shift"], "shifted"),
+        ]
     if maps:
         axis = _field(1, "axis") + _field(3, 3) + _field(20, 2)
         order = _field(1, "perm") + b"".join(_field(8, each) for each in (0, 3, 1, 2)) + _field(20, 7)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scaling import ENDPOINT_SECONDS, ENDPOINT_WORKERS, SECONDS, Setting, Simulation
+from benchmarks.scaling import ENDPOINT_SECONDS, SECONDS, Setting, Simulation
+from training.deployment.autoscaling import DEFAULT_TARGET, WORKER_RPS, WORKERS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -21,7 +22,7 @@ def test_the_page_is_what_its_command_prints() -> None:
 
 def test_without_contention_the_time_is_the_sum_of_the_steps() -> None:
     # Twice as many images as the endpoint takes at once: the second half waits for the first one.
-    images = 2 * ENDPOINT_WORKERS
+    images = 2 * WORKERS
     result = Simulation(Setting(images, batch_size=images)).run()
     assert result.ends == {"done": images, "failed": 0} and result.attempts == len(SECONDS) * images
     assert result.seconds == pytest.approx(sum(SECONDS.values()) + 2 * ENDPOINT_SECONDS)
@@ -31,7 +32,7 @@ def test_without_contention_the_time_is_the_sum_of_the_steps() -> None:
 def test_the_endpoint_limits_the_rate(instances: int) -> None:
     setting = Setting(2_000, children=20, instances=instances)
     rate = setting.images / Simulation(setting).run().seconds
-    capacity = instances * ENDPOINT_WORKERS / ENDPOINT_SECONDS
+    capacity = instances * WORKERS * WORKER_RPS
     assert capacity / 2 < rate <= capacity
 
 
@@ -70,3 +71,11 @@ def test_on_one_machine_the_busiest_part_limits_the_rate() -> None:
     alone = Setting(**{**vars(machine), "cores": 1})
     rate = alone.images / Simulation(alone).run().seconds
     assert 0.9 / busy < rate <= 1 / busy, "the core"
+
+
+def test_the_default_target_is_the_documented_one() -> None:
+    # What one instance answers in a minute, times AWS's factor of one half.
+    assert 0.5 * 60 * WORKERS * WORKER_RPS == DEFAULT_TARGET
+    for page in ("training/__main__.py", "training/README.md", "docs/decisions.md"):
+        text = (REPOSITORY / page).read_text()
+        assert f"{DEFAULT_TARGET}" in text.replace(",", ""), page

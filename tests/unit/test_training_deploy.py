@@ -27,7 +27,7 @@ from rehearsal.sagemaker_endpoints import _create_endpoint_config
 from tests.support.onnx_model import write_model
 from training.__main__ import main
 from training.deployment import endpoint as module
-from training.deployment.autoscaling import Scaling, find_scaling
+from training.deployment.autoscaling import DEFAULT_TARGET, Scaling, find_scaling
 from training.deployment.deploy import deploy, pack, remove
 from training.deployment.guard import alarms_of, create_alarms
 from training.deployment.rollout import EXIT_ROLLED_BACK, RolledBackError, rollback, update_request
@@ -764,7 +764,7 @@ def test_settings_of_the_guard_are_checked(wanted: Deployment, fields: dict[str,
 
 def test_scaling_is_applied_changed_kept_and_removed(wanted: Deployment, said: list[str]) -> None:
     deploy(dataclasses.replace(wanted, max_instances=3), said.append)
-    assert find_scaling(NAME) == Scaling(1, 3, 3000)
+    assert find_scaling(NAME) == Scaling(1, 3, DEFAULT_TARGET)
     deploy(dataclasses.replace(wanted, max_instances=4, target_invocations=50), said.append)
     assert find_scaling(NAME) == Scaling(1, 4, 50)
     deploy(wanted, said.append)

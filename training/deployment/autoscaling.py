@@ -7,8 +7,15 @@ import boto3
 
 from training.deployment.settings import VARIANT
 
-#: Invocations of one instance in a minute at which another is added; docs/decisions.md derives it.
-DEFAULT_TARGET = 3000
+#: Requests a second that one worker answers with the committed network: ``python -m benchmarks.endpoint`` at 8
+#: connections (benchmarks/README.md), rounded down to hundreds.
+WORKER_RPS = 200
+#: Workers that count on an ml.m5.xlarge. It runs four, on two cores with two hyperthreads each.
+WORKERS = 2
+#: AWS recommends to begin with it: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-loadtest.html
+SAFETY_FACTOR = 0.5
+#: Invocations of one instance in a minute above which instances are added, by AWS's formula on that page.
+DEFAULT_TARGET = int(WORKER_RPS * WORKERS * SAFETY_FACTOR * 60)
 POLICY = "target-tracking"
 # Adding an instance takes minutes; removing one too early would add it again.
 _OUT_SECONDS, _IN_SECONDS = 60, 300

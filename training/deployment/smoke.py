@@ -39,6 +39,15 @@ class KnownImage:
     content: bytes
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The first digits of a model's SHA-256, and its most probable label, or none of them, with the probability."""
+
+    model: str
+    label: str
+    confidence: float
+
+
 def read_known_images(folder: Path, model: Path) -> list[KnownImage]:
     """Read the images of class folders; those that are not named after a label of the model are background.
 
@@ -137,24 +146,25 @@ class Smoke:
             if only_new_fleet and image.label and 400 <= answered.get("OriginalStatusCode", 500) < 500:
                 self._note(f"{image.name} is refused: {answered.get('OriginalMessage', 'no reason given')}")
             return
-        labels, model = _announced(answer.get("CustomAttributes", ""))
-        if not image.label or not labels or not self._sha256.startswith(model):
-            return
-        probabilities: list[float] = json.loads(answer["Body"].read())
-        ranked = sorted(zip([*probabilities, 1 - sum(probabilities)], [*labels, NEITHER], strict=True), reverse=True)
-        confidence, label = ranked[0]
-        if label != image.label:
-            self._note(f"{image.name} is {label} ({confidence:.2f}), not {image.label}")
+        found = read_answer(answer)
+        if image.label and found and self._sha256.startswith(found.model) and found.label != image.label:
+            self._note(f"{image.name} is {found.label} ({found.confidence:.2f}), not {image.label}")
 
     def _note(self, wrong: str) -> None:
         self._unreported["WrongAnswers"] += 1
         self.wrong.append(wrong)
 
 
-def _announced(attributes: str) -> tuple[list[str], str]:
-    """Return the labels and the model of an answer's attributes, as serving/model.py writes them."""
-    labels, _, model = attributes.removeprefix("labels=").rpartition(";model=")
-    return (json.loads(labels), model) if labels else ([], "")
+def read_answer(answer: Any) -> Answer | None:
+    """Read an answer of ``InvokeEndpoint``; return None if it does not announce its labels and model."""
+    # As serving/model.py writes them.
+    labels, _, model = answer.get("CustomAttributes", "").removeprefix("labels=").rpartition(";model=")
+    if not labels:
+        return None
+    probabilities: list[float] = json.loads(answer["Body"].read())
+    pairs = zip([*probabilities, 1 - sum(probabilities)], [*json.loads(labels), NEITHER], strict=True)
+    confidence, label = max(pairs)
+    return Answer(model, label, confidence)
 
 
 def _blank() -> bytes:
