@@ -260,9 +260,9 @@ def test_a_shadow_is_compared_harms_no_caller_and_is_promoted(
     first = describe(rehearsal)["EndpointConfigName"]
     new = ("--model", str(files / "wrong.onnx"))
 
-    with Load(rehearsal, ENDPOINT) as load:
+    with load(rehearsal) as traffic:
         deploy_endpoint(rehearsal, BUCKET, *NAME, *new, "--shadow")
-    assert load.errors == [] and len(load.answers) == 1
+    assert traffic.errors == [] and len(traffic.answers) == 1
     (shadow,) = describe(rehearsal)["ShadowProductionVariants"]
     shown = json.loads(rehearsal.run(sys.executable, "-m", "training", "status", "--json", *NAME).stdout)
     assert [(each["variant"], each["shadow"], each["instances"]["now"]) for each in shown] == [
