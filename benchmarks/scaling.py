@@ -262,10 +262,10 @@ batch.
 ## Compared with the rehearsal
 
 `python -m benchmarks.workflow` measures the processor time that an image takes in the server, the functions and the
-endpoint of a rehearsal, simulates a batch of 200 images with these times on one machine, and runs the batch. With 58 ms
-in the server, which runs the states, the simulation has 17.2 images a second; the rehearsal had 5.1 on two cores at a
-load of 28, and 10 to 12 in a larger batch at a load of 20. The simulation has the cores for itself, so that only a run
-on an idle machine could agree with it; none was made.
+endpoint of a rehearsal, simulates a batch of 200 images with these times on one machine, and runs the batch. Simulated
+were 21.7 images a second, measured 15.2, that is 0.70 times as many, on two cores shared with other work (load 12; at a
+load of 28, 0.30 times). Both are limited by the server, 46 ms an image; the simulation has the cores for itself, and no
+run on an idle machine was made.
 
 ## What to change at each step
 
