@@ -290,7 +290,9 @@ def test_a_photo_is_tried_in_a_demo_that_stays_until_make_clean(clone: Path) -> 
         assert re.search(r"^bicycle.png: accepted: bicycle, confidence 0\.\d{3}$", said, re.MULTILINE), said
         assert "It is still running." in said
         picture = re.search(r"^    heat map of bicycle: (\S+\.png) \(model ", said, re.MULTILINE)
-        assert picture and Image.open(clone / picture[1]).size[0] > 0
+        assert picture
+        with Image.open(clone / picture[1]) as shown:
+            assert shown.width > 0
         printed = [line.strip() for line in said.splitlines() if line.startswith("    ") and "heat map" not in line]
         for command in printed:
             assert_zsh_runs_it_too(command)

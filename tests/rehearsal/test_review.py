@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -248,12 +249,20 @@ def trace(stack: Stack, execution: str) -> dict[str, Any]:
 def test_an_upload_is_traced_by_the_inference_id_of_its_captured_record(stack: Stack) -> None:
     key = "incoming/traced.png"
     stack.put(key, drawing.bicycle(40, 40, 3))
-    # A rule gives its executions two UUIDs for a name, of which an inference id keeps the end.
-    metadata = captured(stack, lambda name: re.fullmatch(r"[0-9a-f-]{27}_[0-9a-f-]{36}", name) is not None)
+    metadata = captured(stack, lambda name: re.fullmatch(r"[0-9a-f]{64}", name) is not None)
     told = trace(stack, metadata["inferenceId"])
-    name = told["execution"]["arn"].rsplit(":", 1)[-1]
-    assert len(name) == 73 and name.endswith(metadata["inferenceId"])
+    assert told["execution"]["arn"].endswith(f":{metadata['inferenceId']}")
     assert told["execution"]["input"]["object"]["key"] == key and told["capture"]["event_id"] == metadata["eventId"]
+
+
+def test_an_execution_with_a_long_name_is_traced_by_the_end_of_it(stack: Stack) -> None:
+    name = f"{uuid.uuid4()}_{uuid.uuid4()}"
+    event = stack.put("a/long-name.png", drawing.bicycle(40, 40, 3))
+    stack.rehearsal.client("stepfunctions").start_execution(
+        stateMachineArn=stack.outputs["WorkflowArn"], name=name, input=json.dumps(event)
+    )
+    metadata = captured(stack, lambda inference: len(inference) == 64 and name.endswith(inference))
+    assert trace(stack, metadata["inferenceId"])["execution"]["arn"].endswith(f":{name}")
 
 
 def test_a_trace_tells_the_whole_story(stack: Stack) -> None:

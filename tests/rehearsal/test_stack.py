@@ -327,9 +327,10 @@ def test_the_built_in_algorithm_trains_and_answers_the_same_workflow(stack: Stac
     variables = classify["Environment"]["Variables"]
 
     def configure(**changes: str) -> None:
-        client("lambda").update_function_configuration(
-            FunctionName=classify["FunctionName"], Environment={"Variables": {**variables, **changes}}
-        )
+        function, functions = {"FunctionName": classify["FunctionName"]}, client("lambda")
+        functions.update_function_configuration(**function, Environment={"Variables": {**variables, **changes}})
+        version = functions.publish_version(**function)["Version"]
+        functions.update_alias(**function, Name="live", FunctionVersion=version)
 
     name = ("--endpoint-name", "built-in")
     said = run(sys.executable, "-m", "training", "deploy", *name, *place, "--training-job", job).stdout
