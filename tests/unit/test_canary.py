@@ -92,7 +92,7 @@ def test_all_callers_use_aliases(resources: dict[str, Any]) -> None:
     batch = resources["BatchWorkflow"]["Properties"]["DefinitionSubstitutions"]
     assert batch["ExpressWorkflowArn"] == ref("ExpressWorkflowAliaslive")
     starter = resources["UploadStarter"]["Properties"]["DefinitionSubstitutions"]
-    assert starter["WorkflowArn"] == {"Fn::Sub": "${Workflow}:live"}
+    assert starter["WorkflowArn"] == ref("WorkflowAliaslive")
     for name in CHAINS:
         assert parsed()["Outputs"][f"{name}Arn"]["Value"] == ref(f"{name}Aliaslive")
 
@@ -113,7 +113,7 @@ def test_permissions_to_start_are_those_that_aws_checks(resources: dict[str, Any
 def test_without_canaries_aliases_move_at_once() -> None:
     resources = deployed("default")
     assert not [name for name, body in resources.items() if "CodeDeploy" in body["Type"]]
-    assert not {"DeploymentRole", "NewVersionAlarm"} & {*resources}
+    assert not {"DeploymentRole", "NewVersionAlarm", "NewWorkflowAlarm"} & {*resources}
     for name in FUNCTIONS:
         assert "UpdatePolicy" not in resources[f"{name}Aliaslive"]
     for name in CHAINS:
@@ -136,7 +136,7 @@ def test_canaries_move_a_tenth_under_alarms() -> None:
     for name in CHAINS:
         shift = resources[f"{name}Aliaslive"]["Properties"]["DeploymentPreference"]
         assert (shift["Type"], shift["Percentage"], shift["Interval"]) == ("CANARY", 10, 20)
-        assert {alarm["Ref"] for alarm in shift["Alarms"]} == watched | {"FailureAlarm", "ThrottleAlarm"}
+        assert {alarm["Ref"] for alarm in shift["Alarms"]} == watched | {"NewWorkflowAlarm", "ThrottleAlarm"}
 
 
 def test_codedeploy_may_move_these_aliases_only() -> None:
