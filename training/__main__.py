@@ -523,16 +523,16 @@ def _add_watch(parser: argparse.ArgumentParser) -> None:
         default=300,
         help="how long the alarms watch each step of an update; on AWS at least 180 make sense (default: %(default)s)",
     )
-
-
-def _add_guard(parser: argparse.ArgumentParser) -> None:
-    _add_watch(parser)
     parser.add_argument(
         "--max-latency-ms",
         type=positive_int,
         default=1000,
         help="average latency of the model that rolls an update back (default: %(default)s)",
     )
+
+
+def _add_guard(parser: argparse.ArgumentParser) -> None:
+    _add_watch(parser)
     parser.add_argument("--min", type=positive_int, dest="min_instances", metavar="N", help="with --max (default: 1)")
     parser.add_argument(
         "--max",
@@ -570,6 +570,8 @@ def _deploy(options: argparse.Namespace) -> int:
 
             fields["model"], fields["image_uri"] = built_in.fetch(options.training_job, Path(folder))
         deployment = Deployment(**fields)
+        if deployment.is_built_in and not options.training_job:
+            raise CommandError(f"--model {deployment.model} is an archive; give an ONNX file, or --training-job NAME")
         if not deployment.is_built_in:
             Model(deployment.model)  # raises an error for a file that the endpoint could not serve
         try:

@@ -25,8 +25,9 @@ from training.dataset.staged import StagedSource
 from training.dataset.staging import stage
 from training.deployment.deploy import deploy
 from training.deployment.endpoint import describe_endpoint
-from training.deployment.rollout import RolledBackError
+from training.deployment.rollout import RolledBackError, without_shadow
 from training.deployment.settings import Deployment
+from training.jobs.built_in import is_algorithm
 from training.provenance import data_checksum
 from training.registry.packages import find_served, list_packages, short_name, unpack_approved
 from training.registry.register import Registration, find_provenance, register
@@ -56,7 +57,7 @@ class Improvement:
         The file of limits.
     known_images : pathlib.Path or None
         As for `Deployment`.
-    baking_seconds : int
+    baking_seconds, max_latency_ms : int
         As for `Deployment`.
     """
 
@@ -69,6 +70,7 @@ class Improvement:
     gate: Path
     known_images: Path | None
     baking_seconds: int
+    max_latency_ms: int
 
     @property
     def staged(self) -> Path:
@@ -108,6 +110,8 @@ def improve(wanted: Improvement, report: Callable[[str], None] = print) -> int:
     name = stack.output("EndpointName")
     if not describe_endpoint(sagemaker, name):
         raise CommandError(f"there is no endpoint {name} to improve; create it with: python -m training deploy")
+    if is_algorithm(_settings_in_service(sagemaker, name)["image_uri"]):
+        raise CommandError(f"endpoint {name} serves the built-in algorithm, with which no model can be compared")
     if _is_open(sagemaker, name, wanted):
         package = _find_package(sagemaker, name, wanted.staged)
     else:
@@ -145,11 +149,9 @@ def improve(wanted: Improvement, report: Callable[[str], None] = print) -> int:
     with tempfile.TemporaryDirectory() as folder:
         model, image = unpack_approved(shown, Path(folder))
         settings = _settings_in_service(sagemaker, name) | {"image_uri": image, "model": model}
-        bucket, baking = stack.output("ModelBucketName"), wanted.baking_seconds
+        guard = {key: getattr(wanted, key) for key in ("known_images", "baking_seconds", "max_latency_ms")}
         try:
-            deploy(
-                Deployment(name, bucket, known_images=wanted.known_images, baking_seconds=baking, **settings), report
-            )
+            deploy(Deployment(name, stack.output("ModelBucketName"), **guard, **settings), report)
         except RolledBackError:
             report(f"{shown} was taken back; reject it, or run this command again to try again")
             report(f"next: python -m training reject {shown}")
@@ -195,7 +197,7 @@ def _stage_labels(wanted: Improvement, stack: Stack, report: Callable[[str], Non
     if before.labels != stack.labels:
         mine, theirs = ",".join(before.labels), ",".join(stack.labels)
         raise CommandError(f"{wanted.data} has the labels {mine}, and stack {stack.name} has {theirs}")
-    last = data_checksum(wanted.staged) if (wanted.staged / MANIFEST).is_file() else None
+    last = _contents(wanted.staged)
     try:
         reviewed = [ReviewedSource(stack.labels_uri)]
     except CommandError:  # it has no reviews
@@ -203,7 +205,7 @@ def _stage_labels(wanted: Improvement, stack: Stack, report: Callable[[str], Non
     if reviewed:
         stage([StagedSource(wanted.data)], before.labels, wanted.staged, None, reviewed)
         new = _new_labels(wanted)
-        if new and data_checksum(wanted.staged) != last:
+        if new and _contents(wanted.staged) != last:
             counts = ", ".join(f"{new.count(label)} {label}" for label in (*before.labels, NEITHER))
             report(f"staged {counts} from {stack.labels_uri} beside {wanted.data}, in {wanted.staged}")
             return True
@@ -216,6 +218,12 @@ def _stage_labels(wanted: Improvement, stack: Stack, report: Callable[[str], Non
     )
     report(f"next: {_review(stack)}")
     return False
+
+
+def _contents(staged: Path) -> set[tuple[str, str, str]]:
+    """Return the images of a staged folder, with label and split."""
+    images = read_manifest(staged).images if (staged / MANIFEST).is_file() else []
+    return {(entry.sha256, entry.label, entry.split) for entry in images}
 
 
 def _new_labels(wanted: Improvement) -> list[str]:
@@ -263,7 +271,8 @@ def train_once(wanted: Improvement, report: Callable[[str], None]) -> None:
 def _settings_in_service(sagemaker: Any, name: str) -> dict[str, Any]:
     """Return the settings of a `Deployment` that the endpoint has, except the model and the number of instances."""
     endpoint = describe_endpoint(sagemaker, name)
-    config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+    # A shadow's configuration captures what its comparison needs.
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=without_shadow(sagemaker, endpoint))
     variant = config["ProductionVariants"][0]
     model = sagemaker.describe_model(ModelName=variant["ModelName"])
     capture = config.get("DataCaptureConfig", {})

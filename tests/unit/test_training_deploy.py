@@ -824,11 +824,15 @@ def test_a_shadow_is_added_promoted_and_ended(
     before = real.describe_endpoint_config(EndpointConfigName=first)
     real.add_tags(ResourceArn=before["EndpointConfigArn"], Tags=[{"Key": "replaces", "Value": "older"}])
 
+    alone = {"ProductionVariants": [{"VariantName": "AllTraffic", "DesiredInstanceCount": 3}]}
+    shadowed = {
+        "ProductionVariants": [{"VariantName": "AllTraffic", "DesiredInstanceCount": 5}],
+        "ShadowProductionVariants": [{"VariantName": "Shadow-0", "DesiredInstanceCount": 3}],
+    }
+
     def change(shadow: str, make: Callable[[], str]) -> tuple[str, dict[str, Any]]:
         """Change the endpoint, which may have a configuration with a shadow; return the new one, and the request."""
-        shadows = {"ShadowProductionVariants": [{"VariantName": "Shadow-0"}]} if shadow else {}
-        now = {"ProductionVariants": [{"VariantName": "AllTraffic", "DesiredInstanceCount": 3}], **shadows}
-        fake = Fake({**state("InService", shadow or first), **now})
+        fake = Fake({**state("InService", shadow or first), **(shadowed if shadow else alone)})
         fake.answers.append(lambda: fake.answers.append(state("InService", fake.requests[-1]["EndpointConfigName"])))
         with monkeypatch.context() as patched:
             install(patched, fake)
@@ -851,11 +855,18 @@ def test_a_shadow_is_added_promoted_and_ended(
     assert alarms_of(NAME) == [] and replaced(added) == first
     assert said[-1] == f"end the shadow with: python -m training rollback --endpoint-name {NAME}"
 
+    again = Fake({**state("InService", added), **shadowed})
+    with monkeypatch.context() as patched:
+        install(patched, again)
+        assert deploy(dataclasses.replace(new, shadow=True), said.append) == added
+    assert again.requests == [] and "nothing to do" in said[-1], "though the endpoint has scaled since"
+
     other = dataclasses.replace(wanted, model=write_model(tmp_path / "other.onnx", bias=(2.0, 0.0)), shadow=True)
     another, _ = change(added, lambda: deploy(other, said.append))
     described = real.describe_endpoint_config(EndpointConfigName=another)
     assert described["ProductionVariants"] == before["ProductionVariants"]
     promoted, request = change(added, lambda: deploy(new, said.append))
+    assert "Shadow-0, which gets a copy of the requests, ends with that" in said
     assert "ShadowProductionVariants" not in real.describe_endpoint_config(EndpointConfigName=promoted)
     assert request["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
     assert replaced(another) == replaced(promoted) == first, "a rollback does not bring the shadow back"
@@ -870,13 +881,18 @@ def test_a_shadow_needs_a_model_in_service_and_captures(wanted: Deployment, said
     with pytest.raises(CommandError, match="is not there; --shadow needs a model in service"):
         deploy(dataclasses.replace(wanted, shadow=True), said.append)
     assert names() == ([], [], [])
+    archive = tmp_path / "model.tar.gz"
+    archive.touch()
     for changed, reason in (
         ({"capture_percentage": 0}, "in captured data only"),
         ({"known_images": tmp_path}, "--known-images cannot be used with --shadow"),
         ({"max_instances": 2}, "--max and --target cannot be used"),
+        ({"model": archive}, "--training-job cannot be used with --shadow"),
     ):
         with pytest.raises(CommandError, match=reason):
             dataclasses.replace(wanted, shadow=True, **changed)
+    with pytest.raises(CommandError, match="--max needs --target with --training-job"):
+        dataclasses.replace(wanted, model=archive, max_instances=2)
 
 
 def test_a_change_of_the_number_of_instances_is_waited_for(

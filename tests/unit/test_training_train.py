@@ -156,7 +156,7 @@ def test_the_gate_is_fitted_on_other_images(staged: Path, tmp_path: Path) -> Non
 
 def test_improve_trains_once_on_the_same_images(staged: Path, tmp_path: Path) -> None:
     shutil.copytree(staged, tmp_path / "staged")
-    wanted = Improvement("stack", staged, tmp_path, "residual", 1, 2, Path("gate.toml"), None, 0)
+    wanted = Improvement("stack", staged, tmp_path, "residual", 1, 2, Path("gate.toml"), None, 0, 1000)
     said: list[str] = []
     train_once(wanted, said.append)
     first = wanted.model.read_bytes()

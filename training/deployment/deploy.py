@@ -128,6 +128,8 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
     if deployment.shadow:
         (variant,) = current["ProductionVariants"]
         present = sagemaker.describe_endpoint_config(EndpointConfigName=without_shadow(sagemaker, current))
+        # The same command does nothing the second time, though the endpoint may have scaled in between.
+        (variant,) = current.get("ShadowProductionVariants") or [variant]
         settings = as_shadow(settings, present, deployment.instance_count or variant["DesiredInstanceCount"])
     config = f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
 
@@ -159,6 +161,8 @@ def deploy(deployment: Deployment, report: Callable[[str], None] = print) -> str
                 sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
             else:
                 report(f"updating endpoint {name} from {current['EndpointConfigName']} to {config}")
+                for shadow in current.get("ShadowProductionVariants", []):
+                    report(f"{shadow['VariantName']}, which gets a copy of the requests, ends with that")
                 undo.append(lambda: delete_alarms(alarm_names(config)))
                 undo.append(lambda: settle_scaling(sagemaker, current, None, report))
                 start_update(sagemaker, deployment, current, config, report)

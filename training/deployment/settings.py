@@ -68,6 +68,11 @@ class Deployment:
                 "--known-images cannot be used with --training-job: the answers of the built-in algorithm do not name "
                 "their model"
             )
+        if self.is_built_in and self.max_instances and not self.target_invocations:
+            raise CommandError(
+                "--max needs --target with --training-job: the default is for this repository's network, which answers "
+                "many times as fast"
+            )
         if self.instance_count is not None and self.instance_count < 1:
             raise CommandError(f"--instance-count {self.instance_count}: at least one instance is needed")
         if self.max_instances is None and (self.min_instances or self.target_invocations):
@@ -82,6 +87,8 @@ class Deployment:
             self._check_shadow()
 
     def _check_shadow(self) -> None:
+        if self.is_built_in:
+            raise CommandError("--training-job cannot be used with --shadow: its answers cannot be compared")
         if not self.capture_percentage:
             raise CommandError("--capture-percentage 0: a shadow's answers are in captured data only")
         given = {"--known-images": self.known_images, "--min, --max and --target": self.max_instances}

@@ -164,7 +164,11 @@ def _image(region: str) -> str:
 
 def is_built_in(described: dict[str, Any]) -> bool:
     """Return whether a training job's description is one of the built-in algorithm."""
-    image = str(described["AlgorithmSpecification"].get("TrainingImage", ""))
+    return is_algorithm(str(described["AlgorithmSpecification"].get("TrainingImage", "")))
+
+
+def is_algorithm(image: str) -> bool:
+    """Return whether an image is that of the built-in algorithm."""
     return re.search(rf"/{ALGORITHM}(?=[:@]|$)", image) is not None
 
 
