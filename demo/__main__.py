@@ -8,7 +8,6 @@ import contextlib
 import io
 import json
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,15 +23,14 @@ from rich.table import Table
 
 from common.command import name_cell, quietly
 from common.errors import CommandError
-from common.manifest import read_manifest
 from common.outcomes import STYLES, outcome_of_execution
-from common.stack import Stack, find_stack, state_machine
+from common.stack import find_stack, state_machine
 from demo import drawing
 from demo.contact_sheet import draw_contact_sheet
 from demo.images import Sample, Samples, collect, draw
-from demo.improve import compare, count, divide, review, write_staged
+from demo.improve import demonstrate_improvement
 from demo.screenshots import take_screenshots
-from demo.steps import FOLDER, IMAGE_URI, OUT, ROLE_ARN, console, run, start_rehearsal, step
+from demo.steps import ENDPOINT, FOLDER, OUT, STACK, console, deploy, run, start_rehearsal, step
 from demo.watch import LIMIT_SECONDS, check, out_of_focus, picture, send, wait_for
 from operations.__main__ import MODEL
 from operations.attempt import check_photos, try_photos
@@ -40,15 +38,7 @@ from rehearsal.environment import THIS_PYTHON, own_command
 from rehearsal.lifecycle import down, find
 from rehearsal.patches import RehearsalError
 
-STACK = "image-classifier-rehearsal"
-ENDPOINT = "image-classifier"
 BATCH_IMAGES = 200
-STAGED = Path("build/staged")
-TRAINING_PYTHON = ".venv-training/bin/python"
-#: The small network learns enough from few images in a minute or two.
-IMPROVE_RECIPE = ("--network", "residual", "--epochs", "100", "--folds", "2")
-#: The figures of both models, a sentence and the next command.
-IMPROVE_LINES = 7
 
 
 def main() -> int:
@@ -152,29 +142,6 @@ def _try(photos: list[Path], explain: bool) -> int:
             show_kept()
 
 
-def deploy(keep: bool, *more: str) -> Stack:
-    """Build and deploy to a rehearsal, unless that is done; return the stack.
-
-    ``more`` goes to ``python -m training deploy``.
-    """
-    start_rehearsal(keep)
-    endpoints = boto3.client("sagemaker").list_endpoints(NameContains=ENDPOINT, StatusEquals="InService")["Endpoints"]
-    if endpoints:  # the last step
-        return find_stack(STACK)
-    with step("sam build"):
-        run("sam", "build", "--config-env", "rehearsal")
-    with step("sam deploy --config-env rehearsal"):
-        run("sam", "deploy", "--config-env", "rehearsal")
-    stack = find_stack(STACK)
-    with step("python -m training deploy"):
-        run(
-            *(sys.executable, "-m", "training", "deploy", "--endpoint-name", ENDPOINT),
-            *("--bucket", stack.output("ImageBucketName")),
-            *("--role-arn", ROLE_ARN, "--image-uri", IMAGE_URI, *more),
-        )
-    return stack
-
-
 def show_kept() -> None:
     """Print what can be done with what stays up, in commands that work as they are."""
     python, own = THIS_PYTHON, own_command(FOLDER)
@@ -233,49 +200,6 @@ def demonstrate_batch(_: Path | None, keep: bool) -> None:
         # Not through run: its progress bar is for the terminal.
         if subprocess.run([sys.executable, "-m", *command], check=False).returncode:
             raise CommandError(f"python -m {' '.join(command)} failed")
-
-
-def demonstrate_improvement(_: Path | None, keep: bool) -> None:
-    """Begin with few images, review what the model is unsure of, and improve it."""
-    if not shutil.which(TRAINING_PYTHON):
-        raise CommandError(f"{TRAINING_PYTHON} does not exist; make test-training makes it")
-    manifest, folder = read_manifest(STAGED), OUT / "improve"
-    start, sent = divide(manifest)
-    shutil.rmtree(folder, ignore_errors=True)
-    write_staged(STAGED, manifest, start, folder / "start")
-    # The limits of training/gate.toml are for models that were trained on more images.
-    (folder / "gate.toml").write_text("[minimum]\n[maximum]\n[comparison]\nsignificance = 0.05\n")
-    training = (TRAINING_PYTHON, "-m", "training")
-    first = folder / "first" / "model.onnx"
-    first.parent.mkdir()
-    console.rule("[bold]Begin with few images")
-    down(FOLDER)  # what a crash left
-    with step(f"train on {count(start, 'train')}"):
-        run(*training, "train", "--data", str(folder / "start"), "--out", str(first), *IMPROVE_RECIPE)
-    stack = deploy(keep, "--model", str(first))
-    console.rule("[bold]Send and review")
-    s3 = boto3.client("s3")
-    with step(f"send {count(sent, 'train')} through the batch workflow"):
-        for entry in sent:
-            key = f"traffic/{entry.sha256}.png"
-            s3.put_object(Bucket=stack.output("ImageBucketName"), Key=key, Body=(STAGED / entry.path).read_bytes())
-        batch = ("operations", "batch", "start", "--prefix", "traffic/", "--name", "improve", "--wait")
-        run(sys.executable, "-m", *batch, "--stack-name", STACK)
-    with step("label what waits for review; the labels of the data stand for the reviewer"):
-        labels = review(stack, sent)
-    counts = ", ".join(f"{number} {label}" for label, number in labels.items())
-    console.print(f"    {labels.total()} of {len(sent)} were unsure or neither: {counts}")
-    console.rule("[bold]Improve")
-    place = ("--stack-name", STACK, "--data", str(folder / "start"), "--out", str(folder / "improved"))
-    improve = (*training, "improve", *place, "--gate", str(folder / "gate.toml"), "--baking-seconds", "0")
-    with step("python -m training improve: stage, train, register"):
-        said = run(*improve, *IMPROVE_RECIPE)
-    console.print("\n".join(f"    {line}" for line in said.splitlines()[-IMPROVE_LINES:]), markup=False, soft_wrap=True)
-    with step(f"python -m training approve {ENDPOINT}/1"):
-        run(*training, "approve", f"{ENDPOINT}/1")
-    with step("python -m training improve: deploy"):
-        run(*improve)
-    console.print(compare(folder / "start", first, folder / "improved" / "model" / "model.onnx"))
 
 
 def demonstrate(screenshots: Path | None, keep: bool) -> None:

@@ -3,25 +3,79 @@
 import json
 import random
 import shutil
+import sys
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import boto3
 from rich.table import Table
 
+from common.errors import CommandError
 from common.image_sets import find_sets
 from common.labels import NEITHER
-from common.manifest import MANIFEST, Entry, Manifest
+from common.manifest import MANIFEST, Entry, Manifest, read_manifest
 from common.stack import Stack
+from demo.steps import ENDPOINT, FOLDER, OUT, STACK, console, deploy, run, step
 from operations.review_session import ReviewSession
+from rehearsal.lifecycle import down
 from serving.model import Model
 from training.evaluation.metrics import THRESHOLD, compute_metrics, risk_coverage
 from training.evaluation.predictions import Predictions, predict
 
+STAGED = Path("build/staged")
+TRAINING_PYTHON = ".venv-training/bin/python"
+#: The small network learns enough from few images in a minute or two.
+IMPROVE_RECIPE = ("--network", "residual", "--epochs", "100", "--folds", "2")
+#: The figures of both models, a sentence and the next command.
+IMPROVE_LINES = 7
 #: Images of each label, and of other things, with which it begins, and that it sends.
 START, START_OTHERS = 100, 1000
 SENT, SENT_OTHERS = 250, 100
+
+
+def demonstrate_improvement(_: Path | None, keep: bool) -> None:
+    """Begin with few images, review what the model is unsure of, and improve it."""
+    if not shutil.which(TRAINING_PYTHON):
+        raise CommandError(f"{TRAINING_PYTHON} does not exist; make test-training makes it")
+    manifest, folder = read_manifest(STAGED), OUT / "improve"
+    start, sent = divide(manifest)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_staged(STAGED, manifest, start, folder / "start")
+    # The limits of training/gate.toml are for models that were trained on more images.
+    (folder / "gate.toml").write_text("[minimum]\n[maximum]\n[comparison]\nsignificance = 0.05\n")
+    training = (TRAINING_PYTHON, "-m", "training")
+    first = folder / "first" / "model.onnx"
+    first.parent.mkdir()
+    console.rule("[bold]Begin with few images")
+    down(FOLDER)  # what a crash left
+    with step(f"train on {count(start, 'train')}"):
+        run(*training, "train", "--data", str(folder / "start"), "--out", str(first), *IMPROVE_RECIPE)
+    stack = deploy(keep, "--model", str(first))
+    console.rule("[bold]Send and review")
+    s3 = boto3.client("s3")
+    with step(f"send {count(sent, 'train')} through the batch workflow"):
+        for entry in sent:
+            key = f"traffic/{entry.sha256}.png"
+            s3.put_object(Bucket=stack.output("ImageBucketName"), Key=key, Body=(STAGED / entry.path).read_bytes())
+        batch = ("operations", "batch", "start", "--prefix", "traffic/", "--name", "improve", "--wait")
+        run(sys.executable, "-m", *batch, "--stack-name", STACK)
+    with step("label what waits for review; the labels of the data stand for the reviewer"):
+        labels = review(stack, sent)
+    counts = ", ".join(f"{number} {label}" for label, number in labels.items())
+    console.print(f"    {labels.total()} of {len(sent)} were unsure or neither: {counts}")
+    console.rule("[bold]Improve")
+    place = ("--stack-name", STACK, "--data", str(folder / "start"), "--out", str(folder / "improved"))
+    improve = (*training, "improve", *place, "--gate", str(folder / "gate.toml"), "--baking-seconds", "0")
+    with step("python -m training improve: stage, train, register"):
+        said = run(*improve, *IMPROVE_RECIPE)
+    console.print("\n".join(f"    {line}" for line in said.splitlines()[-IMPROVE_LINES:]), markup=False, soft_wrap=True)
+    with step(f"python -m training approve {ENDPOINT}/1"):
+        run(*training, "approve", f"{ENDPOINT}/1")
+    with step("python -m training improve: deploy"):
+        run(*improve)
+    console.print(compare(folder / "start", first, folder / "improved" / "model" / "model.onnx"))
 
 
 def divide(manifest: Manifest) -> tuple[list[Entry], list[Entry]]:

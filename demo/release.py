@@ -1,4 +1,4 @@
-"""One sitting of releases: a model in service, a bad one that is taken back, a good one, and more instances."""
+"""Releases: a model in service, a bad one that is taken back, a good one, and more instances."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ TARGET = 20
 JUDGED, KNOWN = 50, 4
 #: Between two requests of a client.
 PAUSE_SECONDS = 0.05
-#: What the sitting shows before, between and after its changes.
+#: What is shown before, between and after its changes.
 QUIET_SECONDS = 2.0
 _LOOK_SECONDS = 0.1
 
@@ -166,7 +166,7 @@ def release(screenshots: Path | None) -> None:
     }
     (OUT / "release.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     write_page(OUT / "release.html", traffic.requests, watch.marks, counts)
-    console.print(f"\n{OUT / 'release.html'}: the picture of this sitting; {OUT / 'release.json'}: every request")
+    console.print(f"\n{OUT / 'release.html'}: a picture of this run; {OUT / 'release.json'}: every request")
     if screenshots:
         from demo.screenshots import shoot
 

@@ -1,4 +1,4 @@
-"""What the demonstrations share: their rehearsal, their steps with the time of each, and the commands that they run."""
+"""What the demonstrations share: their rehearsal and its stack, their steps with the time of each, and commands."""
 
 import contextlib
 import os
@@ -8,14 +8,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
+
 from common.command import console as make_console
 from common.errors import CommandError
+from common.stack import Stack, find_stack
 from rehearsal.environment import redirected, undisturbed
 from rehearsal.lifecycle import find, up
 
 OUT = Path("build/demo")
 #: Not the default folder: a rehearsal that is already running there stays as it is.
 FOLDER = OUT / "rehearsal"
+STACK = "image-classifier-rehearsal"
+ENDPOINT = "image-classifier"
 ACCOUNT = "123456789012"
 ROLE_ARN = f"arn:aws:iam::{ACCOUNT}:role/rehearsal"
 IMAGE_URI = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/image-classifier:latest"
@@ -80,3 +85,26 @@ def start_rehearsal(keep: bool) -> None:
     environment = redirected(undisturbed(os.environ), running.port, running.region)
     os.environ.clear()
     os.environ.update(environment)
+
+
+def deploy(keep: bool, *more: str) -> Stack:
+    """Build and deploy to a rehearsal, unless that is done; return the stack.
+
+    ``more`` goes to ``python -m training deploy``.
+    """
+    start_rehearsal(keep)
+    endpoints = boto3.client("sagemaker").list_endpoints(NameContains=ENDPOINT, StatusEquals="InService")["Endpoints"]
+    if endpoints:  # the last step
+        return find_stack(STACK)
+    with step("sam build"):
+        run("sam", "build", "--config-env", "rehearsal")
+    with step("sam deploy --config-env rehearsal"):
+        run("sam", "deploy", "--config-env", "rehearsal")
+    stack = find_stack(STACK)
+    with step("python -m training deploy"):
+        run(
+            *(sys.executable, "-m", "training", "deploy", "--endpoint-name", ENDPOINT),
+            *("--bucket", stack.output("ImageBucketName")),
+            *("--role-arn", ROLE_ARN, "--image-uri", IMAGE_URI, *more),
+        )
+    return stack

@@ -91,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--data", type=Path, default=STAGED, help="a staged folder (default: %(default)s)")
     train.add_argument("--out", type=Path, default=MODEL, help="the ONNX file (default: %(default)s)")
-    train.add_argument("--network", choices=network_names(), default=NETWORK, help="default: %(default)s")
-    train.add_argument("--epochs", type=positive_int, help="default: as in the recipe of the network")
-    train.add_argument("--folds", type=_folds, help="of cross-validation (default: as in the recipe of the network)")
+    _add_recipe(train)
     train.add_argument("--seed", type=non_negative_int, default=0, help="default: %(default)s")
     _add_target(train)
     train.add_argument(
@@ -314,12 +312,16 @@ def _add_registry_commands(commands: "argparse._SubParsersAction[argparse.Argume
         "--data", type=Path, default=STAGED, help="a staged folder; its test images judge (default: %(default)s)"
     )
     improve.add_argument("--out", type=Path, default=IMPROVED, help="folder to work in (default: %(default)s)")
-    improve.add_argument("--network", choices=network_names(), default=NETWORK, help="default: %(default)s")
-    improve.add_argument("--epochs", type=positive_int, help="default: as in the recipe of the network")
-    improve.add_argument("--folds", type=_folds, help="default: as in the recipe of the network")
+    _add_recipe(improve)
     improve.add_argument("--gate", type=Path, default=GATE, help="file of limits (default: %(default)s)")
     _add_watch(improve)
     improve.set_defaults(run=_improve)
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--network", choices=network_names(), default=NETWORK, help="default: %(default)s")
+    parser.add_argument("--epochs", type=positive_int, help="default: as in the recipe of the network")
+    parser.add_argument("--folds", type=_folds, help="of cross-validation (default: as in the recipe of the network)")
 
 
 def _add_job(train: argparse.ArgumentParser) -> None:

@@ -25,3 +25,12 @@ def test_values_are_escaped_unless_they_are_markup() -> None:
     page = render_template("operations/redirect.html", address='"><script>alert(1)</script>')
     assert "<script>" not in page and "&#34;&gt;&lt;script&gt;" in page
     assert 'url=<b>"' in render_template("operations/redirect.html", address=Markup("<b>"))
+
+
+def test_no_stylesheet_has_a_rule_twice() -> None:
+    packages = (REPOSITORY / name for name in ("common", "monitoring", "operations"))
+    sheets = [path for package in packages for path in package.glob("*.css")]
+    assert len(sheets) == 4
+    for sheet in sheets:
+        rules = [line for line in sheet.read_text().splitlines() if line.startswith((".", "#")) and "{" in line]
+        assert len(rules) == len(set(rules)), sheet

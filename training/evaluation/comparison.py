@@ -132,15 +132,18 @@ def compare_set(
                 "background_accepted": passes[~known],
             }
         )
-    figures = {}
-    for name in FIGURES:
-        one, two = hits[0][name], hits[1][name]
-        difference = paired_difference(
-            int((one & two).sum()), int((one & ~two).sum()), int((~one & two).sum()), len(one)
-        )
-        values = [round(float(each.mean()), 4) if len(each) else None for each in (one, two)]
-        figures[name] = {"n": len(one), "values": values, "difference": difference}
+    figures = {name: compare_hits(hits[0][name], hits[1][name]) for name in FIGURES}
     return {"n": len(images), "figures": figures, "changed": changed_answers(images, before, after, labels, threshold)}
+
+
+def compare_hits(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the fractions of the same images (n,) in which each model does something, and their difference."""
+    both, first, second = (int(each.sum()) for each in (before & after, before & ~after, ~before & after))
+    return {
+        "n": len(before),
+        "values": [round(float(each.mean()), 4) if len(each) else None for each in (before, after)],
+        "difference": paired_difference(both, first, second, len(before)),
+    }
 
 
 def changed_answers(
@@ -151,7 +154,7 @@ def changed_answers(
     threshold: float,
 ) -> list[dict[str, Any]]:
     """Return every answer that differs, the worse ones first; without a label it is neither worse nor better."""
-    answers = [[_answer(row, labels, threshold) for row in probabilities] for probabilities in (before, after)]
+    answers = [[answer_of(row, labels, threshold) for row in probabilities] for probabilities in (before, after)]
     changed = []
     for place, (image, one, two) in enumerate(zip(images, *answers, strict=True)):
         if one["answer"] != two["answer"]:
@@ -171,7 +174,7 @@ def changed_answers(
     return changed
 
 
-def _answer(row: npt.NDArray[np.floating], labels: list[str], threshold: float) -> dict[str, Any]:
+def answer_of(row: npt.NDArray[np.floating], labels: list[str], threshold: float) -> dict[str, Any]:
     """Return the label if it is accepted, otherwise the outcome; and the probabilities behind it."""
     confidence, neither = float(row.max()), max(0.0, 1 - float(row.sum()))
     label, outcome = labels[int(row.argmax())], outcome_of(confidence, neither, threshold)

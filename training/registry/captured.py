@@ -24,13 +24,19 @@ from common.command import console
 from common.errors import CommandError
 from common.image_sets import ImageFile
 from common.model_data import model_data_url
-from common.outcomes import outcome_of
 from common.progress import progress
 from common.stack import data_capture, inference_id
 from training.dataset.reviewed import ReviewedSource
 from training.deployment.endpoint import describe_endpoint
-from training.evaluation.comparison import UNLABELLED, changed_answers, compare_set, print_comparison, write_comparison
-from training.evaluation.intervals import paired_difference
+from training.evaluation.comparison import (
+    UNLABELLED,
+    answer_of,
+    changed_answers,
+    compare_hits,
+    compare_set,
+    print_comparison,
+    write_comparison,
+)
 from training.evaluation.predictions import Predictions
 from training.registry.gate import Paired, compare
 from training.registry.packages import load_model
@@ -132,7 +138,8 @@ def compare_captured(
     for image, capture, probabilities in copied.read(readers[1], orders[1]):
         if image in served.by_image:
             pairs[image] = served.nearest(image, capture.time), probabilities
-            if len(files) < _MOST_FILES and len({_answer(each, threshold) for each in pairs[image]}) > 1:
+            given = {answer_of(np.array(each), labels, threshold)["answer"] for each in pairs[image]}
+            if len(files) < _MOST_FILES and len(given) > 1:
                 files[image] = capture.image
     if not pairs:
         raise CommandError(
@@ -188,13 +195,7 @@ def _compare(
     changed = changed_answers(images, before, after, labels, threshold)
     changes = Counter(tuple(answer["answer"] for answer in each["answers"]) for each in changed)
     one, two = (rows.max(axis=1) >= threshold for rows in (before, after))
-    passing = {
-        "n": len(images),
-        "values": [round(float(each.mean()), 4) for each in (one, two)],
-        "difference": paired_difference(
-            int((one & two).sum()), int((one & ~two).sum()), int((two & ~one).sum()), len(images)
-        ),
-    }
+    passing = compare_hits(one, two)
     known = np.array([image.class_name != UNLABELLED for image in images])
     reviewed = [image for image in images if image.class_name != UNLABELLED]
     targets = np.array(
@@ -211,13 +212,6 @@ def _compare(
         "tests": [asdict(each) for each in compare(new, old, len(labels), threshold)] if reviewed else [],
         "sets": {_SET: {"n": len(images), "figures": {"passing": passing, **figures}, "changed": changed}},
     }
-
-
-def _answer(probabilities: list[float], threshold: float) -> tuple[str, int]:
-    """Return what differs if the answers of two models do."""
-    confidence = max(probabilities)
-    outcome = outcome_of(confidence, max(0.0, 1 - sum(probabilities)), threshold)
-    return outcome, probabilities.index(confidence) if outcome == "accepted" else -1
 
 
 def print_captured(comparison: dict[str, Any]) -> None:
